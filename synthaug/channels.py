@@ -1,0 +1,35 @@
+"""Names of image channels: one canonical name per MRI sequence or modality, with its aliases."""
+
+from collections.abc import Sequence
+
+ALIASES = {"t1n": "t1", "t1c": "t1ce", "t1gd": "t1ce", "t2w": "t2", "t1w": "t1", "t2f": "flair"}
+"""Other names (BraTS 2023, MSD) of the canonical channels ``t1``, ``t1ce``, ``t2`` and ``flair``."""
+
+
+def canonical_channels(names: Sequence[str]) -> tuple[str, ...]:
+    """Channel names in lower case with aliases resolved, in the order given.
+
+    Raises:
+        ValueError: no name, or one channel named twice.
+        TypeError: a bare string instead of a sequence of names.
+    """
+    if isinstance(names, str):
+        raise TypeError(f"channels: expected a sequence of names such as ('flair', 't1'), got the string {names!r}")
+    resolved = tuple(ALIASES.get(str(n).lower(), str(n).lower()) for n in names)
+    if not resolved:
+        raise ValueError("channels: expected at least one name, got none")
+    if len(set(resolved)) != len(resolved):
+        raise ValueError(f"channels: each may be named once, got {tuple(names)}")
+    return resolved
+
+
+def select_channels(wanted: Sequence[str], known: Sequence[str], owner: str) -> list[int]:
+    """Positions of the `wanted` channels among the `known` ones of `owner` (a bank, a generator).
+
+    Raises:
+        ValueError: a wanted channel that `owner` does not have.
+    """
+    missing = [name for name in wanted if name not in known]
+    if missing:
+        raise ValueError(f"{owner} has the channels {', '.join(known)}; got unknown {', '.join(missing)}")
+    return [list(known).index(name) for name in wanted]

@@ -1,0 +1,119 @@
+"""Label vocabularies: which class has which value in a label map.
+
+A vocabulary is ordered: class `i` of a one-hot mask is `names[i]`. Data sets give the same tissue different
+names and values (BraTS 2018 writes enhancing tumour as 4, BraTS 2023 as 3; BraTS 2024 calls oedema SNFH), so a
+lesion bank and an insertion are matched by name, never by value.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The lesion classes of a label map.
+
+    Args:
+        name: what the vocabulary is called in messages, for example ``"BRATS18"``.
+        values: class name to label value, in channel order; values are integers other than 0 (background).
+        aliases: other names for some of the classes, for example ``{"SNFH": "ED"}``.
+
+    Raises:
+        ValueError: no class, a value that is 0, negative or given twice, or an alias of an unknown class.
+
+    Example:
+        >>> Classes("liver", {"tumour": 2}).values["tumour"]
+        2
+    """
+
+    name: str
+    values: Mapping[str, int]
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if not self.values:
+            raise ValueError(f"classes {self.name!r}: expected at least one class, got none")
+        seen: dict[int, str] = {}
+        for class_name, value in self.values.items():
+            if not isinstance(value, int) or isinstance(value, bool) or value <= 0:
+                raise ValueError(f"classes {self.name!r}: {class_name} needs an integer above 0, got {value!r}")
+            if value in seen:
+                raise ValueError(f"classes {self.name!r}: {class_name} and {seen[value]} share the value {value}")
+            seen[value] = class_name
+        for alias, target in self.aliases.items():
+            if target not in self.values:
+                raise ValueError(f"classes {self.name!r}: alias {alias} of unknown class {target}")
+        object.__setattr__(self, "values", MappingProxyType(dict(self.values)))
+        object.__setattr__(self, "aliases", MappingProxyType(dict(self.aliases)))
+
+    def __reduce__(self):
+        return Classes, (self.name, dict(self.values), dict(self.aliases))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names in channel order."""
+        return tuple(self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def canonical(self, name: str) -> str:
+        """The vocabulary's own name of a class, also where an alias is given.
+
+        Raises:
+            ValueError: the name is neither a class nor an alias.
+        """
+        found = self.aliases.get(name, name)
+        if found not in self.values:
+            known = ", ".join((*self.names, *self.aliases))
+            raise ValueError(f"unknown class {name!r}: classes {self.name!r} has {known}")
+        return found
+
+    def index(self, name: str) -> int:
+        """Channel of a class (or of its alias) in a one-hot mask, from 0."""
+        return self.names.index(self.canonical(name))
+
+    def __repr__(self) -> str:
+        return f"{self.name}({', '.join(f'{n}={v}' for n, v in self.values.items())})"
+
+
+_BRATS_ALIASES = {"NETC": "NCR", "SNFH": "ED"}
+
+BRATS18 = Classes("BRATS18", {"NCR": 1, "ED": 2, "ET": 4}, _BRATS_ALIASES)
+"""BraTS 2017-2020: necrotic and non-enhancing core 1, oedema 2, enhancing tumour 4."""
+
+BRATS23 = Classes("BRATS23", {"NCR": 1, "ED": 2, "ET": 3}, _BRATS_ALIASES)
+"""BraTS 2021 (converted) and 2023 glioma: as 2018 with enhancing tumour 3."""
+
+BRATS24 = Classes("BRATS24", {"NCR": 1, "ED": 2, "ET": 3, "RC": 4}, _BRATS_ALIASES)
+"""BraTS 2024 post-treatment glioma: as 2023 with the resection cavity 4."""
+
+MSD_BRAIN = Classes("MSD_BRAIN", {"NCR": 2, "ED": 1, "ET": 3}, _BRATS_ALIASES)
+"""Medical Segmentation Decathlon Task01: oedema 1, non-enhancing 2, enhancing 3."""
+
+VOCABULARIES = MappingProxyType({c.name: c for c in (BRATS18, BRATS23, BRATS24, MSD_BRAIN)})
+"""The vocabularies above by name, for configuration files and the command line."""
+
+
+def single(name: str = "tumour", value: int = 1) -> Classes:
+    """A vocabulary of one class, for binary masks."""
+    return Classes(name, {name: value})
+
+
+def get_classes(classes: "Classes | str | Mapping[str, int]") -> Classes:
+    """Resolve what configuration files and the command line give: a vocabulary, its name, or names and values.
+
+    Raises:
+        ValueError: an unknown vocabulary name.
+        TypeError: neither of the three.
+    """
+    if isinstance(classes, Classes):
+        return classes
+    if isinstance(classes, str):
+        if classes not in VOCABULARIES:
+            raise ValueError(f"unknown class vocabulary {classes!r}: known are {', '.join(VOCABULARIES)}")
+        return VOCABULARIES[classes]
+    if isinstance(classes, Mapping):
+        return Classes("custom", dict(classes))
+    raise TypeError(f"classes: expected Classes, a name or a mapping of names to values, got {type(classes).__name__}")

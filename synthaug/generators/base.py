@@ -1,0 +1,77 @@
+"""What every appearance generator promises: crops in, crops with a tumour out, all in model intensities.
+
+Model intensities are z-scores of host tissue, per sample and channel (`synthaug.intensity`). A generator never sees
+labels, places or batches: it paints lesions into crops, and the insertion writes them back inside their support.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class TumorGenerator(ABC):
+    """How a lesion looks, given its surroundings and its classes.
+
+    Attributes:
+        channels: canonical channel names that the generator knows, or None where it works for any.
+        classes: class names that it knows, or None where it works for any.
+        crop_sizes: sides in voxels of the cubic crops that it takes, ascending, or None where any box will do.
+        margin_vox: voxels of surroundings that it wants on each side of a lesion.
+        needs_donor: whether `generate` must be given the donor's intensities.
+    """
+
+    channels: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None = None
+    crop_sizes: tuple[int, ...] | None = None
+    margin_vox: int = 4
+    needs_donor: bool = False
+
+    def bind(self, channels: tuple[str, ...], classes: tuple[str, ...]) -> "TumorGenerator":
+        """The generator for a batch of these channels and classes, in this order; called once by `TumorInsertion`.
+
+        Args:
+            channels: canonical names of the batch's channels.
+            classes: names of the mask's classes.
+
+        Returns:
+            A generator whose `generate` takes exactly these channels and classes; may be ``self``.
+
+        Raises:
+            ValueError: a channel or class that the generator does not know; the message names both sides.
+        """
+        for what, wanted, known in (("channels", channels, self.channels), ("classes", classes, self.classes)):
+            unknown = [] if known is None else [name for name in wanted if name not in known]
+            if unknown:
+                raise ValueError(
+                    f"{type(self).__name__} knows the {what} {', '.join(known)}; the insertion has {', '.join(wanted)}"
+                )
+        return self
+
+    @abstractmethod
+    def generate(self, context: Tensor, mask: Tensor, seeds: Sequence[int], donor: Tensor | None = None) -> Tensor:
+        """Paint N lesions of one crop size.
+
+        The result for crop n depends on its own context, mask, seed and donor alone, bit for bit, whoever else
+        is in the batch, and the global random state is left alone.
+
+        Args:
+            context: (N, C, X, Y, Z) float32, the host crops in model intensities, 0 where the lesion will be.
+            mask: (N, K, X, Y, Z) float32, one-hot classes of the lesion; all 0 outside it.
+            seeds: N integers in [0, 2**63).
+            donor: (N, C, X, Y, Z) float32, the donors' intensities in the donors' model intensities, in place;
+                only where `needs_donor`.
+
+        Returns:
+            (N, C, X, Y, Z) float32 in model intensities; only voxels in the support are used.
+        """
+
+
+def seeded_noise(seeds: Sequence[int], shape: Sequence[int], device: torch.device) -> Tensor:
+    """Standard normal noise (N, *shape) float32, one generator per seed, so that samples do not depend on each other."""
+    rows = []
+    for seed in seeds:
+        generator = torch.Generator(device).manual_seed(int(seed))
+        rows.append(torch.randn(tuple(shape), generator=generator, device=device))
+    return torch.stack(rows)
