@@ -1,0 +1,297 @@
+"""Case folders in: find the cases of a data set, load one as arrays, and say clearly what is wrong with a case.
+
+Three layouts are read, all NIfTI (``.nii`` or ``.nii.gz``):
+
+- ``brats``: files ``<case>_<channel>`` and ``<case>_seg``, anywhere below the folder. BraTS 2018 writes
+  ``_flair, _t1, _t1ce, _t2, _seg``; BraTS 2023 and later ``-t2f, -t1n, -t1c, -t2w, -seg``; ``_ct`` is read too.
+- ``nnunet``: ``imagesTr/<case>_0000``, ``labelsTr/<case>``, ``imagesTs``; ``dataset.json`` names the channels.
+- ``msd`` (Medical Segmentation Decathlon): ``imagesTr/<case>`` with 4-D images; ``dataset.json`` names the volumes.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from synthaug.channels import ALIASES, canonical_channels
+from synthaug.data.nifti import CaseError, Volume, as_label, check_same_grid, read_nifti, zscore_host
+
+__all__ = ["Case", "CaseError", "Volume", "find_cases", "load_case", "zscore_host"]
+
+_SUFFIXES = (".nii.gz", ".nii")
+_BRATS_TAGS = {"flair", "t1", "t1ce", "t2", "ct", *ALIASES}
+_GROUP_OF_NAME = (re.compile(r"brats1[789]_(.+)_\d+$", re.I), re.compile(r"(brats-[a-z]+-\d+)-\d+$", re.I))
+
+GroupOf = Callable[[str], str]
+Split = Mapping[str, str] | Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Where the files of one case are.
+
+    Attributes:
+        name: the case, for example ``"Brats18_CBICA_AME_1"``; unique in what `find_cases` returns.
+        group: the patient, for example ``"CBICA_AME"``; cases of one group must not be split apart.
+        images: canonical channel name to file. Names that share one file are the volumes of a 4-D image, in order.
+        label: the label map, or None where there is none.
+        split: for example ``"train"`` or ``"validation"``, or None where no split was given.
+    """
+
+    name: str
+    group: str
+    images: Mapping[str, Path] = field(hash=False)
+    label: Path | None
+    split: str | None = None
+
+
+def find_cases(
+    folder: str | Path,
+    layout: str = "auto",
+    channels: Sequence[str] | None = None,
+    group_pattern: str | None = None,
+    split: Split | None = None,
+) -> list[Case]:
+    """Find the cases of a data set, or of a single case folder, without reading a voxel.
+
+    A case that lacks a channel or its label is listed with what it has, so that `load_case` can say what is missing.
+    Hidden files (``._*`` of macOS among them) are skipped.
+
+    Args:
+        folder: the data set's folder.
+        layout: ``"brats"``, ``"nnunet"``, ``"msd"``, or ``"auto"`` to tell by ``imagesTr`` and the file names.
+        channels: for ``nnunet`` and ``msd`` the channel names in order, in place of those in ``dataset.json``;
+            for ``brats`` further file endings to read as channels, for example ``("adc",)``.
+        group_pattern: regular expression that finds the patient in a case name: its first group, or the whole match.
+            Without it the patient is known from BraTS names and is the case itself elsewhere.
+        split: split of each case name or group, ``{"CBICA_AME": "validation"}``, or the members of each split,
+            ``{"train": [...], "validation": [...]}``. Cases that it does not mention have the split None.
+
+    Returns:
+        The cases, sorted by name.
+
+    Raises:
+        ValueError: no folder, nothing found, two files for one channel, two cases of one name, channel names that
+            are missing or do not fit, a pattern that does not match, a split that names unknown cases or that
+            puts one patient in two splits.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(
+            f"expected a folder of cases, got {folder}, which is {'a file' if folder.exists() else 'not there'}"
+        )
+    finders = {"brats": _find_brats, "nnunet": _find_nnunet, "msd": _find_msd}
+    if layout not in ("auto", *finders):
+        raise ValueError(f"layout: expected auto, {', '.join(finders)}, got {layout!r}")
+    finder = finders[_detect(folder) if layout == "auto" else layout]
+    cases = sorted(finder(folder, channels, _group_function(group_pattern)), key=lambda case: case.name)
+    if not cases:
+        raise ValueError(_nothing_found(folder, layout))
+    for first, second in itertools.pairwise(cases):
+        if first.name == second.name:
+            raise ValueError(f"{folder}: two cases are called {first.name}: {_home(first)} and {_home(second)}")
+    return cases if split is None else _with_split(cases, split)
+
+
+def load_case(case: Case, channels: Sequence[str], require_label: bool = True) -> Volume:
+    """Read the voxels of a case and check that its files fit together.
+
+    Args:
+        case: from `find_cases`.
+        channels: channel names (aliases are resolved) in the order wanted.
+        require_label: whether a case without a label is an error; a label that is there is always read.
+
+    Returns:
+        The `Volume`; (C, X, Y, Z) in the order of `channels`.
+
+    Raises:
+        CaseError: a missing channel or label; a file that is missing, damaged or no NIfTI; wrong dimensions;
+            shapes or affines that differ; voxels that are not finite; a label that is not integral.
+    """
+    wanted = canonical_channels(channels)
+    missing = [name for name in wanted if name not in case.images]
+    if missing:
+        known = ", ".join(case.images) or "none"
+        raise CaseError(f"{case.name}: no file for {', '.join(missing)} (channels found: {known}) in {_home(case)}")
+    if require_label and case.label is None:
+        raise CaseError(f"{case.name}: no label map found in {_home(case)}")
+    paths = list(dict.fromkeys(case.images[name] for name in wanted))
+    volumes = {path: [n for n, p in case.images.items() if p == path] for path in paths}
+    read = {path: read_nifti(case.name, path, volumes=len(names)) for path, names in volumes.items()}
+    reference = paths[0]
+    affine = read[reference][1]
+    for path in paths[1:]:
+        check_same_grid(case.name, reference, read[reference], path, read[path])
+    image = np.stack([read[case.images[n]][0][volumes[case.images[n]].index(n)] for n in wanted]).astype(np.float32)
+    label = None
+    if case.label is not None:
+        found = read_nifti(case.name, case.label, volumes=1)
+        check_same_grid(case.name, reference, read[reference], case.label, found)
+        label = as_label(case.name, case.label, found[0][0])
+    spacing = tuple(float(s) for s in nib.affines.voxel_sizes(affine))
+    return Volume(image=image, label=label, affine=affine, spacing_mm=spacing)
+
+
+# ------------------------------------------------------------------------------------------------ layouts
+
+
+def _stem(path: Path) -> str:
+    return next(path.name[: -len(end)] for end in _SUFFIXES if path.name.endswith(end))
+
+
+def _nifti_files(folder: Path, pattern: str = "*") -> list[Path]:
+    """NIfTI files, without hidden ones and those in hidden folders, sorted."""
+    found = (p for p in folder.glob(pattern) if p.name.endswith(_SUFFIXES) and p.is_file())
+    return sorted(
+        p for p in found if not any(part.startswith((".", "__MACOSX")) for part in p.relative_to(folder).parts)
+    )
+
+
+def _detect(folder: Path) -> str:
+    """nnU-Net and MSD keep images in ``imagesTr``; only in MSD has an image the name of its label."""
+    if not (folder / "imagesTr").is_dir():
+        return "brats"
+    images = _nifti_files(folder / "imagesTr")
+    labels = {_stem(p) for p in _nifti_files(folder / "labelsTr")}
+    if any(_stem(p) in labels for p in images):
+        return "msd"
+    return "nnunet" if all(re.search(r"_\d{4}$", _stem(p)) for p in images) else "msd"
+
+
+def _find_brats(folder: Path, channels: Sequence[str] | None, group_of: GroupOf) -> list[Case]:
+    extra = canonical_channels(channels) if channels is not None else ()
+    tags = "|".join(sorted(map(re.escape, {*_BRATS_TAGS, *extra, "seg"})))
+    pattern = re.compile(rf"(?:(?P<case>.+)[_-])?(?P<tag>{tags})$", re.I)
+    files: dict[tuple[Path, str], dict[str, Path]] = {}
+    for path in _nifti_files(folder, "**/*"):
+        if match := pattern.match(_stem(path)):
+            tag = match["tag"].lower()
+            name = match["case"] or path.resolve().parent.name
+            _add(files.setdefault((path.parent, name), {}), ALIASES.get(tag, tag), path, name)
+    return [
+        Case(name, group_of(name), {k: p for k, p in found.items() if k != "seg"}, found.get("seg"))
+        for (_, name), found in files.items()
+    ]
+
+
+def _find_nnunet(folder: Path, channels: Sequence[str] | None, group_of: GroupOf) -> list[Case]:
+    names = _listed_channels(folder, channels)
+    cases = []
+    for images, labels, split in (("imagesTr", "labelsTr", None), ("imagesTs", "labelsTs", "test")):
+        label_of = _by_stem(folder / labels)
+        found: dict[str, dict[str, Path]] = {name: {} for name in label_of}
+        for path in _nifti_files(folder / images):
+            match = re.fullmatch(r"(.+)_(\d{4})", _stem(path))
+            if match is None or int(match[2]) >= len(names):
+                expected = f"<case>_0000 to <case>_{len(names) - 1:04d} for the channels {', '.join(names)}"
+                raise ValueError(f"{path}: expected {expected}")
+            _add(found.setdefault(match[1], {}), names[int(match[2])], path, match[1])
+        cases += [Case(name, group_of(name), files, label_of.get(name), split) for name, files in found.items()]
+    return cases
+
+
+def _find_msd(folder: Path, channels: Sequence[str] | None, group_of: GroupOf) -> list[Case]:
+    names = _listed_channels(folder, channels)
+    cases = []
+    for images, labels, split in (("imagesTr", "labelsTr", None), ("imagesTs", "labelsTs", "test")):
+        label_of, image_of = _by_stem(folder / labels), _by_stem(folder / images)
+        for name in {**image_of, **label_of}:
+            files = dict.fromkeys(names, image_of[name]) if name in image_of else {}
+            cases.append(Case(name, group_of(name), files, label_of.get(name), split))
+    return cases
+
+
+def _listed_channels(folder: Path, channels: Sequence[str] | None) -> tuple[str, ...]:
+    """Channel names as given, or from ``dataset.json`` (``channel_names``; ``modality`` in MSD and nnU-Net 1)."""
+    if channels is not None:
+        return canonical_channels(channels)
+    file = folder / "dataset.json"
+    advice = "give the channel names in order as `channels`"
+    if not file.is_file():
+        raise ValueError(f"{folder}: no dataset.json to name the channels; {advice}")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file}: not JSON ({error}); {advice}") from error
+    listed = content.get("channel_names", content.get("modality")) if isinstance(content, dict) else None
+    if not isinstance(listed, dict) or sorted(listed) != sorted(str(i) for i in range(len(listed))):
+        raise ValueError(
+            f'{file}: expected channel_names or modality as {{"0": name, "1": name}}, got {listed}; {advice}'
+        )
+    try:
+        return canonical_channels([listed[str(i)] for i in range(len(listed))])
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}; {advice}") from error
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in _nifti_files(folder):
+        _add(found, _stem(path), path, _stem(path))
+    return found
+
+
+def _add(found: dict[str, Path], key: str, path: Path, name: str) -> None:
+    if key in found:
+        raise ValueError(f"case {name} has two files for {key}: {found[key]} and {path.name}")
+    found[key] = path
+
+
+def _nothing_found(folder: Path, layout: str) -> str:
+    seen = [p.relative_to(folder).as_posix() for p in _nifti_files(folder, "**/*")]
+    holds = f"{len(seen)} NIfTI files, such as {', '.join(seen[:3])}" if seen else "no NIfTI file"
+    return (
+        f"{folder}: no case found (layout {layout}). Expected NIfTI files <case>_flair, _t1, _t1ce, _t2, _ct, _seg "
+        "(BraTS 2018) or <case>-t2f, -t1n, -t1c, -t2w, -seg (BraTS 2023) below it, or imagesTr, labelsTr and "
+        f"dataset.json in it (nnU-Net, MSD); it holds {holds}"
+    )
+
+
+def _home(case: Case) -> Path:
+    return next(p for p in (*case.images.values(), case.label) if p is not None).parent
+
+
+# ------------------------------------------------------------------------------------------- groups and splits
+
+
+def _group_function(pattern: str | None) -> GroupOf:
+    def known(name: str) -> str:
+        match = next((m for p in _GROUP_OF_NAME if (m := p.match(name))), None)
+        return match[1] if match else name
+
+    def by_pattern(name: str) -> str:
+        if (match := compiled.search(name)) is None:
+            raise ValueError(f"group_pattern {pattern!r} does not match the case name {name!r}")
+        return match[1] if compiled.groups else match[0]
+
+    if pattern is None:
+        return known
+    compiled = re.compile(pattern)
+    return by_pattern
+
+
+def _with_split(cases: Iterable[Case], split: Split) -> list[Case]:
+    pairs = [(m, s) for s, v in split.items() if not isinstance(v, str) for m in v]
+    pairs += [(m, s) for m, s in split.items() if isinstance(s, str)]
+    split_of: dict[str, str] = {}
+    for member, name in pairs:
+        if split_of.setdefault(member, name) != name:
+            raise ValueError(f"split: {member} is in both {split_of[member]} and {name}")
+    cases = list(cases)
+    unknown = sorted(set(split_of) - {n for case in cases for n in (case.name, case.group)})
+    if unknown:
+        raise ValueError(f"split: no case or group is called {', '.join(unknown)}; found {cases[0].name}, ...")
+    result = [replace(c, split=split_of.get(c.name, split_of.get(c.group, c.split))) for c in cases]
+    split_of_group: dict[str, str | None] = {}
+    for case in result:
+        if split_of_group.setdefault(case.group, case.split) != case.split:
+            raise ValueError(
+                f"split: patient {case.group} is in both {split_of_group[case.group]} and {case.split}; "
+                "a patient's cases belong in one split"
+            )
+    return result

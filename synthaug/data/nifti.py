@@ -1,0 +1,132 @@
+"""The voxels of one NIfTI file, checked, and what a case's voxels are once they are arrays."""
+
+import gzip
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+AFFINE_TOLERANCE = 1e-3
+"""Largest difference, in mm or mm per voxel, between two affines that count as the same."""
+
+_READ_ERRORS = (OSError, EOFError, zlib.error, ValueError, nib.filebasedimages.ImageFileError)
+_READ_ERRORS += (nib.spatialimages.HeaderDataError, nib.wrapstruct.WrapStructError)
+
+
+class CaseError(ValueError):
+    """A case that cannot be used; the message names the case, the file and what is wrong with it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """The voxels of one case.
+
+    Attributes:
+        image: (C, X, Y, Z) float32, intensities as stored.
+        label: (X, Y, Z) int16, values as stored, or None where the case has no label.
+        affine: (4, 4) float64, voxel indices to mm.
+        spacing_mm: voxel size along X, Y, Z.
+    """
+
+    image: np.ndarray
+    label: np.ndarray | None
+    affine: np.ndarray
+    spacing_mm: tuple[float, float, float]
+
+
+def read_nifti(case: str, path: Path, volumes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Read one file whole, so that the checksum of a compressed one is checked too.
+
+    Args:
+        case: name of the case, for messages.
+        path: a NIfTI-1 or NIfTI-2 file, gzip-compressed where it ends in ``.gz``.
+        volumes: how many volumes it should have: 1 for a 3-D image.
+
+    Returns:
+        The voxels (volumes, X, Y, Z), scaled as the header says, and the affine (4, 4).
+
+    Raises:
+        CaseError: the file cannot be read, or its dimensions, voxels or affine are not usable.
+    """
+    try:
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.name.endswith(".gz") else content
+        is_nifti2 = 540 in (int.from_bytes(content[:4], order) for order in ("little", "big"))
+        nifti = (nib.Nifti2Image if is_nifti2 else nib.Nifti1Image).from_bytes(content)
+        voxels = np.asanyarray(nifti.dataobj)
+    except _READ_ERRORS as error:
+        raise CaseError(f"{case}: cannot read {path} as NIfTI: {error or type(error).__name__}") from error
+    if voxels.dtype.kind not in "iufb":
+        raise CaseError(f"{case}: {path} has voxels of type {voxels.dtype}, expected numbers")
+    if voxels.ndim == 3:
+        voxels = voxels[..., None]
+    if voxels.ndim != 4 or voxels.shape[-1] != volumes or 0 in voxels.shape:
+        expected = "(X, Y, Z)" if volumes == 1 else f"(X, Y, Z, {volumes})"
+        raise CaseError(f"{case}: {path} has the shape {nifti.shape}, expected {expected}")
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(voxels.astype(np.float32, copy=False))
+    if not finite.all():
+        raise CaseError(f"{case}: {path} has {int((~finite).sum())} voxels that are not finite")
+    if not np.isfinite(nifti.affine).all() or np.linalg.det(nifti.affine[:3, :3]) == 0:
+        raise CaseError(f"{case}: {path} has an affine that is no invertible matrix: {nifti.affine.tolist()}")
+    return np.moveaxis(voxels, -1, 0), nifti.affine
+
+
+def check_same_grid(case: str, path_a: Path, a: tuple, path_b: Path, b: tuple) -> None:
+    """Check that two files, given with what `read_nifti` returned, have one shape and one affine.
+
+    Raises:
+        CaseError: they do not.
+    """
+    if a[0].shape[1:] != b[0].shape[1:]:
+        raise CaseError(f"{case}: {path_b} has the shape {b[0].shape[1:]}, but {path_a.name} has {a[0].shape[1:]}")
+    difference = float(np.abs(a[1] - b[1]).max())
+    if difference > AFFINE_TOLERANCE:
+        raise CaseError(f"{case}: the affine of {path_b} differs from that of {path_a.name} by {difference:.4g}")
+
+
+def as_label(case: str, path: Path, voxels: np.ndarray) -> np.ndarray:
+    """A label map's voxels (X, Y, Z) as int16.
+
+    Raises:
+        CaseError: a value that is not integral or does not fit.
+    """
+    limits = np.iinfo(np.int16)
+    if (voxels != np.rint(voxels)).any() or voxels.min() < limits.min or voxels.max() > limits.max:
+        raise CaseError(
+            f"{case}: the label {path} has values from {voxels.min():g} to {voxels.max():g} "
+            "that are not all integers of 16 bits"
+        )
+    return voxels.astype(np.int16)
+
+
+def zscore_host(image: np.ndarray, background: float = 0.0) -> np.ndarray:
+    """Z-score each channel over the voxels that every channel covers; background becomes or stays exactly 0.
+
+    Mean and standard deviation are taken where no channel has the background value, so that a sequence that was
+    acquired for a part of the brain only does not shift the others. A channel's own background voxels are 0.
+
+    Args:
+        image: (C, X, Y, Z), raw intensities.
+        background: the value outside the body, for example 0 in skull-stripped MR.
+
+    Returns:
+        (C, X, Y, Z) float32.
+
+    Raises:
+        ValueError: not four dimensions, no voxel that every channel covers, or a channel constant there.
+    """
+    if image.ndim != 4:
+        raise ValueError(f"image: expected (C, X, Y, Z), got shape {image.shape}")
+    covered = image != background
+    host = covered.all(axis=0)
+    if not host.any():
+        raise ValueError(f"image: no voxel differs from the background {background} in all {len(image)} channels")
+    inside = image[:, host].astype(np.float64)
+    mean, std = inside.mean(axis=1), inside.std(axis=1)
+    if (std == 0).any():
+        raise ValueError(f"image: channel {int(np.argmin(std))} is constant inside the body")
+    scored = (image - mean[:, None, None, None]) / std[:, None, None, None]
+    return np.where(covered, scored, 0).astype(np.float32)
