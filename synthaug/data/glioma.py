@@ -1,0 +1,139 @@
+"""A glioma for the phantoms: where it sits, which voxels are necrosis, enhancing rim and oedema, and how soft it is.
+
+It is grown by rank: each part takes the voxels with the lowest value of a field (distance from a centre, made
+irregular by smooth noise) until it has the volume that was drawn for it, so that no class is ever empty.
+"""
+
+from dataclasses import dataclass
+
+import cc3d
+import numpy as np
+import torch
+from torch import Tensor
+
+from synthaug.classes import Classes
+from synthaug.data.mr import TISSUES, band_noise
+
+DIAMETERS_MM = (8.0, 40.0)
+"""Range of the whole tumour's diameter, that of the ball of its volume."""
+
+_LARGEST_SHARE = 0.45
+"""Largest tumour diameter, as a share of the field of view's shortest side."""
+
+
+@dataclass(frozen=True)
+class Glioma:
+    """A glioma in a field of view; every array is (X, Y, Z).
+
+    Attributes:
+        parts: class name to bool voxels, disjoint: ``NCR``, ``ED``, ``ET``.
+        whole: float32 in 0 to 1, how much of the tissue the tumour replaced; soft at its border.
+        core: the same for necrosis and enhancing tumour together.
+        necrosis: the same for necrosis.
+    """
+
+    parts: dict[str, Tensor]
+    whole: Tensor
+    core: Tensor
+    necrosis: Tensor
+
+
+def check_glioma_classes(classes: Classes) -> None:
+    """Raise ValueError unless the vocabulary has NCR, ED and ET or is of one class (the whole tumour)."""
+    if len(classes) > 1 and not {"NCR", "ED", "ET"} <= set(classes.names):
+        raise ValueError(f"a phantom needs classes with NCR, ED and ET, or a single one; got {classes!r}")
+
+
+def grow_glioma(fractions: Tensor, brain: Tensor, spacing_mm: tuple, rng: np.random.Generator) -> Glioma:
+    """Grow one glioma in white matter and its surroundings.
+
+    Args:
+        fractions: (T, X, Y, Z) tissue fractions of the healthy brain.
+        brain: (X, Y, Z) bool.
+        spacing_mm: voxel size.
+        rng: source of size, place and shape.
+
+    Raises:
+        ValueError: the brain is too small for a tumour of the smallest diameter.
+    """
+    extent = min(n * s for n, s in zip(brain.shape, spacing_mm, strict=True))
+    largest = min(DIAMETERS_MM[1], _LARGEST_SHARE * extent)
+    if largest < DIAMETERS_MM[0]:
+        raise ValueError(f"the field of view is {extent:g} mm at its shortest; a tumour of 8 mm needs 18 mm")
+    diameter = rng.uniform(DIAMETERS_MM[0], largest)
+    csf, gm, wm = (fractions[TISSUES.index(t)] for t in ("CSF", "GM", "WM"))
+    centre = _draw_centre(wm * brain, diameter, spacing_mm, rng)
+    volume = int(np.pi / 6 * diameter**3 / np.prod(spacing_mm))
+    vox = diameter / float(np.mean(spacing_mm))
+
+    reach = _distance(brain.shape, centre, spacing_mm, rng) / (diameter / 2)
+    shape = 0.16 * band_noise(rng, brain.shape, 0.9 * vox) + 0.07 * band_noise(rng, brain.shape, max(0.35 * vox, 4))
+    barrier = 0.25 * gm + 1.2 * csf + 1e6 * ~brain  # oedema follows white matter and stops at CSF
+    whole, soft_whole = _grow(reach + shape + barrier, volume, 0.05 + 0.6 / vox, centre)
+
+    core_share, necrosis_share = rng.uniform(0.2, 0.6), rng.uniform(0.2, 0.55)
+    shape_core = 0.16 * band_noise(rng, brain.shape, max(0.5 * vox, 4))
+    inside = reach + shape_core + 0.5 * shape + 1e6 * ~whole
+    core, soft_core = _grow(inside, int(core_share * int(whole.sum())), 0.03 + 0.35 / vox, centre)
+    ragged = 0.2 * band_noise(rng, brain.shape, max(0.4 * vox, 4))  # a rim of uneven thickness
+    necrosis, soft_necrosis = _grow(
+        inside + ragged + 1e6 * ~core, max(1, int(necrosis_share * int(core.sum()))), 0.03 + 0.35 / vox, None
+    )
+    parts = {"NCR": necrosis, "ED": whole & ~core, "ET": core & ~necrosis}
+    return Glioma(parts, soft_whole, soft_core * soft_whole, soft_necrosis * soft_core * soft_whole)
+
+
+def label_of(glioma: Glioma, classes: Classes) -> np.ndarray:
+    """The label map (X, Y, Z) int16 in the values of a vocabulary."""
+    label = torch.zeros(glioma.whole.shape, dtype=torch.int16)
+    for name, part in glioma.parts.items():
+        value = next(iter(classes.values.values())) if len(classes) == 1 else classes.values[name]
+        label[part] = value
+    return label.numpy()
+
+
+def replace_tissue(fractions: Tensor, glioma: Glioma) -> Tensor:
+    """Tissue fractions (T, X, Y, Z) with the glioma in them; oedema lets some of the tissue shine through."""
+    seep = 0.85
+    kept = 1 - glioma.core - seep * (glioma.whole - glioma.core)
+    mixed = fractions * kept
+    for name, share in (
+        ("NCR", glioma.necrosis),
+        ("ET", glioma.core - glioma.necrosis),
+        ("ED", seep * (glioma.whole - glioma.core)),
+    ):
+        mixed[TISSUES.index(name)] += share
+    return mixed
+
+
+def _draw_centre(wm: Tensor, diameter: float, spacing_mm: tuple, rng: np.random.Generator) -> tuple[int, ...]:
+    """A voxel of white matter, by weight, at least 0.35 diameters from the border of the field of view."""
+    weight = wm.clone()
+    for axis, (n, step) in enumerate(zip(wm.shape, spacing_mm, strict=True)):
+        margin = min(int(0.35 * diameter / step), (n - 1) // 2)
+        weight.narrow(axis, 0, margin).zero_()
+        weight.narrow(axis, n - margin, margin).zero_()
+    cumulative = torch.cumsum(weight.flatten().double(), 0).numpy()
+    flat = int(np.searchsorted(cumulative, rng.uniform(0, cumulative[-1]), side="right"))
+    return tuple(int(i) for i in np.unravel_index(min(flat, cumulative.size - 1), tuple(wm.shape)))
+
+
+def _distance(size: tuple, centre: tuple, spacing_mm: tuple, rng: np.random.Generator) -> Tensor:
+    """Distance in mm from the centre, stretched along random axes so that tumours are rarely balls."""
+    axes = [(torch.arange(n) - c) * step for n, c, step in zip(size, centre, spacing_mm, strict=True)]
+    grid = torch.stack(torch.meshgrid(*axes, indexing="ij")).float()
+    rotation = np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    stretch = np.exp(rng.uniform(-0.25, 0.25, 3))
+    matrix = torch.tensor(rotation * (stretch / stretch.prod() ** (1 / 3))[:, None], dtype=torch.float32)
+    return torch.einsum("ij,jxyz->ixyz", matrix, grid).norm(dim=0)
+
+
+def _grow(field: Tensor, volume: int, width: float, centre: tuple | None) -> tuple[Tensor, Tensor]:
+    """The `volume` voxels of the lowest field (their largest component if a centre is given), hard and soft."""
+    values = field.flatten()
+    threshold = float(torch.kthvalue(values, max(1, min(volume, values.numel()))).values)
+    hard = field <= threshold
+    if centre is not None:
+        hard = torch.from_numpy(cc3d.largest_k(hard.numpy().astype(np.uint8), k=1) > 0)
+    soft = torch.sigmoid((threshold - field) / width)
+    return hard, torch.where(hard, soft, soft.clamp(max=0.5))
