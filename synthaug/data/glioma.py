@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import cc3d
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from synthaug.classes import Classes
@@ -68,7 +69,7 @@ def grow_glioma(fractions: Tensor, brain: Tensor, spacing_mm: tuple, rng: np.ran
 
     reach = _distance(brain.shape, centre, spacing_mm, rng) / (diameter / 2)
     shape = 0.16 * band_noise(rng, brain.shape, 0.9 * vox) + 0.07 * band_noise(rng, brain.shape, max(0.35 * vox, 4))
-    barrier = 0.25 * gm + 1.2 * csf + 1e6 * ~brain  # oedema follows white matter and stops at CSF
+    barrier = F.avg_pool3d((0.2 * gm + 0.8 * csf)[None], 3, 1, 1)[0] + 1e6 * ~brain  # oedema follows white matter
     whole, soft_whole = _grow(reach + shape + barrier, volume, 0.05 + 0.6 / vox, centre)
 
     core_share, necrosis_share = rng.uniform(0.2, 0.6), rng.uniform(0.2, 0.55)

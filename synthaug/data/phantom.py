@@ -123,13 +123,13 @@ def _anatomy(size: tuple[int, ...], rng: np.random.Generator) -> tuple[Tensor, T
     grid = torch.meshgrid(*(torch.linspace(-1, 1, n) for n in size), indexing="ij")
     x, y, z = (g + 0.03 * band_noise(rng, size, 0.8 * max(size)) for g in grid)
     depth = 1 - _envelope(x, y, z, rng)
-    cerebellum, brain_stem = _radius(x, y, z, (0, -0.5, -0.62), (0.6, 0.42, 0.34)), torch.hypot(x, y + 0.08)
+    cerebellum, brain_stem = _radius(x, y, z, (0, -0.52, -0.64), (0.52, 0.36, 0.28)), torch.hypot(x, y + 0.08)
     stem = (brain_stem < 0.13) & (z < -0.35)
 
     gap = _distance_to_csf(x, depth, cerebellum, half, rng)
     gap = torch.where(stem, (0.13 - brain_stem).clamp(min=0) + 0.03, gap)
     width = rng.uniform(0.006, 0.02)  # of sulci; wide in atrophy
-    thickness = torch.where(cerebellum < 1, 0.03, 0.05)
+    thickness = torch.where(cerebellum < 1, 0.02, 0.05)
     csf = torch.maximum(torch.sigmoid((width - gap) / soft), _ventricles(x, y, z, soft, rng))
     nuclei = torch.sigmoid((1 - _nuclei_radius(x, y, z)) * 0.1 / soft)
     gm = torch.maximum(torch.sigmoid((width + thickness - gap) / soft) * ~stem, 0.85 * nuclei) * (1 - csf)
@@ -157,11 +157,11 @@ def _distance_to_csf(x: Tensor, depth: Tensor, cerebellum: Tensor, half: float, 
     A sulcus is a sheet where noise of wavelength w crosses zero: at a value n it is about n w / (2 pi) away.
     """
     size = tuple(x.shape)
-    wavelength, fine = rng.uniform(0.27, 0.33), 0.13
+    wavelength, fine = rng.uniform(0.25, 0.32), 0.15
     folds = band_noise(rng, size, wavelength * half).abs() * wavelength / (2 * torch.pi)
     folia = band_noise(rng, size, fine * half).abs() * fine / (2 * torch.pi)
-    deepest = 0.24 + 0.06 * band_noise(rng, size, 0.6 * half)
-    sulci = torch.where(cerebellum < 1, folia + 0.012, torch.hypot(folds, (depth - deepest).clamp(min=0)))
+    deepest = 0.33 + 0.10 * band_noise(rng, size, 0.6 * half)
+    sulci = torch.where(cerebellum < 1, folia + 0.02, torch.hypot(folds, (depth - deepest).clamp(min=0)))
     fissure = torch.hypot(x, (depth - 0.42).clamp(min=0))
     tentorium = torch.where(depth < 0.6, (cerebellum - 1).abs() * 0.42, 1.0)
     return torch.stack([depth, sulci, fissure, tentorium]).amin(dim=0)
@@ -170,7 +170,7 @@ def _distance_to_csf(x: Tensor, depth: Tensor, cerebellum: Tensor, half: float, 
 def _ventricles(x: Tensor, y: Tensor, z: Tensor, soft: float, rng: np.random.Generator) -> Tensor:
     """The lateral ventricles, two arches from front to back that part behind, and the slit of the third."""
     side, along = x.abs(), (y + 0.05) / 0.42
-    width = rng.uniform(0.045, 0.09)
+    width = rng.uniform(0.055, 0.11)
     across = side - 0.075 - 0.14 * (-along).clamp(min=0) ** 2
     arch = torch.hypot(across, (z - 0.16 + 0.14 * along**2) / 1.6) + 0.4 * (along.abs() - 1).clamp(min=0)
     third = (_radius(x, y, z, (0, -0.02, -0.06), (0.025, 0.16, 0.13)) - 1) * 0.025 + width
