@@ -1,7 +1,34 @@
 """Label-conditioned synthetic tumours, inserted into training batches on the device while training runs."""
 
-from synthaug.classes import BRATS18, BRATS23, BRATS24, MSD_BRAIN, Classes, single
+from synthaug.audit import LowInsertionRateWarning, Report
+from synthaug.classes import BRATS18, BRATS23, BRATS24, MSD_BRAIN, Classes, get_classes, single
+from synthaug.generators.base import TumorGenerator
+from synthaug.generators.paste import PasteGenerator
+from synthaug.generators.procedural import ProceduralGenerator
+from synthaug.insertion import TumorInsertion
+from synthaug.lesions.bank import LesionBank
+from synthaug.lesions.shapes import LesionShapes
+from synthaug.plan import InsertionPlan, Outcome
 
 __version__ = "0.1.0"
 
-__all__ = ["BRATS18", "BRATS23", "BRATS24", "MSD_BRAIN", "Classes", "__version__", "single"]
+__all__ = [
+    "BRATS18",
+    "BRATS23",
+    "BRATS24",
+    "MSD_BRAIN",
+    "Classes",
+    "InsertionPlan",
+    "LesionBank",
+    "LesionShapes",
+    "LowInsertionRateWarning",
+    "Outcome",
+    "PasteGenerator",
+    "ProceduralGenerator",
+    "Report",
+    "TumorGenerator",
+    "TumorInsertion",
+    "__version__",
+    "get_classes",
+    "single",
+]

@@ -1,0 +1,189 @@
+"""Counting what was asked for and what was done, without making the device wait, and warning when little happens."""
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from synthaug.plan import InsertionPlan, Outcome
+
+WINDOW_SAMPLES = 100
+DIAMETER_BINS = 256
+
+
+class LowInsertionRateWarning(UserWarning):
+    """Far fewer insertions were done than were asked for."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an insertion did so far.
+
+    Attributes:
+        samples: samples seen.
+        asked: insertions asked for.
+        done: insertions done.
+        refused: reason to number, only reasons that occurred.
+        voxels: class name to voxels written.
+        diameter_mm: mean, and the 10th, 50th and 90th percentile and extremes (to 1 mm), of the diameters of the
+            spheres of equal volume; empty where nothing was inserted.
+    """
+
+    samples: int
+    asked: int
+    done: int
+    refused: dict[str, int]
+    voxels: dict[str, int]
+    diameter_mm: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON-able values."""
+        return dict(vars(self))
+
+    def __str__(self) -> str:
+        share = f" ({self.done / self.asked:.0%})" if self.asked else ""
+        lines = [f"{self.samples} samples, {self.asked} insertions asked, {self.done} done{share}"]
+        lines += [f"  refused {n}: {reason}" for reason, n in self.refused.items()]
+        lines += [f"  {name}: {n} voxels" for name, n in self.voxels.items()]
+        if self.diameter_mm:
+            lines.append("  diameter mm: " + ", ".join(f"{k} {v:g}" for k, v in self.diameter_mm.items()))
+        return "\n".join(lines)
+
+
+class Audit:
+    """Counters of one `TumorInsertion`; they live on the batch's device until they are read."""
+
+    def __init__(self, classes: Sequence[str], rows_file: Path | None = None):
+        self.classes, self.rows_file = tuple(classes), rows_file
+        self.samples = 0
+        self._width = len(Outcome) + len(self.classes) + DIAMETER_BINS + 1
+        self._counts: Tensor | None = None
+        self._base = np.zeros(self._width)
+        self._window_start = (0, np.zeros(len(Outcome)))
+        self._pending: tuple[int, Tensor, Any] | None = None
+
+    def count(self, plan: InsertionPlan) -> None:
+        """Add a plan's outcomes, once however often it is applied."""
+        if plan.counted:
+            return
+        plan.counted = True
+        if len(plan):
+            self._add(plan)
+            if self.rows_file is not None:
+                append_rows(self.rows_file, plan.to_rows())
+
+    def _add(self, plan: InsertionPlan) -> None:
+        device = plan.outcome.device
+        if self._counts is None or self._counts.device != device:
+            self._base = self._read()
+            self._counts = torch.zeros(self._width, dtype=torch.float64, device=device)
+        done = plan.outcome == Outcome.DONE
+        spacing = torch.tensor([np.prod(i.spacing_mm) for i in plan.insertions], dtype=torch.float32)
+        volume = plan.voxels.sum(1) * spacing.to(device, non_blocking=True)
+        diameter = (6 / torch.pi * volume).pow(1 / 3)
+        start = len(Outcome) + len(self.classes)
+        bins = start + diameter.long().clamp(max=DIAMETER_BINS - 1)
+        self._counts.index_add_(0, plan.outcome, torch.ones_like(plan.outcome, dtype=torch.float64))
+        self._counts[len(Outcome) : start] += (plan.voxels * done[:, None]).sum(0)
+        self._counts.index_add_(0, bins, done.double())
+        self._counts[-1] += (diameter * done).sum()
+
+    def _read(self) -> np.ndarray:
+        return self._base if self._counts is None else self._base + self._counts.cpu().numpy()
+
+    def report(self) -> Report:
+        """Everything since the start; reading makes the host wait for the device."""
+        counts = self._read()
+        outcomes = {o: int(counts[o]) for o in Outcome}
+        start = len(Outcome) + len(self.classes)
+        voxels = {name: int(counts[len(Outcome) + k]) for k, name in enumerate(self.classes)}
+        return Report(
+            samples=self.samples,
+            asked=sum(outcomes.values()),
+            done=outcomes[Outcome.DONE],
+            refused={o.reason: n for o, n in outcomes.items() if n and o is not Outcome.DONE},
+            voxels=voxels,
+            diameter_mm=_diameters(counts[start:-1], counts[-1]),
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counters as JSON-able values."""
+        return {"samples": self.samples, "counts": self._read().tolist()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from the counters that `state_dict` gave.
+
+        Raises:
+            ValueError: they are of another number of classes.
+        """
+        counts = np.array(state["counts"], dtype=np.float64)
+        if counts.shape != (self._width,):
+            raise ValueError(f"audit state: expected {self._width} counters, got {counts.size}: other classes?")
+        self.samples, self._base, self._counts = int(state["samples"]), counts, None
+        self._window_start, self._pending = (self.samples, counts[: len(Outcome)].copy()), None
+
+    def watch(self) -> None:
+        """Warn when fewer than half of the insertions asked for in the last 100 samples were done.
+
+        The counters are read once per 100 samples. On the CPU that is at once; on another device a copy to pinned
+        memory is started, and a later call reads it when it has arrived, so that the device is never waited for.
+        """
+        if self._pending is None and self._counts is not None:
+            if self.samples - self._window_start[0] < WINDOW_SAMPLES:
+                return
+            self._pending = (self.samples, *_start_copy(self._counts[: len(Outcome)]))
+        if self._pending is not None and (self._pending[2] is None or self._pending[2].query()):
+            samples, copied, _ = self._pending
+            self._pending = None
+            total = self._base[: len(Outcome)] + copied.numpy()
+            since = total - self._window_start[1]
+            seen = samples - self._window_start[0]
+            self._window_start = (samples, total)
+            _warn_if_low(since, seen)
+
+
+def _start_copy(counts: Tensor) -> tuple[Tensor, Any]:
+    if counts.device.type == "cpu":
+        return counts.clone(), None
+    pinned = torch.empty(counts.shape, dtype=counts.dtype, pin_memory=True)
+    pinned.copy_(counts, non_blocking=True)
+    event = torch.Event(counts.device.type)
+    event.record()
+    return pinned, event
+
+
+def _warn_if_low(since: np.ndarray, seen: int) -> None:
+    asked, done = int(since.sum()), int(since[Outcome.DONE])
+    if asked == 0 or done >= asked / 2:
+        return
+    main = max((o for o in Outcome if o is not Outcome.DONE), key=lambda o: since[o])
+    warnings.warn(
+        f"only {done} of {asked} insertions asked for in the last {seen} samples were done; "
+        f"main reason: {main.reason} ({int(since[main])} times)",
+        LowInsertionRateWarning,
+        stacklevel=4,
+    )
+
+
+def _diameters(histogram: np.ndarray, total: float) -> dict[str, float]:
+    count = histogram.sum()
+    if not count:
+        return {}
+    levels = {"min": 0.0, "p10": 0.1, "median": 0.5, "p90": 0.9, "max": 1.0}
+    reached = np.cumsum(histogram)
+    centers = {k: float(np.searchsorted(reached, max(q * count, 1e-9))) + 0.5 for k, q in levels.items()}
+    return {"mean": round(float(total / count), 2), **centers}
+
+
+def append_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Append rows to a JSONL file, all of them in one write."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)

@@ -1,0 +1,410 @@
+"""`TumorInsertion`: decide what goes where, then do it, on the batch's own device."""
+
+import os
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from synthaug.audit import Audit, Report
+from synthaug.blending import blended, soft_edge
+from synthaug.channels import canonical_channels, select_channels
+from synthaug.checks import checked_at_least, checked_probability
+from synthaug.classes import BRATS18, Classes, get_classes
+from synthaug.crops import Window
+from synthaug.decide import Decider
+from synthaug.generators.base import TumorGenerator
+from synthaug.generators.registry import resolve_generator
+from synthaug.intensity import HostSample, from_model, to_model
+from synthaug.lesions.base import LesionSource
+from synthaug.lesions.rebalance import ClassMix, Swap, Swaps
+from synthaug.lesions.render import Rendered, render
+from synthaug.lesions.scale import ScaleRange, Turns
+from synthaug.placement import Site, grown, place
+from synthaug.plan import Insertion, InsertionPlan, Outcome
+from synthaug.validation import (
+    ValueCheck,
+    checked_batch,
+    checked_groups,
+    checked_mask,
+    checked_spacing,
+    checked_statistics,
+    plain,
+)
+
+
+class TumorInsertion:
+    """Inserts label-conditioned synthetic tumours into training batches.
+
+    ``insert(image, label)`` is ``insert.apply(image, label, insert.plan(image, label))``. Inputs are never modified:
+    new tensors come back, or the inputs themselves where nothing was asked for. Outside the support of an insertion
+    every voxel of image and label is the input's, bit for bit.
+
+    Args:
+        lesions: masks: a `LesionBank` (or the path of one), or `LesionShapes`.
+        generator: appearance: ``"paste"``, ``"procedural"``, or a `TumorGenerator`.
+        classes: label vocabulary of the batches.
+        channels: names of the image channels, in order; aliases of BraTS 2023 are understood.
+        prob: probability of a lesion per sample.
+        second: probability of another lesion in a sample that was to get one.
+        scale: range of the linear scale, or a fixed factor; (1, 1) where neither it nor `diameter_mm` is given.
+        diameter_mm: instead of `scale`, range of the diameter of the sphere of equal volume, in mm.
+        scale_after_swap: other scales where a class was swapped away, for example ``{"ED": (0.1, 0.3)}``.
+        swaps: class swaps (from, to, probability); they act on the lesion's original classes.
+        swap_draw: ``"joint"``, one event for all swaps, or ``"each"``, one event per swap.
+        class_mix: instead of `swaps`, target shares of the inserted voxels per class.
+        clearance_mm: no existing label within this distance of a lesion.
+        tissue_share: share of a lesion that must lie in host tissue; what sticks out is cut off.
+        min_voxels: volume floor; smaller lesions are refused.
+        flip: probability of a mirror image per axis.
+        rotate90: draw right-angle rotations.
+        rotate_deg: greatest free rotation about each axis, in degrees.
+        elastic_mm: greatest displacement of an elastic change of shape.
+        halo_mm: width of the support around the lesion, where the image but not the label changes.
+        edge_vox: width of the soft edge inside the support.
+        ignore_label: a label value outside the classes that may occur, such as -1; it is avoided like a lesion.
+        audit: a JSONL file to which the rows of every applied plan are appended; this makes the device wait.
+        seed: of everything random; nothing touches the global generators.
+        rank: of this process, so that ranks differ; by default that of `torch.distributed`, or 0.
+
+    Raises:
+        ValueError: an empty bank, a bank or generator of other classes or channels, a probability outside [0, 1], an
+            inverted range, a swap of an unknown class, `swaps` with `class_mix`, `scale` with `diameter_mm`.
+        TypeError: an argument of the wrong kind.
+    """
+
+    def __init__(
+        self,
+        lesions: LesionSource | str | os.PathLike,
+        generator: str | TumorGenerator = "paste",
+        *,
+        classes: Classes | str = BRATS18,
+        channels: Sequence[str] = ("flair", "t1", "t1ce", "t2"),
+        prob: float = 0.6,
+        second: float = 0.4,
+        scale: float | tuple[float, float] | None = None,
+        diameter_mm: float | tuple[float, float] | None = None,
+        scale_after_swap: Mapping[str, tuple[float, float]] | None = None,
+        swaps: Sequence[Swap] = (),
+        swap_draw: str = "joint",
+        class_mix: Mapping[str, float] | None = None,
+        clearance_mm: float = 3.0,
+        tissue_share: float = 0.9,
+        min_voxels: int = 27,
+        flip: float = 0.5,
+        rotate90: bool = True,
+        rotate_deg: float = 0.0,
+        elastic_mm: float = 0.0,
+        halo_mm: float = 0.0,
+        edge_vox: float = 1.0,
+        ignore_label: int | None = None,
+        audit: str | os.PathLike | None = None,
+        seed: int = 0,
+        rank: int | None = None,
+    ):
+        self.classes, self.channels = get_classes(classes), canonical_channels(channels)
+        self.lesions = _resolve_lesions(lesions)
+        self.generator = resolve_generator(generator).bind(self.channels, self.classes.names)
+        self.tissue_share = checked_probability("tissue_share", tissue_share)
+        self.edge_vox, self.halo_mm = checked_at_least("edge_vox", edge_vox), checked_at_least("halo_mm", halo_mm)
+        self.clearance_mm = checked_at_least("clearance_mm", clearance_mm)
+        self.min_voxels = int(checked_at_least("min_voxels", min_voxels, 1))
+        if swaps and class_mix:
+            raise ValueError(f"give swaps or class_mix, not both; got swaps={list(swaps)}, class_mix={dict(class_mix)}")
+        if ignore_label is not None and ignore_label in (0, *self.classes.values.values()):
+            raise ValueError(f"ignore_label: expected a value that is neither 0 nor of {self.classes}, got {ignore_label}")
+        mix = ClassMix(class_mix, self.classes) if class_mix else None
+        chosen = Swaps(swaps, swap_draw, self.classes)
+        self._donor_channels = self._check_source(chosen, mix)
+        self._decider = Decider(
+            source=self.lesions,
+            class_order=[self.classes.index(c) for c in self.lesions.classes],
+            prob=checked_probability("prob", prob),
+            second=checked_probability("second", second),
+            swaps=chosen if chosen.pairs else None,
+            mix=mix,
+            scale=ScaleRange.checked(scale, diameter_mm, scale_after_swap, self.classes),
+            turns=Turns(
+                checked_probability("flip", flip),
+                bool(rotate90),
+                checked_at_least("rotate_deg", rotate_deg),
+                checked_at_least("elastic_mm", elastic_mm),
+            ),
+            min_voxels=self.min_voxels,
+            clearance_mm=self.clearance_mm,
+            halo_mm=self.halo_mm,
+            generator_margin=self.generator.margin_vox,
+            crop_sizes=self.generator.crop_sizes,
+            seed=int(checked_at_least("seed", seed)),
+            rank=_process_rank() if rank is None else int(checked_at_least("rank", rank)),
+        )
+        self._audit = Audit(self.classes.names, None if audit is None else Path(audit))
+        self._check = ValueCheck(self.classes, ignore_label)
+        self._batches = 0
+
+    @property
+    def prob(self) -> float:
+        """Probability of a lesion per sample; may be set between batches."""
+        return self._decider.prob
+
+    @prob.setter
+    def prob(self, value: float) -> None:
+        self._decider.prob = checked_probability("prob", value)
+
+    def __call__(self, image: Tensor, label: Tensor, spacing_mm: Any = None, **context: Any) -> tuple[Tensor, Tensor]:
+        """Plan and apply; see `plan` for the arguments.
+
+        Returns:
+            image and label of the same shapes, dtypes and subclass, changed only where a tumour went in.
+        """
+        plan = self.plan(image, label, spacing_mm, **context)
+        result = self.apply(image, label, plan, host=context.get("host"))
+        plan.crops.clear()
+        return result
+
+    @torch.no_grad()
+    def plan(
+        self,
+        image: Tensor,
+        label: Tensor,
+        spacing_mm: Any = None,
+        *,
+        host: Tensor | None = None,
+        groups: Sequence[str | None] | None = None,
+        host_stats: tuple[Any, Any] | None = None,
+        prior: Tensor | None = None,
+    ) -> InsertionPlan:
+        """Decide what goes where; nothing is changed, and an accelerator is not waited for.
+
+        Args:
+            image: (B, C, X, Y, Z) float on any device.
+            label: (B, 1, X, Y, Z) or (B, X, Y, Z) integer, same device.
+            spacing_mm: voxel size, (3,) or (B, 3); 1 mm where not given.
+            host: where lesions may lie, of the label's shape, non-zero for tissue; derived from the image
+                where not given (`synthaug.intensity`).
+            groups: the samples' patient groups; donors of a sample's own group are not used.
+            host_stats: mean and standard deviation of the whole volume's host tissue, scalars, (C,) or (B, C), in the
+                batch's units; estimated from the patch where not given. (0, 1) for data that are such z-scores.
+            prior: weights of the lesion's centre, of the label's shape, at least 0.
+
+        Raises:
+            TypeError, ValueError: what was expected and what came, for all that `synthaug.validation` checks.
+        """
+        image, label = checked_batch(image, label, self.channels)
+        samples, volume = image.shape[0], tuple(image.shape[2:])
+        spacing, names = checked_spacing(spacing_mm, samples), checked_groups(groups, samples)
+        stats = checked_statistics(host_stats, samples, len(self.channels))
+        host = None if host is None else checked_mask("host", host, image)
+        prior = None if prior is None else checked_mask("prior", prior, image)
+        usable = self._check.check(image, label, self._batches)
+        self._batches += 1
+        insertions = tuple(self._decider.batch(spacing, volume, names))
+        self._audit.samples += samples
+        count, k = len(insertions), len(self.classes)
+        plan = InsertionPlan(
+            insertions=insertions,
+            classes=self.classes.names,
+            center_vox=torch.zeros(count, 3, dtype=torch.int64, device=image.device),
+            outcome=torch.tensor([i.refused or Outcome.DONE for i in insertions], dtype=torch.int64).to(image.device),
+            voxels=torch.zeros(count, k, dtype=torch.int64, device=image.device),
+            volume_vox=volume,
+            host_given=host is not None,
+            host_stats=stats,
+            samples=samples,
+        )
+        sites: dict[int, Site] = {}
+        for n, row in enumerate(insertions):
+            if row.refused is None:
+                sample = self._host_sample(plan, image, label, host, row.sample)
+                if row.sample not in sites:
+                    weights = None if prior is None else prior[row.sample]
+                    sites[row.sample] = Site(sample.tissue, label[row.sample] != 0, weights)
+                self._place(plan, n, sites[row.sample], usable[row.sample])
+        return plan
+
+    @torch.no_grad()
+    def apply(
+        self, image: Tensor, label: Tensor, plan: InsertionPlan, *, host: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Do what a plan says; the same plan on the same batch gives the same bits, also from its JSON rows.
+
+        Args:
+            image: the batch that the plan was made for.
+            label: likewise.
+            plan: of `plan`, or of `InsertionPlan.from_rows`.
+            host: the mask, where the plan was made with one.
+
+        Raises:
+            ValueError: a plan for other sizes or classes, a lesion that the source does not have, no `host`
+                mask for a plan that was made with one; and what `plan` raises for the batch.
+        """
+        plain_image, plain_label = checked_batch(image, label, self.channels)
+        self._check_plan(plan, plain_image, host)
+        host = None if host is None else checked_mask("host", host, plain_image)
+        moved = plan.to(plain_image.device)
+        self._audit.count(moved)
+        plan.counted = True
+        live = [n for n, row in enumerate(moved.insertions) if row.refused is None]
+        if live:
+            image, label = (x.clone(memory_format=torch.contiguous_format) for x in (image, label))
+            new_image, new_label = checked_batch(image, label, self.channels)
+            for n in live:
+                sample = moved.insertions[n].sample
+                self._host_sample(moved, plain_image, plain_label, host, sample)
+            self._paint(moved, live, new_image, new_label)
+        self._audit.watch()
+        return image, label
+
+    def report(self) -> Report:
+        """What was asked for, done and refused so far; reading it makes the host wait for the device."""
+        self._check.raise_pending(wait=True)
+        return self._audit.report()
+
+    def expected(self, samples: int) -> float:
+        """Insertions that will be asked for, on average, over this many samples at the present `prob`."""
+        return samples * self._decider.prob * (1 + self._decider.second)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the random sequence and the counters stand, JSON-able; waits for the device."""
+        mix = self._decider.mix
+        counts = None if mix is None else mix.counts.tolist()
+        return {"number": self._decider.number, "mix_counts": counts, "audit": self._audit.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        self._audit.load_state_dict(state["audit"])
+        self._decider.number = int(state["number"])
+        if self._decider.mix is not None and state["mix_counts"] is not None:
+            self._decider.mix.counts[:] = state["mix_counts"]
+
+    def _check_source(self, swaps: Swaps, mix: ClassMix | None) -> list[int] | None:
+        """Channel positions in the source's intensities where the generator wants a donor."""
+        names = self.lesions.classes
+        unknown = [c for c in names if c not in (*self.classes.names, *self.classes.aliases)]
+        if unknown:
+            raise ValueError(f"the lesions have the classes {', '.join(names)}; the insertion has {self.classes}")
+        if not self.generator.needs_donor:
+            return None
+        if self.lesions.channels is None:
+            raise ValueError(
+                f"{type(self.generator).__name__} needs donor intensities, which {type(self.lesions).__name__} has not: "
+                "give lesions=LesionBank(...), or another generator"
+            )
+        present = {self.classes.canonical(c) for c in names}
+        wanted = {target for _, target in swaps.pairs}
+        if mix is not None:
+            wanted |= {name for name, share in zip(mix.names, mix.target, strict=True) if share > 0}
+        if wanted - present:
+            raise ValueError(f"the bank has no intensities of {', '.join(sorted(wanted - present))}; it has {names}")
+        return select_channels(self.channels, self.lesions.channels, "the lesion bank")
+
+    def _check_plan(self, plan: InsertionPlan, image: Tensor, host: Tensor | None) -> None:
+        if not isinstance(plan, InsertionPlan):
+            raise TypeError(f"plan: expected an InsertionPlan, got {type(plan).__name__}")
+        if not len(plan):
+            return
+        if plan.volume_vox != tuple(image.shape[2:]):
+            raise ValueError(f"plan: made for samples of {plan.volume_vox} voxels, got {tuple(image.shape[2:])}")
+        if plan.classes != self.classes.names:
+            raise ValueError(f"plan: made for the classes {plan.classes}, the insertion has {self.classes}")
+        last = max(row.sample for row in plan.insertions)
+        if last >= image.shape[0]:
+            raise ValueError(f"plan: asks for sample {last}, the batch has {image.shape[0]}")
+        if plan.host_given and host is None:
+            raise ValueError("plan: it was made with a host mask, give apply the same host=...")
+
+    def _host_sample(self, plan: InsertionPlan, image: Tensor, label: Tensor, host, b: int) -> HostSample:
+        key = ("host", b)
+        if key not in plan.crops:
+            stats = None if plan.host_stats is None else (plan.host_stats[0][b], plan.host_stats[1][b])
+            plan.crops[key] = HostSample.of(image[b], label[b], None if host is None else host[b], stats)
+        return plan.crops[key]
+
+    def _render(self, plan: InsertionPlan, n: int) -> Rendered:
+        if n not in plan.crops:
+            row, device = plan.insertions[n], plan.outcome.device
+            plan.crops[n] = render(self.lesions, row, self.classes, self._donor_channels, device)
+        return plan.crops[n]
+
+    def _place(self, plan: InsertionPlan, n: int, site: Site, usable: Tensor) -> None:
+        """Find the place of one insertion; writes its row of the plan's tensors and marks the site."""
+        row, mask = plan.insertions[n], self._render(plan, n).mask
+        lesion = mask > 0
+        keep_clear = grown(lesion, self.clearance_mm, row.spacing_mm)
+        found = place(site, lesion, keep_clear, self.tissue_share, row.seed)
+        enough = found.lesion.sum() >= self.min_voxels
+        outcome = torch.full((), Outcome.DONE, dtype=torch.int64, device=mask.device)
+        outcome = torch.where(enough, outcome, Outcome.TOO_SMALL)
+        outcome = torch.where(found.fits, outcome, Outcome.NO_ROOM)
+        outcome = torch.where(site.tissue.any(), outcome, Outcome.NO_TISSUE)
+        outcome = torch.where(usable, outcome, Outcome.BAD_INPUT)
+        written = found.lesion & (outcome == Outcome.DONE)
+        site.occupy(found.window, written)
+        plan.center_vox[n], plan.outcome[n] = found.center_vox, outcome
+        for k in range(len(self.classes)):
+            plan.voxels[n, k] = (written & (mask == k + 1)).sum()
+
+    def _paint(self, plan: InsertionPlan, live: Sequence[int], image: Tensor, label: Tensor) -> None:
+        """Generate and write; first lesions before second ones, crops of one size together."""
+
+        def kind(n: int) -> tuple[int, tuple[int, ...]]:
+            return plan.insertions[n].order, plan.insertions[n].crop_vox
+
+        for _, group in groupby(sorted(live, key=kind), key=kind):
+            self._paint_group(plan, list(group), image, label)
+
+    def _paint_group(self, plan: InsertionPlan, group: Sequence[int], image: Tensor, label: Tensor) -> None:
+        rows = [plan.insertions[n] for n in group]
+        hosts = [plan.crops["host", row.sample] for row in rows]
+        windows = [Window.at(plan.center_vox[n], r.crop_vox, plan.volume_vox) for n, r in zip(group, rows, strict=True)]
+        masks = [self._written(plan, n, w, h) for n, w, h in zip(group, windows, hosts, strict=True)]
+        crops = [w.read(image[r.sample]) for w, r in zip(windows, rows, strict=True)]
+        one_hot = torch.stack([torch.stack([m == k + 1 for k in range(len(self.classes))]) for m in masks]).float()
+        context = torch.stack([to_model(c, h.mean, h.std) for c, h in zip(crops, hosts, strict=True)])
+        context = context * (one_hot.sum(1, keepdim=True) == 0)
+        donor = None
+        if self.generator.needs_donor:
+            donor = torch.stack([self._render(plan, n).donor for n in group])
+        painted = self.generator.generate(context, one_hot, [row.seed for row in rows], donor)
+        for items in zip(rows, windows, hosts, masks, crops, painted, strict=True):
+            self._write(*items, image, label)
+
+    def _written(self, plan: InsertionPlan, n: int, window: Window, host: HostSample) -> Tensor:
+        """The lesion's classes as they are written: cut to the tissue, and nothing where refused."""
+        mask = self._render(plan, n).mask
+        return torch.where(window.read(host.tissue) & (plan.outcome[n] == Outcome.DONE), mask, torch.zeros_like(mask))
+
+    def _write(
+        self, row: Insertion, window: Window, host: HostSample, mask: Tensor, crop: Tensor, painted: Tensor, image, label
+    ) -> None:
+        lesion, old = mask > 0, window.read(label[row.sample])
+        support = lesion
+        if self.halo_mm:
+            halo = grown(lesion, self.halo_mm, row.spacing_mm) & window.read(host.tissue) & (old == 0)
+            support = lesion | halo
+        weight = soft_edge(support, self.edge_vox)
+        new = blended(crop, from_model(painted, host.mean, host.std), weight, support, host.floor)
+        window.write(image[row.sample], new)
+        values = torch.tensor([0, *self.classes.values.values()], dtype=label.dtype).to(label.device)
+        window.write(label[row.sample], torch.where(lesion, values[mask.long()], old))
+
+
+def _resolve_lesions(lesions: Any) -> LesionSource:
+    from synthaug.lesions.bank import LesionBank
+
+    if isinstance(lesions, (str, os.PathLike)):
+        lesions = LesionBank.load(lesions)
+    if not isinstance(lesions, LesionSource):
+        raise TypeError(f"lesions: expected a LesionBank, its path, or LesionShapes, got {type(lesions).__name__}")
+    if isinstance(lesions, LesionBank) and not len(lesions):
+        raise ValueError("lesions: expected a bank with at least one lesion, got an empty one")
+    return lesions
+
+
+def _process_rank() -> int:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank()
+    return 0

@@ -1,0 +1,165 @@
+"""Batch intensities to model intensities and back.
+
+Networks and tables work on z-scores of host tissue: per sample and channel, mean 0 and standard deviation 1 over the
+voxels that are tissue and not lesion. The map is affine, so its inverse is exact whatever the batch's own units are:
+z-scores, min-max or percentile scaling, raw MR values, Hounsfield units.
+
+What is tissue? Where the caller gives a `host` mask, that. Otherwise it is derived: *background is where a channel has
+one constant value over a region*. Skull-stripping leaves such a region, and whatever affine normalisation follows, it
+stays constant: 0 in raw data, some negative number in z-scores of the whole image, 0 *amid* the tissue's values in
+z-scores of the brain. So the value is looked up, not assumed: the most frequent value of each channel (its mode, on a
+grid of every n-th voxel), and a voxel is background where some 2 x 2 x 2 block around it has that value throughout.
+Single voxels of tissue that happen to equal it stay tissue. A channel that is constant everywhere is a missing
+sequence; it says nothing about tissue and is never changed. A voxel is tissue where no other channel is background, so
+parts of the brain that a sequence did not cover get no lesion. Air around a head or body is not constant: for images
+that were not skull-stripped, and for CT, give a mask.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+MODE_GRID = 32
+STATISTICS_GRID = 64
+
+
+@dataclass(frozen=True)
+class HostSample:
+    """One sample as a host.
+
+    Attributes:
+        tissue: (X, Y, Z) bool.
+        mean: (C,) float32 of host tissue outside the labels.
+        std: (C,) float32, likewise.
+        floor: (C,) float32, the darkest host tissue; nothing darker is ever written.
+    """
+
+    tissue: Tensor
+    mean: Tensor
+    std: Tensor
+    floor: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        image: Tensor,
+        label: Tensor,
+        host: Tensor | None = None,
+        stats: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> "HostSample":
+        """Look at a sample: image (C, X, Y, Z), label (X, Y, Z), optional tissue mask and optional mean and std."""
+        tissue = host_tissue(image) if host is None else host != 0
+        healthy = tissue & (label == 0)
+        if stats is None:
+            mean, std = host_statistics(image, healthy)
+        else:
+            mean, std = (torch.tensor(s, dtype=torch.float32, device=image.device) for s in stats)
+        values = thinned(image, STATISTICS_GRID).float()
+        lowest = torch.where(thinned(healthy, STATISTICS_GRID), values, torch.inf).flatten(1).amin(1)
+        return cls(tissue, mean, std, torch.where(lowest.isfinite(), lowest, -torch.inf))
+
+
+def host_tissue(image: Tensor) -> Tensor:
+    """Where a sample is host tissue, derived from its voxels as the head of this file says.
+
+    Args:
+        image: (C, X, Y, Z) float, any intensities.
+
+    Returns:
+        (X, Y, Z) bool; all False where every channel is constant.
+    """
+    background, constant = background_values(image)
+    flat = opened(image == background[:, None, None, None])
+    flat = flat | constant[:, None, None, None]
+    # a missing channel (constant) must not hide the others, but where all are constant nothing is tissue
+    relevant = flat & (~constant | constant.all())[:, None, None, None]
+    return ~relevant.any(0)
+
+
+def background_values(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Most frequent value of each channel (C,), and whether the channel is constant (C,) bool.
+
+    Both are read off at most 32 x 32 x 32 voxels spread evenly over the sample.
+    """
+    sampled = thinned(image, MODE_GRID).flatten(1)
+    low, high = sampled.aminmax(dim=1)
+    return sampled.mode(dim=1).values, low == high
+
+
+def opened(mask: Tensor) -> Tensor:
+    """Morphological opening of (C, X, Y, Z) bool by a 2 x 2 x 2 cube; an axis of one voxel is left alone."""
+    for dim in (1, 2, 3):
+        if mask.shape[dim] > 1:
+            n = mask.shape[dim] - 1
+            mask = mask.narrow(dim, 0, n) & mask.narrow(dim, 1, n)
+    for dim in (1, 2, 3):
+        if mask.shape[dim] > 0:
+            mask = _spread(mask, dim)
+    return mask
+
+
+def _spread(mask: Tensor, dim: int) -> Tensor:
+    """Union of the mask and itself shifted by one, one voxel longer along `dim`."""
+    shape = list(mask.shape)
+    shape[dim] += 1
+    out = mask.new_zeros(shape)
+    n = mask.shape[dim]
+    out.narrow(dim, 0, n).logical_or_(mask)
+    out.narrow(dim, 1, n).logical_or_(mask)
+    return out
+
+
+def thinned(image: Tensor, grid: int) -> Tensor:
+    """Every n-th voxel along each of the last three axes, so that none has more than about `grid` voxels."""
+    steps = [max(1, size // grid) for size in image.shape[-3:]]
+    return image[..., :: steps[0], :: steps[1], :: steps[2]]
+
+
+def host_statistics(image: Tensor, tissue: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of host tissue, after one round of clipping at three standard deviations.
+
+    The clipping keeps vessels, fat and lesions that nobody labelled from setting the scale. At most 64 x 64 x 64
+    voxels spread evenly over the sample are read. Both are 0 where there is no tissue.
+
+    Args:
+        image: (C, X, Y, Z) float.
+        tissue: (X, Y, Z) bool, host tissue without lesions.
+
+    Returns:
+        mean (C,) and std (C,), float32 on the image's device.
+    """
+    values = thinned(image, STATISTICS_GRID).float().flatten(1)
+    inside = thinned(tissue, STATISTICS_GRID).flatten().to(values.dtype)
+    mean, std = _moments(values, inside.expand_as(values))
+    near = (values - mean[:, None]).abs() <= 3 * std[:, None]
+    return _moments(values, inside * near)
+
+
+def _moments(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    count = weight.sum(1).clamp(min=1)
+    mean = (values * weight).sum(1) / count
+    variance = ((values - mean[:, None]).square() * weight).sum(1) / count
+    return mean, variance.sqrt()
+
+
+def to_model(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Z-scores of host tissue, float32; a channel whose tissue is constant (std 0) becomes 0.
+
+    Args:
+        image: (C, ...) or (N, C, ...) float crops.
+        mean: (C,) or (N, C) of `host_statistics`.
+        std: likewise.
+    """
+    mean, std = _broadcast(mean, image), _broadcast(std, image)
+    return torch.where(std > 0, (image.float() - mean) / torch.where(std > 0, std, 1), 0.0)
+
+
+def from_model(z: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """The inverse of `to_model`: z-scores of host tissue to the batch's own units, float32."""
+    return z * _broadcast(std, z) + _broadcast(mean, z)
+
+
+def _broadcast(statistic: Tensor, image: Tensor) -> Tensor:
+    return statistic.reshape(*statistic.shape, *(1,) * (image.ndim - statistic.ndim))

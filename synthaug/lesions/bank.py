@@ -1,0 +1,346 @@
+"""Real multi-class lesion masks, cut from labelled cases, with the donor's intensities for paste.
+
+One safetensors file holds a bank: all masks and intensities end to end in flat tensors, a table of sizes, voxel
+sizes, class counts and class statistics, and names, patient groups, classes and channels as JSON in its header.
+Intensities are model intensities: z-scores of the donor's own host tissue (`synthaug.intensity`), float16.
+"""
+
+import json
+import logging
+import os
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cc3d
+import numpy as np
+import torch
+from einops import rearrange
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from synthaug.channels import canonical_channels
+from synthaug.classes import Classes, get_classes
+from synthaug.intensity import host_statistics, host_tissue, to_model
+from synthaug.lesions.base import Candidates, Lesion, LesionSource
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "synthaug-lesion-bank"
+VERSION = 1
+MARGIN_VOX = 3
+MIN_VOXELS = 27
+_TENSORS = ("masks", "intensities", "sizes", "spacing_mm", "voxels", "class_mean", "class_std")
+
+
+class LesionBank(LesionSource):
+    """Lesion masks of real cases.
+
+    Built by `from_folder` or `from_cases`, kept with `save` and `load`. Its classes are names: a bank made with
+    `BRATS18` serves an insertion with `BRATS23`.
+
+    Attributes:
+        classes: class names, in mask order.
+        channels: canonical channel names of the intensities.
+        skipped: what was left out when the bank was made, and why, in words.
+    """
+
+    margin_vox = MARGIN_VOX
+
+    def __init__(self, header: dict[str, Any], tensors: dict[str, Tensor]):
+        self.classes = tuple(header["classes"])
+        self.channels = tuple(header["channels"])
+        self.skipped: list[str] = list(header["skipped"])
+        self._header, self._tensors = header, tensors
+        boxes = (tensors["sizes"].long() + 2 * MARGIN_VOX).prod(1)
+        self._offsets = [0, *boxes.cumsum(0).tolist()]
+        self._lesions = [
+            Lesion(name, group, tuple(size), tuple(spacing), tuple(voxels))
+            for name, group, size, spacing, voxels in zip(
+                header["names"],
+                header["groups"],
+                tensors["sizes"].tolist(),
+                tensors["spacing_mm"].tolist(),
+                tensors["voxels"].tolist(),
+                strict=True,
+            )
+        ]
+        self._candidates = Candidates(self._lesions)
+        self._groups = np.array([str(group) for group in header["groups"]])
+        self._index = {lesion.name: i for i, lesion in enumerate(self._lesions)}
+
+    def __len__(self) -> int:
+        return len(self._lesions)
+
+    def __iter__(self):
+        return iter(self._lesions)
+
+    @property
+    def groups(self) -> set[str]:
+        """Patient groups of the donors."""
+        return {lesion.group for lesion in self._lesions if lesion.group is not None}
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: str | os.PathLike,
+        classes: Classes | str,
+        channels: Sequence[str] = ("flair", "t1", "t1ce", "t2"),
+        per: str = "lesion",
+        min_voxels: int = MIN_VOXELS,
+        layout: str = "auto",
+    ) -> "LesionBank":
+        """The bank of all labelled cases in a folder; see `synthaug.data.find_cases` for the layouts.
+
+        Raises:
+            ValueError: no case in the folder, or no lesion in any of them.
+        """
+        from synthaug.data import find_cases
+
+        cases = [case for case in find_cases(folder, layout=layout) if case.split != "test"]
+        return cls.from_cases(cases, classes, channels, per, min_voxels)
+
+    @classmethod
+    def from_cases(
+        cls,
+        cases: Iterable[Any],
+        classes: Classes | str,
+        channels: Sequence[str] = ("flair", "t1", "t1ce", "t2"),
+        per: str = "lesion",
+        min_voxels: int = MIN_VOXELS,
+    ) -> "LesionBank":
+        """The bank of these cases.
+
+        A case that cannot be read (damaged, mismatched, incomplete) is named in a log warning and in `skipped`, and
+        the others go on; so is a case without a lesion, and the number of components below `min_voxels`.
+
+        Args:
+            cases: `synthaug.data.Case`, labelled.
+            classes: vocabulary of their labels.
+            channels: whose intensities are kept.
+            per: ``"lesion"`` for connected components (26 neighbours) one by one, ``"case"`` for all of a case's
+                lesions as one.
+            min_voxels: smallest lesion that is kept.
+
+        Raises:
+            ValueError: an unknown `per`, or no lesion in any case.
+        """
+        from synthaug.data import CaseError, load_case
+
+        if per not in ("lesion", "case"):
+            raise ValueError(f"per: expected 'lesion' or 'case', got {per!r}")
+        maker = _Maker(get_classes(classes), canonical_channels(channels), per, min_voxels)
+        for case in cases:
+            try:
+                volume = load_case(case, maker.channels)
+                maker.add(case.name, case.group, volume.image, volume.label, volume.spacing_mm)
+            except CaseError as error:
+                maker.skip(str(error))
+        return maker.bank()
+
+    @classmethod
+    def from_arrays(
+        cls,
+        samples: Iterable[tuple[str, str | None, Any, Any, Sequence[float]]],
+        classes: Classes | str,
+        channels: Sequence[str],
+        per: str = "lesion",
+        min_voxels: int = MIN_VOXELS,
+    ) -> "LesionBank":
+        """The bank of samples in memory: (name, patient group, image (C, X, Y, Z), label (X, Y, Z), spacing in mm).
+
+        Raises:
+            ValueError: as for `from_cases`, and a label with values outside `classes`.
+        """
+        maker = _Maker(get_classes(classes), canonical_channels(channels), per, min_voxels)
+        for name, group, image, label, spacing_mm in samples:
+            maker.add(name, group, np.asarray(image), np.asarray(label), spacing_mm)
+        return maker.bank()
+
+    def candidates(self, rng: np.random.Generator, exclude_group: str | None) -> Candidates:
+        """All lesions that are not of `exclude_group`."""
+        if exclude_group is None:
+            return self._candidates
+        return self._candidates.at(np.flatnonzero(self._groups != exclude_group))
+
+    def lesion(self, name: str) -> Lesion:
+        """The lesion of that name.
+
+        Raises:
+            ValueError: the bank has none.
+        """
+        return self._lesions[self._position(name)]
+
+    def mask(self, name: str, device: torch.device) -> Tensor:
+        """(X, Y, Z) uint8: 0 outside the lesion, k + 1 in class k; the tight box and 3 voxels around it."""
+        return self._box("masks", name).to(device, non_blocking=True)
+
+    def intensities(self, name: str, channels: Sequence[int], device: torch.device) -> Tensor:
+        """(C, X, Y, Z) float32 z-scores of the donor's host tissue in the mask's box."""
+        return self._box("intensities", name)[list(channels)].to(device, non_blocking=True).float()
+
+    def class_statistics(self, name: str, channels: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (K, C) of the lesion's classes; of the whole bank's where it lacks a class."""
+        i, columns = self._position(name), list(channels)
+        own_mean, own_std = (self._tensors[k][i][:, columns] for k in ("class_mean", "class_std"))
+        mean, std = (self._tensors[k][:, :, columns].nanmean(0) for k in ("class_mean", "class_std"))
+        return torch.where(own_mean.isnan(), mean, own_mean), torch.where(own_std.isnan(), std, own_std)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the bank to one safetensors file; beside it first, then renamed, so that none is half-written."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            save_file(self._tensors, beside, metadata={"bank": json.dumps(self._header | {"crc32": _checksum(self._tensors)})})
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> "LesionBank":
+        """Read a bank file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, of another kind or of another version.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"lesion bank {path}: no such file")
+        try:
+            with safe_open(path, "pt") as file:
+                header = json.loads((file.metadata() or {}).get("bank", "null"))
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"lesion bank {path}: damaged, expected a safetensors file of a bank: {error}") from error
+        _check_file(path, header, tensors)
+        return cls(header, tensors)
+
+    def _position(self, name: str) -> int:
+        if name not in self._index:
+            raise ValueError(f"the lesion bank has no lesion {name!r} among its {len(self)}; was the plan made with it?")
+        return self._index[name]
+
+    def _box(self, key: str, name: str) -> Tensor:
+        i = self._position(name)
+        shape = [n + 2 * MARGIN_VOX for n in self._lesions[i].size_vox]
+        flat = self._tensors[key][..., self._offsets[i] : self._offsets[i + 1]]
+        return flat.reshape(*flat.shape[:-1], *shape)
+
+
+def _check_file(path: Path, header: Any, tensors: dict[str, Tensor]) -> None:
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise ValueError(f"lesion bank {path}: expected a file written by LesionBank.save, got another safetensors file")
+    if header.get("version") != VERSION:
+        raise ValueError(f"lesion bank {path}: expected version {VERSION}, got {header.get('version')!r}")
+    missing = [name for name in _TENSORS if name not in tensors]
+    if missing:
+        raise ValueError(f"lesion bank {path}: damaged, lacks {', '.join(missing)}")
+    if header.get("crc32") != _checksum(tensors):
+        raise ValueError(f"lesion bank {path}: damaged, its checksum is not that of its tensors")
+    boxes = int((tensors["sizes"].long() + 2 * MARGIN_VOX).prod(1).sum())
+    if len(header["names"]) != len(tensors["sizes"]) or tensors["masks"].numel() != boxes:
+        raise ValueError(f"lesion bank {path}: damaged, its tables and masks do not fit together")
+
+
+def _checksum(tensors: dict[str, Tensor]) -> int:
+    value = 0
+    for name in _TENSORS:
+        value = zlib.crc32(tensors[name].contiguous().view(torch.uint8).numpy(), value)
+    return value
+
+
+class _Maker:
+    """Cuts lesions out of cases and collects them until `bank` is called."""
+
+    def __init__(self, classes: Classes, channels: tuple[str, ...], per: str, min_voxels: int):
+        self.classes, self.channels, self.per, self.min_voxels = classes, channels, per, min_voxels
+        self.rows: list[dict[str, Any]] = []
+        self.skipped: list[str] = []
+
+    def skip(self, message: str) -> None:
+        logger.warning("lesion bank: left out: %s", message)
+        self.skipped.append(message)
+
+    def add(self, name: str, group: str | None, image: np.ndarray, label: np.ndarray, spacing_mm: Sequence[float]):
+        unknown = sorted(set(np.unique(label).tolist()) - {0, *self.classes.values.values()})
+        if unknown:
+            return self.skip(f"{name}: label values {unknown} are not in {self.classes}")
+        mask = np.zeros(label.shape, np.uint8)
+        for k, value in enumerate(self.classes.values.values()):
+            mask[label == value] = k + 1
+        components = cc3d.connected_components(mask > 0, connectivity=26) if self.per == "lesion" else (mask > 0)
+        sizes = np.bincount(components.ravel().astype(np.int64))
+        kept = [i for i in range(1, len(sizes)) if sizes[i] >= self.min_voxels]
+        small = len([s for s in sizes[1:] if 0 < s < self.min_voxels])
+        if small:
+            self.skipped.append(f"{name}: {small} components below {self.min_voxels} voxels")
+        if not kept:
+            return self.skip(f"{name}: no lesion of at least {self.min_voxels} voxels")
+        z = self._model_intensities(image, mask)
+        for number, component in enumerate(sorted(kept, key=lambda i: -sizes[i])):
+            lesion_name = f"{name}/{number}" if self.per == "lesion" else name
+            self._cut(lesion_name, group, np.where(components == component, mask, 0), z, spacing_mm)
+
+    def _model_intensities(self, image: np.ndarray, mask: np.ndarray) -> Tensor:
+        volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+        tissue = host_tissue(volume) & torch.from_numpy(mask == 0)
+        return to_model(volume, *host_statistics(volume, tissue))
+
+    def _cut(self, name: str, group: str | None, mask: np.ndarray, z: Tensor, spacing_mm: Sequence[float]) -> None:
+        found = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+        tight = tuple(slice(int(f[0]), int(f[-1]) + 1) for f in found)
+        padded_mask = np.pad(mask[tight], MARGIN_VOX)
+        index = [np.arange(s.start - MARGIN_VOX, s.stop + MARGIN_VOX).clip(0, n - 1) for s, n in zip(tight, mask.shape)]
+        box = z.numpy()[(slice(None), *np.ix_(*index))]
+        mean, std = self._class_statistics(padded_mask, box)
+        self.rows.append(
+            {
+                "name": name,
+                "group": group,
+                "mask": torch.from_numpy(padded_mask.reshape(-1)),
+                "intensities": torch.from_numpy(rearrange(box, "c x y z -> c (x y z)")).half(),
+                "size": [s.stop - s.start for s in tight],
+                "spacing_mm": [float(s) for s in spacing_mm],
+                "voxels": np.bincount(mask[tight].ravel(), minlength=len(self.classes) + 1)[1:].tolist(),
+                "mean": mean,
+                "std": std,
+            }
+        )
+
+    def _class_statistics(self, mask: np.ndarray, box: np.ndarray) -> tuple[Tensor, Tensor]:
+        shape = (len(self.classes), len(self.channels))
+        mean, std = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
+        for k in range(len(self.classes)):
+            values = box[:, mask == k + 1]
+            if values.shape[1] >= self.min_voxels:
+                mean[k], std[k] = values.mean(1), values.std(1)
+        return torch.from_numpy(mean), torch.from_numpy(std)
+
+    def bank(self) -> LesionBank:
+        if not self.rows:
+            reasons = "; ".join(self.skipped) or "no case was given"
+            raise ValueError(f"lesion bank: expected at least one lesion, got none ({reasons})")
+        header = {
+            "format": FORMAT,
+            "version": VERSION,
+            "classes": list(self.classes.names),
+            "channels": list(self.channels),
+            "per": self.per,
+            "names": [row["name"] for row in self.rows],
+            "groups": [row["group"] for row in self.rows],
+            "skipped": self.skipped,
+        }
+        tensors = {
+            "masks": torch.cat([row["mask"] for row in self.rows]),
+            "intensities": torch.cat([row["intensities"] for row in self.rows], dim=1),
+            "sizes": torch.tensor([row["size"] for row in self.rows], dtype=torch.int32),
+            "spacing_mm": torch.tensor([row["spacing_mm"] for row in self.rows], dtype=torch.float64),
+            "voxels": torch.tensor([row["voxels"] for row in self.rows], dtype=torch.int64),
+            "class_mean": torch.stack([row["mean"] for row in self.rows]),
+            "class_std": torch.stack([row["std"] for row in self.rows]),
+        }
+        return LesionBank(header, tensors)

@@ -1,0 +1,100 @@
+"""What a source of lesion masks promises, whether they come from patients or from a formula."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """What the host knows of a lesion mask without reading its voxels.
+
+    Attributes:
+        name: unique in its source; `LesionSource.lesion` finds it again.
+        group: patient group, or None for shapes that come from no patient.
+        size_vox: tight bounding box of the lesion.
+        spacing_mm: voxel size.
+        voxels: voxel count per class, in the source's class order.
+    """
+
+    name: str
+    group: str | None
+    size_vox: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float]
+    voxels: tuple[int, ...]
+
+
+class Candidates:
+    """Lesions to choose from, with what the choice needs as arrays.
+
+    Attributes:
+        lesions: the lesions.
+        sizes: (D, 3) tight boxes in voxels.
+        spacing_mm: (D, 3) voxel sizes.
+        voxels: (D, K) voxels per class.
+    """
+
+    def __init__(self, lesions: Sequence[Lesion], arrays: Sequence[np.ndarray] | None = None):
+        self.lesions = lesions
+        if arrays is None:
+            arrays = [np.array([getattr(x, name) for x in lesions]) for name in ("size_vox", "spacing_mm", "voxels")]
+        self.sizes, self.spacing_mm, self.voxels = arrays
+
+    def __len__(self) -> int:
+        return len(self.lesions)
+
+    def at(self, index: np.ndarray) -> "Candidates":
+        """The candidates at these positions."""
+        arrays = [a[index] for a in (self.sizes, self.spacing_mm, self.voxels)]
+        return Candidates([self.lesions[i] for i in index], arrays)
+
+    @property
+    def volume_mm3(self) -> np.ndarray:
+        """(D,) volumes of all classes together."""
+        return self.voxels.sum(1) * self.spacing_mm.prod(1)
+
+
+class LesionSource(ABC):
+    """Where lesion masks come from.
+
+    Attributes:
+        classes: class names; value k + 1 in a mask is class k.
+        channels: channel names of the intensities, or None where the source has masks only.
+        margin_vox: voxels of surroundings that masks and intensities carry on every side of the tight box.
+    """
+
+    classes: tuple[str, ...]
+    channels: tuple[str, ...] | None = None
+    margin_vox: int = 0
+
+    @abstractmethod
+    def candidates(self, rng: np.random.Generator, exclude_group: str | None) -> Candidates:
+        """Lesions to choose from for one insertion, none of them of `exclude_group`; may be empty."""
+
+    @abstractmethod
+    def lesion(self, name: str) -> Lesion:
+        """The lesion of that name.
+
+        Raises:
+            ValueError: the source has no such lesion.
+        """
+
+    @abstractmethod
+    def mask(self, name: str, device: torch.device) -> Tensor:
+        """(X, Y, Z) uint8 on `device`: 0 outside the lesion, k + 1 in class k; the box is tight plus the margin."""
+
+    def intensities(self, name: str, channels: Sequence[int], device: torch.device) -> Tensor:
+        """(C, X, Y, Z) float32 model intensities of the mask's box, for the channels at these positions.
+
+        Raises:
+            ValueError: the source has masks only.
+        """
+        raise ValueError(f"{type(self).__name__} has masks only, no intensities: take another generator than paste")
+
+    def class_statistics(self, name: str, channels: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, both (K, C) float32 on the CPU, of the lesion's classes; see `intensities`."""
+        raise ValueError(f"{type(self).__name__} has masks only, no intensities: take another generator than paste")

@@ -1,0 +1,118 @@
+"""How large a lesion becomes and how it is turned: drawn on the host, from the lesion's own seed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from synthaug.checks import checked_range
+from synthaug.classes import Classes
+from synthaug.lesions.base import Candidates
+from synthaug.plan import equivalent_diameter_mm
+
+LARGEST_UPSCALE = 1.5
+
+
+@dataclass(frozen=True)
+class ScaleRange:
+    """Lesion-scale control: linear factors, or target diameters.
+
+    Attributes:
+        scale: range of the linear factor, uniform; ignored where `diameter_mm` is given.
+        diameter_mm: range of the diameter of the sphere of equal volume, uniform.
+        after_swap: other linear factors where a class was swapped away; the paper takes (0.1, 0.3) where oedema was.
+    """
+
+    scale: tuple[float, float]
+    diameter_mm: tuple[float, float] | None = None
+    after_swap: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @classmethod
+    def checked(cls, scale: Any, diameter_mm: Any, after_swap: Any, classes: Classes) -> "ScaleRange":
+        """Built from what a user gives; a scalar is a fixed value.
+
+        Raises:
+            ValueError: a range that is inverted or not above 0, an unknown class, or both ways of control at once.
+        """
+        if diameter_mm is not None and scale is not None:
+            raise ValueError(f"give scale or diameter_mm, not both; got scale={scale}, diameter_mm={diameter_mm}")
+        if diameter_mm is not None and after_swap:
+            raise ValueError("scale_after_swap goes with scale; with diameter_mm the diameter is what was asked for")
+        special = {classes.canonical(k): checked_range(f"scale_after_swap[{k}]", v) for k, v in (after_swap or {}).items()}
+        target = None if diameter_mm is None else checked_range("diameter_mm", diameter_mm)
+        return cls(checked_range("scale", (1.0, 1.0) if scale is None else scale), target, special)
+
+    def draw(self, rng: np.random.Generator, swaps: Mapping[str, str]) -> float:
+        """A linear factor or, where `diameter_mm` is set, a diameter in mm; takes one random number."""
+        low, high = self.diameter_mm or self.scale
+        for name in swaps:
+            low, high = self.after_swap.get(name, (low, high))
+        return float(low + (high - low) * rng.random())
+
+    def factors(self, drawn: float, candidates: Candidates) -> np.ndarray:
+        """(D,) linear factor of each lesion for what `draw` gave."""
+        if self.diameter_mm is None:
+            return np.full(len(candidates), drawn)
+        return drawn / equivalent_diameter_mm(candidates.volume_mm3, (1, 1, 1))
+
+
+@dataclass(frozen=True)
+class Turns:
+    """How lesions may be turned and bent.
+
+    Attributes:
+        flip: probability of a mirror image, per axis.
+        rotate90: whether right-angle rotations are drawn (all exchanges of axes, with the flips).
+        rotate_deg: greatest free rotation about each axis, in degrees; 0 for none.
+        elastic_mm: greatest displacement of a smooth random change of shape; 0 for none.
+    """
+
+    flip: float = 0.5
+    rotate90: bool = True
+    rotate_deg: float = 0.0
+    elastic_mm: float = 0.0
+
+    def draw(self, rng: np.random.Generator) -> dict[str, Any]:
+        """`axes`, `flips`, `angles_deg` and `elastic_mm` of one insertion; always takes as many random numbers."""
+        axes, flips, angles = rng.permutation(3), rng.random(3), rng.uniform(-1, 1, 3)
+        return {
+            "axes": tuple(int(a) for a in axes) if self.rotate90 else (0, 1, 2),
+            "flips": tuple(bool(u < self.flip) for u in flips),
+            "angles_deg": tuple(float(a * self.rotate_deg) for a in angles),
+            "elastic_mm": float(self.elastic_mm),
+        }
+
+
+def zoom_factors(
+    scale: float, lesion_spacing: Sequence[float], host_spacing: Sequence[float], axes: Sequence[int]
+) -> tuple[float, float, float]:
+    """Host voxels per lesion voxel along X, Y, Z: the scale in mm times the ratio of the voxel sizes."""
+    return tuple(scale * lesion_spacing[axes[i]] / host_spacing[i] for i in range(3))
+
+
+def extents_vox(
+    candidates: Candidates, factors: np.ndarray, spacing_mm: Sequence[float], turns: Mapping[str, Any]
+) -> np.ndarray:
+    """(D, 3) upper bounds of the lesions' sizes in host voxels after scaling and turning, without their voxels."""
+    axes, spacing = list(turns["axes"]), np.asarray(spacing_mm)
+    zoom = factors[:, None] * candidates.spacing_mm[:, axes] / spacing
+    size = candidates.sizes[:, axes] * zoom
+    if any(turns["angles_deg"]):
+        size = (size * spacing) @ np.abs(rotation_matrix(turns["angles_deg"])).T / spacing
+    size = size + 2 * turns["elastic_mm"] / spacing
+    # a zoom of exactly 1 keeps the box; otherwise the outermost voxels may gain one on each side
+    exact = np.isclose(zoom, 1) & (size == np.round(size))
+    return np.where(exact, size, np.ceil(size) + 1).astype(int)
+
+
+def rotation_matrix(angles_deg: Sequence[float]) -> np.ndarray:
+    """(3, 3) rotation about X, then Y, then Z, in mm space."""
+    matrix = np.eye(3)
+    for axis, angle in enumerate(np.deg2rad(angles_deg)):
+        c, s = np.cos(angle), np.sin(angle)
+        i, j = (axis + 1) % 3, (axis + 2) % 3
+        turn = np.eye(3)
+        turn[i, i], turn[j, j], turn[i, j], turn[j, i] = c, c, -s, s
+        matrix = turn @ matrix
+    return matrix
