@@ -8,12 +8,9 @@ from dataclasses import dataclass
 
 import cc3d
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from synthaug.classes import Classes
-from synthaug.data.mr import TISSUES, band_noise
+from synthaug.data.mr import TISSUES, band_noise, sigmoid
 
 DIAMETERS_MM = (8.0, 40.0)
 """Range of the whole tumour's diameter, that of the ball of its volume."""
@@ -33,10 +30,10 @@ class Glioma:
         necrosis: the same for necrosis.
     """
 
-    parts: dict[str, Tensor]
-    whole: Tensor
-    core: Tensor
-    necrosis: Tensor
+    parts: dict[str, np.ndarray]
+    whole: np.ndarray
+    core: np.ndarray
+    necrosis: np.ndarray
 
 
 def check_glioma_classes(classes: Classes) -> None:
@@ -45,7 +42,7 @@ def check_glioma_classes(classes: Classes) -> None:
         raise ValueError(f"a phantom needs classes with NCR, ED and ET, or a single one; got {classes!r}")
 
 
-def grow_glioma(fractions: Tensor, brain: Tensor, spacing_mm: tuple, rng: np.random.Generator) -> Glioma:
+def grow_glioma(fractions: np.ndarray, brain: np.ndarray, spacing_mm: tuple, rng: np.random.Generator) -> Glioma:
     """Grow one glioma in white matter and its surroundings.
 
     Args:
@@ -69,16 +66,19 @@ def grow_glioma(fractions: Tensor, brain: Tensor, spacing_mm: tuple, rng: np.ran
 
     reach = _distance(brain.shape, centre, spacing_mm, rng) / (diameter / 2)
     shape = 0.16 * band_noise(rng, brain.shape, 0.9 * vox) + 0.07 * band_noise(rng, brain.shape, max(0.35 * vox, 4))
-    barrier = F.avg_pool3d((0.2 * gm + 0.8 * csf)[None], 3, 1, 1)[0] + 1e6 * ~brain  # oedema follows white matter
+    barrier = _blur(0.2 * gm + 0.8 * csf) + np.float32(1e6) * ~brain  # oedema follows white matter
     whole, soft_whole = _grow(reach + shape + barrier, volume, 0.05 + 0.6 / vox, centre)
 
     core_share, necrosis_share = rng.uniform(0.2, 0.6), rng.uniform(0.2, 0.55)
     shape_core = 0.16 * band_noise(rng, brain.shape, max(0.5 * vox, 4))
-    inside = reach + shape_core + 0.5 * shape + 1e6 * ~whole
+    inside = reach + shape_core + 0.5 * shape + np.float32(1e6) * ~whole
     core, soft_core = _grow(inside, int(core_share * int(whole.sum())), 0.03 + 0.35 / vox, centre)
-    ragged = 0.2 * band_noise(rng, brain.shape, max(0.4 * vox, 4))  # a rim of uneven thickness
+    ragged = 0.12 * band_noise(rng, brain.shape, max(0.4 * vox, 4))  # a rim of uneven thickness
     necrosis, soft_necrosis = _grow(
-        inside + ragged + 1e6 * ~core, max(1, int(necrosis_share * int(core.sum()))), 0.03 + 0.35 / vox, None
+        inside + ragged + np.float32(1e6) * ~core,
+        max(1, int(necrosis_share * int(core.sum()))),
+        0.03 + 0.35 / vox,
+        None,
     )
     parts = {"NCR": necrosis, "ED": whole & ~core, "ET": core & ~necrosis}
     return Glioma(parts, soft_whole, soft_core * soft_whole, soft_necrosis * soft_core * soft_whole)
@@ -86,14 +86,14 @@ def grow_glioma(fractions: Tensor, brain: Tensor, spacing_mm: tuple, rng: np.ran
 
 def label_of(glioma: Glioma, classes: Classes) -> np.ndarray:
     """The label map (X, Y, Z) int16 in the values of a vocabulary."""
-    label = torch.zeros(glioma.whole.shape, dtype=torch.int16)
+    label = np.zeros(glioma.whole.shape, np.int16)
     for name, part in glioma.parts.items():
         value = next(iter(classes.values.values())) if len(classes) == 1 else classes.values[name]
         label[part] = value
-    return label.numpy()
+    return label
 
 
-def replace_tissue(fractions: Tensor, glioma: Glioma) -> Tensor:
+def replace_tissue(fractions: np.ndarray, glioma: Glioma) -> np.ndarray:
     """Tissue fractions (T, X, Y, Z) with the glioma in them; oedema lets some of the tissue shine through."""
     seep = 0.85
     kept = 1 - glioma.core - seep * (glioma.whole - glioma.core)
@@ -107,34 +107,40 @@ def replace_tissue(fractions: Tensor, glioma: Glioma) -> Tensor:
     return mixed
 
 
-def _draw_centre(wm: Tensor, diameter: float, spacing_mm: tuple, rng: np.random.Generator) -> tuple[int, ...]:
+def _draw_centre(wm: np.ndarray, diameter: float, spacing_mm: tuple, rng: np.random.Generator) -> tuple[int, ...]:
     """A voxel of white matter, by weight, at least 0.35 diameters from the border of the field of view."""
-    weight = wm.clone()
-    for axis, (n, step) in enumerate(zip(wm.shape, spacing_mm, strict=True)):
-        margin = min(int(0.35 * diameter / step), (n - 1) // 2)
-        weight.narrow(axis, 0, margin).zero_()
-        weight.narrow(axis, n - margin, margin).zero_()
-    cumulative = torch.cumsum(weight.flatten().double(), 0).numpy()
+    weight = np.zeros(wm.shape)
+    margins = [min(int(0.35 * diameter / step), (n - 1) // 2) for n, step in zip(wm.shape, spacing_mm, strict=True)]
+    inner = tuple(slice(m, n - m) for m, n in zip(margins, wm.shape, strict=True))
+    weight[inner] = wm[inner]
+    cumulative = np.cumsum(weight)
     flat = int(np.searchsorted(cumulative, rng.uniform(0, cumulative[-1]), side="right"))
-    return tuple(int(i) for i in np.unravel_index(min(flat, cumulative.size - 1), tuple(wm.shape)))
+    return tuple(int(i) for i in np.unravel_index(min(flat, cumulative.size - 1), wm.shape))
 
 
-def _distance(size: tuple, centre: tuple, spacing_mm: tuple, rng: np.random.Generator) -> Tensor:
+def _distance(size: tuple, centre: tuple, spacing_mm: tuple, rng: np.random.Generator) -> np.ndarray:
     """Distance in mm from the centre, stretched along random axes so that tumours are rarely balls."""
-    axes = [(torch.arange(n) - c) * step for n, c, step in zip(size, centre, spacing_mm, strict=True)]
-    grid = torch.stack(torch.meshgrid(*axes, indexing="ij")).float()
+    axes = [(np.arange(n) - c) * step for n, c, step in zip(size, centre, spacing_mm, strict=True)]
+    grid = np.meshgrid(*(a.astype(np.float32) for a in axes), indexing="ij", sparse=True)
     rotation = np.linalg.qr(rng.standard_normal((3, 3)))[0]
     stretch = np.exp(rng.uniform(-0.25, 0.25, 3))
-    matrix = torch.tensor(rotation * (stretch / stretch.prod() ** (1 / 3))[:, None], dtype=torch.float32)
-    return torch.einsum("ij,jxyz->ixyz", matrix, grid).norm(dim=0)
+    matrix = (rotation * (stretch / stretch.prod() ** (1 / 3))[:, None]).astype(np.float32)
+    return np.sqrt(sum(sum(m * g for m, g in zip(row, grid, strict=True)) ** 2 for row in matrix))
 
 
-def _grow(field: Tensor, volume: int, width: float, centre: tuple | None) -> tuple[Tensor, Tensor]:
+def _blur(values: np.ndarray) -> np.ndarray:
+    """The mean of 3 x 3 x 3 voxels; the border's neighbours wrap around, and no tumour is there."""
+    for axis in range(3):
+        values = (np.roll(values, 1, axis) + values + np.roll(values, -1, axis)) / 3
+    return values
+
+
+def _grow(field: np.ndarray, volume: int, width: float, centre: tuple | None) -> tuple[np.ndarray, np.ndarray]:
     """The `volume` voxels of the lowest field (their largest component if a centre is given), hard and soft."""
-    values = field.flatten()
-    threshold = float(torch.kthvalue(values, max(1, min(volume, values.numel()))).values)
+    rank = min(max(volume, 1), field.size) - 1
+    threshold = np.partition(field, rank, axis=None)[rank]
     hard = field <= threshold
     if centre is not None:
-        hard = torch.from_numpy(cc3d.largest_k(hard.numpy().astype(np.uint8), k=1) > 0)
-    soft = torch.sigmoid((threshold - field) / width)
-    return hard, torch.where(hard, soft, soft.clamp(max=0.5))
+        hard = cc3d.largest_k(hard.astype(np.uint8), k=1) > 0
+    soft = sigmoid((threshold - field) / np.float32(width))
+    return hard, np.where(hard, soft, soft.clip(max=0.5))

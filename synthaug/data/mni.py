@@ -9,13 +9,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from synthaug.classes import BRATS18, Classes
 from synthaug.data.glioma import check_glioma_classes, grow_glioma, label_of, replace_tissue
-from synthaug.data.mr import SEQUENCES, TISSUES, acquire, band_noise, check_sequences
+from synthaug.data.mr import SEQUENCES, TISSUES, acquire, band_noise, check_sequences, sigmoid
 from synthaug.data.nifti import Volume
 
 _MARGIN_VOX = 12
@@ -48,7 +45,7 @@ def mni_phantom(
     fractions, brain, corner = _patient(template, rng_anatomy)
     affine = affine.copy()
     affine[:3, 3] += affine[:3, :3] @ corner
-    label = np.zeros(tuple(brain.shape), np.int16)
+    label = np.zeros(brain.shape, np.int16)
     if tumour:
         glioma = grow_glioma(fractions, brain, (1.0, 1.0, 1.0), rng_tumour)
         fractions, label = replace_tissue(fractions, glioma), label_of(glioma, classes)
@@ -57,7 +54,7 @@ def mni_phantom(
 
 
 @lru_cache(maxsize=1)
-def _template() -> tuple[Tensor, np.ndarray]:
+def _template() -> tuple[np.ndarray, np.ndarray]:
     """CSF, grey and white matter (3, X, Y, Z) float32 that sum to 1 in the brain, and the affine; 1 mm."""
     try:
         from nilearn import datasets
@@ -68,22 +65,24 @@ def _template() -> tuple[Tensor, np.ndarray]:
     gm, wm = (np.asarray(i.dataobj, dtype=np.float32) for i in (image, datasets.load_mni152_wm_template(resolution=1)))
     mask = binary_fill_holes(np.asarray(datasets.load_mni152_brain_mask(resolution=1).dataobj) > 0)
     maps = np.stack([mask * (1 - gm - wm).clip(0, 1), mask * gm, mask * wm])
-    low, high = _box(torch.from_numpy(mask), _MARGIN_VOX)
+    low, high = _box(mask, _MARGIN_VOX)
     affine = np.array(image.affine, dtype=float)
     affine[:3, 3] += affine[:3, :3] @ low
-    return torch.from_numpy(maps[(slice(None), *map(slice, low, high))].copy()), affine
+    return maps[(slice(None), *map(slice, low, high))].copy(), affine
 
 
-def _patient(template: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor, np.ndarray]:
+def _patient(template: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tissue fractions (T, X, Y, Z) and brain (X, Y, Z) of one patient in the brain's box, and the box's corner."""
-    size = tuple(template.shape[1:])
-    scale = torch.tensor(rng.uniform(0.96, 1.04, 3), dtype=torch.float32)
-    grid = torch.stack(torch.meshgrid(*(torch.linspace(-1, 1, n) for n in size), indexing="ij"))
+    from scipy.ndimage import map_coordinates  # comes with nilearn
+
+    size = template.shape[1:]
+    scale = rng.uniform(0.96, 1.04, 3).tolist()
+    grid = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in size), indexing="ij", sparse=True)
+    points = np.empty((3, *size), np.float32)
     for axis, n in enumerate(size):
         shift_vox = 2.5 * band_noise(rng, size, 60) + 0.7 * band_noise(rng, size, 20)
-        grid[axis] = grid[axis] / scale[axis] + shift_vox * 2 / (n - 1)
-    # grid_sample wants the last axis first
-    warped = F.grid_sample(template[None], grid.flip(0).permute(1, 2, 3, 0)[None], align_corners=True)[0]
+        points[axis] = (grid[axis] - (n - 1) / 2) / scale[axis] + (n - 1) / 2 + shift_vox
+    warped = np.stack([map_coordinates(tissue, points, order=1) for tissue in template])
     brain = warped.sum(0) > 0.5
     low, high = _box(brain, 2)
     window = tuple(map(slice, low, high))
@@ -91,24 +90,24 @@ def _patient(template: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor
     return _sharpen(warped, brain, rng), brain, low
 
 
-def _sharpen(warped: Tensor, brain: Tensor, rng: np.random.Generator) -> Tensor:
+def _sharpen(warped: np.ndarray, brain: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """One brain's folds from the average's: smooth noise on the log-odds of the tissues, and a power of them."""
-    size = tuple(brain.shape)
-    odds = torch.stack([m.clamp(1e-4, 1).log() for m in warped])
-    noise = torch.stack([0.8 * band_noise(rng, size, 9) for _ in odds])
-    noise[0] += 2.5 * torch.exp(-((band_noise(rng, size, 18) / 0.25) ** 2))  # sulci, which the average has lost
+    size = brain.shape
+    noise = np.stack([0.8 * band_noise(rng, size, 9) for _ in warped])
+    noise[0] += 2.5 * np.exp(-((band_noise(rng, size, 18) / 0.25) ** 2))  # sulci, which the average has lost
     certain = (warped > 0.97).any(0)  # ventricles and deep white matter keep their outline
-    csf, gm, wm = torch.softmax(2.2 * (odds + noise * ~certain), dim=0) * brain
-    vessel = csf * torch.sigmoid((band_noise(rng, size, 12) - 2.2) / 0.2)
-    fractions = torch.zeros(len(TISSUES), *size)
+    odds = np.exp(2.2 * (np.log(warped.clip(1e-4, 1)) + noise * ~certain))
+    csf, gm, wm = odds / odds.sum(0) * brain
+    vessel = csf * sigmoid((band_noise(rng, size, 12) - 2.2) / 0.2)
+    fractions = np.zeros((len(TISSUES), *size), np.float32)
     for name, share in {"CSF": csf - vessel, "GM": gm, "WM": wm, "vessel": vessel}.items():
         fractions[TISSUES.index(name)] = share
     return fractions
 
 
-def _box(mask: Tensor, margin: int) -> tuple[np.ndarray, np.ndarray]:
+def _box(mask: np.ndarray, margin: int) -> tuple[np.ndarray, np.ndarray]:
     """First and one-past-last voxel of a mask along each axis, with a margin inside the array."""
-    where = [torch.nonzero(mask.any(dim=[a for a in range(3) if a != axis])).flatten() for axis in range(3)]
+    where = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
     low = np.array([max(int(w[0]) - margin, 0) for w in where])
     high = np.array([min(int(w[-1]) + 1 + margin, n) for w, n in zip(where, mask.shape, strict=True)])
     return low, high

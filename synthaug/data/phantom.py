@@ -9,13 +9,11 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import torch
-from torch import Tensor
 
 from synthaug.classes import BRATS18, Classes
 from synthaug.data.cases import Case, find_cases
 from synthaug.data.glioma import check_glioma_classes, grow_glioma, label_of, replace_tissue
-from synthaug.data.mr import SEQUENCES, TISSUES, acquire, band_noise, check_sequences
+from synthaug.data.mr import SEQUENCES, TISSUES, acquire, band_noise, check_sequences, sigmoid
 from synthaug.data.nifti import Volume
 
 SMALLEST_SIDE = 24
@@ -116,66 +114,68 @@ def _write_case(folder: Path, name: str, volume: Volume) -> None:
         nib.save(nib.Nifti1Image(voxels.astype(np.int16), volume.affine), folder / name / f"{name}_{tag}.nii.gz")
 
 
-def _anatomy(size: tuple[int, ...], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+def _anatomy(size: tuple[int, ...], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Tissue fractions (T, X, Y, Z) and the brain (X, Y, Z) bool, in a field of view of any shape."""
     half = float(np.mean(size)) / 2
     soft = 0.45 / half  # half a voxel: partial volume
-    grid = torch.meshgrid(*(torch.linspace(-1, 1, n) for n in size), indexing="ij")
+    grid = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in size), indexing="ij")
     x, y, z = (g + 0.03 * band_noise(rng, size, 0.8 * max(size)) for g in grid)
     depth = 1 - _envelope(x, y, z, rng)
-    cerebellum, brain_stem = _radius(x, y, z, (0, -0.52, -0.64), (0.52, 0.36, 0.28)), torch.hypot(x, y + 0.08)
+    cerebellum, brain_stem = _radius(x, y, z, (0, -0.52, -0.64), (0.52, 0.36, 0.28)), np.hypot(x, y + 0.08)
     stem = (brain_stem < 0.13) & (z < -0.35)
 
     gap = _distance_to_csf(x, depth, cerebellum, half, rng)
-    gap = torch.where(stem, (0.13 - brain_stem).clamp(min=0) + 0.03, gap)
+    gap = np.where(stem, (0.13 - brain_stem).clip(min=0) + 0.03, gap)
     width = rng.uniform(0.006, 0.02)  # of sulci; wide in atrophy
-    thickness = torch.where(cerebellum < 1, 0.02, 0.05)
-    csf = torch.maximum(torch.sigmoid((width - gap) / soft), _ventricles(x, y, z, soft, rng))
-    nuclei = torch.sigmoid((1 - _nuclei_radius(x, y, z)) * 0.1 / soft)
-    gm = torch.maximum(torch.sigmoid((width + thickness - gap) / soft) * ~stem, 0.85 * nuclei) * (1 - csf)
-    vessel = csf * torch.sigmoid((band_noise(rng, size, 0.3 * half) - 1.8) / 0.2) * (depth < 0.35)
-    fractions = torch.zeros(len(TISSUES), *size)
+    thickness = np.where(cerebellum < 1, 0.02, 0.05)
+    csf = np.maximum(sigmoid((width - gap) / soft), _ventricles(x, y, z, soft, rng))
+    nuclei = sigmoid((1 - _nuclei_radius(x, y, z)) * 0.1 / soft)
+    gm = np.maximum(sigmoid((width + thickness - gap) / soft) * ~stem, 0.85 * nuclei) * (1 - csf)
+    vessel = csf * sigmoid((band_noise(rng, size, 0.3 * half) - 1.8) / 0.2) * (depth < 0.35)
+    fractions = np.zeros((len(TISSUES), *size), np.float32)
     for name, share in {"CSF": csf - vessel, "GM": gm, "WM": 1 - csf - gm, "vessel": vessel}.items():
         fractions[TISSUES.index(name)] = share
     return fractions, depth > 0
 
 
-def _envelope(x: Tensor, y: Tensor, z: Tensor, rng: np.random.Generator) -> Tensor:
+def _envelope(x: np.ndarray, y: np.ndarray, z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """1 on the brain's surface, less inside: a rounded box, narrower in front and flatter below."""
-    a, b, c = rng.uniform(0.88, 0.95, 3)
-    parts = (x / (a * (1 - 0.13 * y)), y / b, z / torch.where(z < 0, c, 0.97 * c))
-    return sum(p.abs() ** 2.3 for p in parts) ** (1 / 2.3)
+    a, b, c = rng.uniform(0.88, 0.95, 3).tolist()
+    parts = (x / (a * (1 - 0.13 * y)), y / b, z / np.where(z < 0, c, 0.97 * c))
+    return sum(np.abs(p) ** 2.3 for p in parts) ** (1 / 2.3)
 
 
-def _radius(x: Tensor, y: Tensor, z: Tensor, centre: tuple, radii: tuple) -> Tensor:
-    return sum(((p - m) / r) ** 2 for p, m, r in zip((x, y, z), centre, radii, strict=True)).sqrt()
+def _radius(x: np.ndarray, y: np.ndarray, z: np.ndarray, centre: tuple, radii: tuple) -> np.ndarray:
+    return np.sqrt(sum(((p - m) / r) ** 2 for p, m, r in zip((x, y, z), centre, radii, strict=True)))
 
 
-def _distance_to_csf(x: Tensor, depth: Tensor, cerebellum: Tensor, half: float, rng: np.random.Generator) -> Tensor:
+def _distance_to_csf(
+    x: np.ndarray, depth: np.ndarray, cerebellum: np.ndarray, half: float, rng: np.random.Generator
+) -> np.ndarray:
     """Distance from the surface, the sulci, the midline fissure and the tentorium, whichever is nearest.
 
     A sulcus is a sheet where noise of wavelength w crosses zero: at a value n it is about n w / (2 pi) away.
     """
-    size = tuple(x.shape)
+    size = x.shape
     wavelength, fine = rng.uniform(0.25, 0.32), 0.15
-    folds = band_noise(rng, size, wavelength * half).abs() * wavelength / (2 * torch.pi)
-    folia = band_noise(rng, size, fine * half).abs() * fine / (2 * torch.pi)
+    folds = np.abs(band_noise(rng, size, wavelength * half)) * wavelength / (2 * np.pi)
+    folia = np.abs(band_noise(rng, size, fine * half)) * fine / (2 * np.pi)
     deepest = 0.33 + 0.10 * band_noise(rng, size, 0.6 * half)
-    sulci = torch.where(cerebellum < 1, folia + 0.02, torch.hypot(folds, (depth - deepest).clamp(min=0)))
-    fissure = torch.hypot(x, (depth - 0.42).clamp(min=0))
-    tentorium = torch.where(depth < 0.6, (cerebellum - 1).abs() * 0.42, 1.0)
-    return torch.stack([depth, sulci, fissure, tentorium]).amin(dim=0)
+    sulci = np.where(cerebellum < 1, folia + 0.02, np.hypot(folds, (depth - deepest).clip(min=0)))
+    fissure = np.hypot(x, (depth - 0.42).clip(min=0))
+    tentorium = np.where(depth < 0.6, np.abs(cerebellum - 1) * 0.42, 1.0)
+    return np.stack([depth, sulci, fissure, tentorium]).min(axis=0)
 
 
-def _ventricles(x: Tensor, y: Tensor, z: Tensor, soft: float, rng: np.random.Generator) -> Tensor:
+def _ventricles(x: np.ndarray, y: np.ndarray, z: np.ndarray, soft: float, rng: np.random.Generator) -> np.ndarray:
     """The lateral ventricles, two arches from front to back that part behind, and the slit of the third."""
-    side, along = x.abs(), (y + 0.05) / 0.42
+    side, along = np.abs(x), (y + 0.05) / 0.42
     width = rng.uniform(0.055, 0.11)
-    across = side - 0.075 - 0.14 * (-along).clamp(min=0) ** 2
-    arch = torch.hypot(across, (z - 0.16 + 0.14 * along**2) / 1.6) + 0.4 * (along.abs() - 1).clamp(min=0)
+    across = side - 0.075 - 0.14 * (-along).clip(min=0) ** 2
+    arch = np.hypot(across, (z - 0.16 + 0.14 * along**2) / 1.6) + 0.4 * (np.abs(along) - 1).clip(min=0)
     third = (_radius(x, y, z, (0, -0.02, -0.06), (0.025, 0.16, 0.13)) - 1) * 0.025 + width
-    return torch.sigmoid((width - torch.minimum(arch, third)) / soft)
+    return sigmoid((width - np.minimum(arch, third)) / soft)
 
 
-def _nuclei_radius(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    return torch.stack([_radius(x.abs(), y, z, centre, radii) for centre, radii in _NUCLEI]).amin(dim=0)
+def _nuclei_radius(x: np.ndarray, y: np.ndarray, z: np.ndarray) -> np.ndarray:
+    return np.stack([_radius(np.abs(x), y, z, centre, radii) for centre, radii in _NUCLEI]).min(axis=0)
