@@ -36,7 +36,7 @@ def check_volume(volume, channels=FOUR):
 @given(
     seed=st.integers(0, 2**31),
     size=st.tuples(*[st.integers(40, 72)] * 3),
-    spacing=st.tuples(*[st.sampled_from([0.8, 1.0, 1.5, 2.0])] * 3),
+    spacing=st.tuples(*[st.sampled_from([0.8, 1.0, 1.5, 3.0])] * 3),
 )
 def test_every_phantom_is_whole(seed, size, spacing):
     volume = phantom_case(seed, size, spacing_mm=spacing)
@@ -79,14 +79,15 @@ def test_contrasts_are_those_of_a_glioma_in_mr(seed):
     assert np.median(flair[brightest]) < 0.8 * mean["host"]["flair"]
 
 
-def test_core_lies_inside_oedema():
+def test_necrosis_is_wrapped_in_enhancing_tumour():
+    wrapped = []
     for seed in range(6):
         label = torch.from_numpy(phantom_case(seed, SIZE, channels=("t1",)).label)
-        core, whole = (label == 1) | (label == 4), label > 0
-        near_necrosis = torch.nn.functional.max_pool3d((label == 1)[None].float(), 3, 1, 1)[0] > 0
-        assert (core & whole).sum() == core.sum() < whole.sum()
-        touched = near_necrosis & (label != 1) & whole
-        assert (label[touched] == 4).float().mean() > 0.8  # necrosis is wrapped in enhancing tumour
+        beside = torch.nn.functional.max_pool3d((label == 1)[None].float(), 3, 1, 1)[0] > 0
+        neighbours = label[beside & (label != 1)]
+        assert (neighbours != 0).float().mean() > 0.85
+        wrapped.append(float((neighbours == 4).float().mean()))
+    assert np.mean(wrapped) > 0.8
 
 
 def test_a_seed_is_a_patient():
@@ -106,7 +107,6 @@ def test_healthy_brain_of_a_seed_equals_the_diseased_one_away_from_the_tumour():
 
 
 def test_global_random_states_are_left_alone():
-    random.seed(1), np.random.seed(1), torch.manual_seed(1)
     before = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
     phantom_case(0, SIZE)
     assert random.getstate() == before[0]
@@ -140,7 +140,7 @@ def test_vocabularies(classes, values):
         ({"spacing_mm": (1, 0, 1)}, "spacing_mm: expected three lengths above 0"),
         ({"channels": ("t1", "ct")}, "got unknown ct"),
         ({"classes": Classes("two", {"a": 1, "b": 2})}, "needs classes with NCR, ED and ET"),
-        ({"size": (30, 30, 30), "spacing_mm": (0.5, 0.5, 0.5)}, "15 mm at its shortest"),
+        ({"size": (30, 30, 30), "spacing_mm": (0.5, 0.5, 0.5)}, "15 mm at its shortest; a tumour of 8 mm needs 17.8"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, message):
@@ -168,7 +168,7 @@ def test_writing_needs_an_empty_folder_and_counts_that_fit(tmp_path, phantom_fol
 
 
 @needs_nilearn
-def test_mni_phantoms_are_patients_without_network(monkeypatch):
+def test_mni_phantoms_are_patients_and_need_no_network(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("the network was asked")
 
@@ -180,16 +180,12 @@ def test_mni_phantoms_are_patients_without_network(monkeypatch):
     assert one.label.shape != other.label.shape
     centre = one.affine @ [*(np.array(one.label.shape) / 2), 1]
     assert np.abs(centre[:3] - [0, -18, 5]).max() < 15  # the middle of a brain, in MNI coordinates
+    again = mni_phantom(0, channels=("t2",))
+    assert (again.image[0] == one.image[3]).all() and (again.label == one.label).all()
     for axis in range(3):
         others = tuple(a for a in range(3) if a != axis)
         filled = np.flatnonzero((one.image[0] > 0).any(axis=others))
         assert filled[0] <= 3 and filled[-1] >= one.label.shape[axis] - 4
-
-
-@needs_nilearn
-def test_mni_seed_gives_the_same_voxels():
-    one, again = mni_phantom(2, channels=("flair",)), mni_phantom(2, channels=("flair",))
-    assert (one.image == again.image).all() and (one.label == again.label).all()
 
 
 def test_mni_without_nilearn_says_what_to_install(monkeypatch):

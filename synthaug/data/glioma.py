@@ -18,6 +18,9 @@ DIAMETERS_MM = (8.0, 40.0)
 _LARGEST_SHARE = 0.45
 """Largest tumour diameter, as a share of the field of view's shortest side."""
 
+_FEWEST_VOX = 5
+"""Smallest tumour diameter in voxels; in fewer there is no room for three classes."""
+
 
 @dataclass(frozen=True)
 class Glioma:
@@ -55,10 +58,14 @@ def grow_glioma(fractions: np.ndarray, brain: np.ndarray, spacing_mm: tuple, rng
         ValueError: the brain is too small for a tumour of the smallest diameter.
     """
     extent = min(n * s for n, s in zip(brain.shape, spacing_mm, strict=True))
+    smallest = max(DIAMETERS_MM[0], _FEWEST_VOX * float(np.mean(spacing_mm)))
     largest = min(DIAMETERS_MM[1], _LARGEST_SHARE * extent)
-    if largest < DIAMETERS_MM[0]:
-        raise ValueError(f"the field of view is {extent:g} mm at its shortest; a tumour of 8 mm needs 18 mm")
-    diameter = rng.uniform(DIAMETERS_MM[0], largest)
+    if largest < smallest:
+        needed = smallest / _LARGEST_SHARE
+        raise ValueError(
+            f"the field of view is {extent:g} mm at its shortest; a tumour of {smallest:g} mm needs {needed:.1f} mm"
+        )
+    diameter = rng.uniform(smallest, largest)
     csf, gm, wm = (fractions[TISSUES.index(t)] for t in ("CSF", "GM", "WM"))
     centre = _draw_centre(wm * brain, diameter, spacing_mm, rng)
     volume = int(np.pi / 6 * diameter**3 / np.prod(spacing_mm))
@@ -73,12 +80,10 @@ def grow_glioma(fractions: np.ndarray, brain: np.ndarray, spacing_mm: tuple, rng
     shape_core = 0.16 * band_noise(rng, brain.shape, max(0.5 * vox, 4))
     inside = reach + shape_core + 0.5 * shape + np.float32(1e6) * ~whole
     core, soft_core = _grow(inside, int(core_share * int(whole.sum())), 0.03 + 0.35 / vox, centre)
-    ragged = 0.12 * band_noise(rng, brain.shape, max(0.4 * vox, 4))  # a rim of uneven thickness
+    # a rim of uneven thickness, closed as long as the core has an inside
+    rim = 0.12 * band_noise(rng, brain.shape, max(0.4 * vox, 4)) + 5 * (_blur(core.astype(np.float32)) < 0.999)
     necrosis, soft_necrosis = _grow(
-        inside + ragged + np.float32(1e6) * ~core,
-        max(1, int(necrosis_share * int(core.sum()))),
-        0.03 + 0.35 / vox,
-        None,
+        inside + rim + np.float32(1e6) * ~core, int(necrosis_share * int(core.sum())), 0.03 + 0.35 / vox, None
     )
     parts = {"NCR": necrosis, "ED": whole & ~core, "ET": core & ~necrosis}
     return Glioma(parts, soft_whole, soft_core * soft_whole, soft_necrosis * soft_core * soft_whole)

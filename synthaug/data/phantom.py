@@ -41,8 +41,8 @@ def phantom_case(
         size: voxels along X, Y, Z; at least 24 each. The brain fills the field of view.
         classes: label values of NCR, ED and ET; or a single class, which is then the whole tumour.
         channels: any of flair, t1, t1ce, t2, in the order wanted.
-        tumour: whether there is a glioma, of 8 to 40 mm in diameter and at most 0.45 of the shortest side. The
-            healthy brain of the same seed has the same anatomy.
+        tumour: whether there is a glioma, of 8 to 40 mm in diameter (at least 5 voxels, at most 0.45 of the
+            shortest side). The healthy brain of the same seed has the same anatomy.
         spacing_mm: voxel size; it decides how many voxels a tumour has.
 
     Returns:
