@@ -31,7 +31,7 @@ class Window:
     def at(cls, center: Tensor, size: Sequence[int], volume: Sequence[int]) -> "Window":
         """The crop of `size` whose voxel ``size // 2`` is the volume's voxel `center` ((3,) int64, in the volume)."""
         axes = []
-        for i, (n, whole) in enumerate(zip(size, volume, strict=True)):
+        for i, n in enumerate(size):
             steps = torch.arange(n, device=center.device) - n // 2
             axes.append(center[i] + steps)
         inside = [(a >= 0) & (a < whole) for a, whole in zip(axes, volume, strict=True)]

@@ -103,13 +103,17 @@ class Decider:
         if not fits.any():
             return np.arange(len(candidates)), Outcome.TOO_LARGE
         voxels = candidates.volume_mm3 * factors**3 / np.prod(spacing)
-        usable = np.flatnonzero(fits & (voxels >= self.min_voxels))
+        # thin lesions lose volume in resampling: those well above the floor first, the others where there are none
+        ample, enough = (np.flatnonzero(fits & (voxels >= m * self.min_voxels)) for m in (2, 1))
+        usable = ample if len(ample) else enough
         if not len(usable):
             return np.flatnonzero(fits), Outcome.TOO_SMALL
         mild = usable[factors[usable] <= LARGEST_UPSCALE]
         return (mild if len(mild) and self.scale.diameter_mm else usable), None
 
-    def _pick(self, candidates: Candidates, factors, usable, refused, swaps, spacing, rng) -> tuple[int, dict[str, str]]:
+    def _pick(
+        self, candidates: Candidates, factors, usable, refused, swaps, spacing, rng
+    ) -> tuple[int, dict[str, str]]:
         if self.mix is None or refused:
             return int(rng.choice(usable)), swaps
         voxels = np.zeros((len(usable), len(self.mix.names)))

@@ -32,7 +32,6 @@ from synthaug.validation import (
     checked_mask,
     checked_spacing,
     checked_statistics,
-    plain,
 )
 
 
@@ -115,7 +114,9 @@ class TumorInsertion:
         if swaps and class_mix:
             raise ValueError(f"give swaps or class_mix, not both; got swaps={list(swaps)}, class_mix={dict(class_mix)}")
         if ignore_label is not None and ignore_label in (0, *self.classes.values.values()):
-            raise ValueError(f"ignore_label: expected a value that is neither 0 nor of {self.classes}, got {ignore_label}")
+            raise ValueError(
+                f"ignore_label: expected a value that is neither 0 nor of {self.classes}, got {ignore_label}"
+            )
         mix = ClassMix(class_mix, self.classes) if class_mix else None
         chosen = Swaps(swaps, swap_draw, self.classes)
         self._donor_channels = self._check_source(chosen, mix)
@@ -290,7 +291,7 @@ class TumorInsertion:
             return None
         if self.lesions.channels is None:
             raise ValueError(
-                f"{type(self.generator).__name__} needs donor intensities, which {type(self.lesions).__name__} has not: "
+                f"{type(self.generator).__name__} needs donor intensities, {type(self.lesions).__name__} has masks only: "
                 "give lesions=LesionBank(...), or another generator"
             )
         present = {self.classes.canonical(c) for c in names}
@@ -378,7 +379,15 @@ class TumorInsertion:
         return torch.where(window.read(host.tissue) & (plan.outcome[n] == Outcome.DONE), mask, torch.zeros_like(mask))
 
     def _write(
-        self, row: Insertion, window: Window, host: HostSample, mask: Tensor, crop: Tensor, painted: Tensor, image, label
+        self,
+        row: Insertion,
+        window: Window,
+        host: HostSample,
+        mask: Tensor,
+        crop: Tensor,
+        painted: Tensor,
+        image,
+        label,
     ) -> None:
         lesion, old = mask > 0, window.read(label[row.sample])
         support = lesion

@@ -127,7 +127,9 @@ def _coarse_candidates(site: Site, lesion: Tensor, keep_clear: Tensor, share: fl
     overlap = _correlated(occupied, around)
     inside = _correlated(tissue, body) / body.sum().clamp(min=1e-6)
     rank = torch.rand(overlap.shape, generator=generator, device=overlap.device)
-    centers = [_coarse_centers(overlap.shape[i], step, lesion.shape[i], around.shape[i], overlap.device) for i in range(3)]
+    centers = [
+        _coarse_centers(overlap.shape[i], step, lesion.shape[i], around.shape[i], overlap.device) for i in range(3)
+    ]
     valid = torch.ones((), dtype=torch.bool, device=lesion.device)
     for i, c in enumerate(centers):
         in_volume = (c >= 0) & (c < volume[i])

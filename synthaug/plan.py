@@ -211,14 +211,9 @@ def _insertion(row: Mapping[str, Any], outcome: Outcome) -> Insertion:
     return Insertion(**values, refused=None if outcome is Outcome.DONE else outcome)
 
 
-_ROW_FIELDS = tuple(f.name for f in fields(Insertion) if f.name != "refused") + (
-    "center_vox",
-    "outcome",
-    "voxels",
-    "volume_vox",
-    "host_given",
-    "host_stats",
-    "version",
+_ROW_FIELDS = (
+    *(f.name for f in fields(Insertion) if f.name != "refused"),
+    *("center_vox", "outcome", "voxels", "volume_vox", "host_given", "host_stats", "version"),
 )
 
 

@@ -1,14 +1,12 @@
-"""What several test files share: the real data's folder, a folder of phantoms, and how many threads torch takes."""
+"""What several test files share: the real data's folder and a folder of phantoms."""
 
 import os
 from pathlib import Path
 
 import pytest
-import torch
 
+from synthaug import BRATS18, LesionBank
 from synthaug.data import write_phantom_dataset
-
-torch.set_num_threads(2)
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +18,12 @@ def real_data() -> Path:
     if not Path(folder).is_dir():
         pytest.skip(f"SYNTHAUG_REAL_DATA names {folder}, which is no folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def real_bank(real_data: Path) -> LesionBank:
+    """The bank of the real labelled cases."""
+    return LesionBank.from_folder(real_data / "brats", BRATS18)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""How inserted lesions look."""

@@ -1,0 +1,1 @@
+"""What is inserted: lesion masks, their classes and their size."""

@@ -82,6 +82,32 @@ class LesionBank(LesionSource):
         """Patient groups of the donors."""
         return {lesion.group for lesion in self._lesions if lesion.group is not None}
 
+    def subset(self, names: Iterable[str]) -> "LesionBank":
+        """The bank of these lesions alone, in this order.
+
+        Raises:
+            ValueError: a name that the bank does not have, or no name.
+        """
+        positions = [self._position(name) for name in names]
+        if not positions:
+            raise ValueError("subset: expected at least one lesion name, got none")
+        flat = {
+            key: torch.cat([self._tensors[key][..., self._offsets[i] : self._offsets[i + 1]] for i in positions], -1)
+            for key in ("masks", "intensities")
+        }
+        rows = {key: self._tensors[key][positions] for key in _TENSORS if key not in flat}
+        header = self._header | {key: [self._header[key][i] for i in positions] for key in ("names", "groups")}
+        return LesionBank(header, flat | rows)
+
+    def of_groups(self, keep: Iterable[str]) -> "LesionBank":
+        """The lesions of these patient groups, for example those of a fold's training set.
+
+        Raises:
+            ValueError: there is none.
+        """
+        wanted = set(keep)
+        return self.subset(lesion.name for lesion in self if lesion.group in wanted)
+
     @classmethod
     def from_folder(
         cls,
@@ -129,8 +155,6 @@ class LesionBank(LesionSource):
         """
         from synthaug.data import CaseError, load_case
 
-        if per not in ("lesion", "case"):
-            raise ValueError(f"per: expected 'lesion' or 'case', got {per!r}")
         maker = _Maker(get_classes(classes), canonical_channels(channels), per, min_voxels)
         for case in cases:
             try:
@@ -194,7 +218,9 @@ class LesionBank(LesionSource):
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            save_file(self._tensors, beside, metadata={"bank": json.dumps(self._header | {"crc32": _checksum(self._tensors)})})
+            save_file(
+                self._tensors, beside, metadata={"bank": json.dumps(self._header | {"crc32": _checksum(self._tensors)})}
+            )
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
@@ -221,7 +247,9 @@ class LesionBank(LesionSource):
 
     def _position(self, name: str) -> int:
         if name not in self._index:
-            raise ValueError(f"the lesion bank has no lesion {name!r} among its {len(self)}; was the plan made with it?")
+            raise ValueError(
+                f"the lesion bank has no lesion {name!r} among its {len(self)}; was the plan made with it?"
+            )
         return self._index[name]
 
     def _box(self, key: str, name: str) -> Tensor:
@@ -233,7 +261,9 @@ class LesionBank(LesionSource):
 
 def _check_file(path: Path, header: Any, tensors: dict[str, Tensor]) -> None:
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise ValueError(f"lesion bank {path}: expected a file written by LesionBank.save, got another safetensors file")
+        raise ValueError(
+            f"lesion bank {path}: expected a file written by LesionBank.save, got another safetensors file"
+        )
     if header.get("version") != VERSION:
         raise ValueError(f"lesion bank {path}: expected version {VERSION}, got {header.get('version')!r}")
     missing = [name for name in _TENSORS if name not in tensors]
@@ -257,6 +287,8 @@ class _Maker:
     """Cuts lesions out of cases and collects them until `bank` is called."""
 
     def __init__(self, classes: Classes, channels: tuple[str, ...], per: str, min_voxels: int):
+        if per not in ("lesion", "case"):
+            raise ValueError(f"per: expected 'lesion' or 'case', got {per!r}")
         self.classes, self.channels, self.per, self.min_voxels = classes, channels, per, min_voxels
         self.rows: list[dict[str, Any]] = []
         self.skipped: list[str] = []
@@ -294,7 +326,10 @@ class _Maker:
         found = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
         tight = tuple(slice(int(f[0]), int(f[-1]) + 1) for f in found)
         padded_mask = np.pad(mask[tight], MARGIN_VOX)
-        index = [np.arange(s.start - MARGIN_VOX, s.stop + MARGIN_VOX).clip(0, n - 1) for s, n in zip(tight, mask.shape)]
+        index = [
+            np.arange(s.start - MARGIN_VOX, s.stop + MARGIN_VOX).clip(0, n - 1)
+            for s, n in zip(tight, mask.shape, strict=True)
+        ]
         box = z.numpy()[(slice(None), *np.ix_(*index))]
         mean, std = self._class_statistics(padded_mask, box)
         self.rows.append(

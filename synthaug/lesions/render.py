@@ -161,7 +161,7 @@ def _turned(volume: Tensor, insertion: Insertion) -> Tensor:
 def _bent_grid(insertion: Insertion, device: torch.device) -> Tensor:
     """(1, X, Y, Z, 3) sampling grid of the free rotation and the elastic change, in mm space."""
     size, spacing = insertion.crop_vox, torch.tensor(insertion.spacing_mm, dtype=torch.float32)
-    axes = [(torch.arange(n, dtype=torch.float32) - n // 2) * float(spacing[i]) for i, n in enumerate(size)]
+    axes = [(torch.arange(n, dtype=torch.float32) - n // 2) * insertion.spacing_mm[i] for i, n in enumerate(size)]
     place = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).to(device)
     rotation = torch.from_numpy(rotation_matrix(insertion.angles_deg)).float()
     place = place @ rotation.to(device)
@@ -176,6 +176,10 @@ def _bent_grid(insertion: Insertion, device: torch.device) -> Tensor:
 
 
 def _decided(one_hot: Tensor) -> Tensor:
-    strongest = one_hot.argmax(0).to(torch.uint8) + 1
+    strongest = torch.ones_like(one_hot[0], dtype=torch.uint8)
+    best = one_hot[0]
+    for k in range(1, len(one_hot)):
+        strongest = torch.where(one_hot[k] > best, k + 1, strongest)
+        best = torch.maximum(best, one_hot[k])
     # a hair under one half keeps voxels whose exact 0.5 was rounded down by the filter
-    return torch.where(one_hot.sum(0) >= 0.5 - 1e-4, strongest, torch.zeros_like(strongest))
+    return torch.where(one_hot.sum(0) >= 0.5 - 1e-4, strongest, 0).to(torch.uint8)

@@ -39,7 +39,9 @@ class ScaleRange:
             raise ValueError(f"give scale or diameter_mm, not both; got scale={scale}, diameter_mm={diameter_mm}")
         if diameter_mm is not None and after_swap:
             raise ValueError("scale_after_swap goes with scale; with diameter_mm the diameter is what was asked for")
-        special = {classes.canonical(k): checked_range(f"scale_after_swap[{k}]", v) for k, v in (after_swap or {}).items()}
+        special = {
+            classes.canonical(k): checked_range(f"scale_after_swap[{k}]", v) for k, v in (after_swap or {}).items()
+        }
         target = None if diameter_mm is None else checked_range("diameter_mm", diameter_mm)
         return cls(checked_range("scale", (1.0, 1.0) if scale is None else scale), target, special)
 
@@ -79,7 +81,7 @@ class Turns:
         return {
             "axes": tuple(int(a) for a in axes) if self.rotate90 else (0, 1, 2),
             "flips": tuple(bool(u < self.flip) for u in flips),
-            "angles_deg": tuple(float(a * self.rotate_deg) for a in angles),
+            "angles_deg": tuple(float(a) for a in angles * self.rotate_deg + 0.0),
             "elastic_mm": float(self.elastic_mm),
         }
 

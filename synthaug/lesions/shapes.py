@@ -58,7 +58,9 @@ class LesionShapes(LesionSource):
         self.diameter_mm = checked_range("diameter_mm", diameter_mm)
         self.irregularity = checked_at_least("irregularity", irregularity)
         self.spread = checked_at_least("spread", spread)
-        self.shares = {vocabulary.canonical(k): checked_at_least(f"proportions[{k}]", v) for k, v in proportions.items()}
+        self.shares = {
+            vocabulary.canonical(k): checked_at_least(f"proportions[{k}]", v) for k, v in proportions.items()
+        }
         if sum(self.shares.values()) <= 0:
             raise ValueError(f"proportions: expected a positive sum, got {dict(proportions)}")
         self.classes = vocabulary.names
@@ -104,7 +106,9 @@ class LesionShapes(LesionSource):
 
     def _seed(self, name: str) -> int:
         if not name.startswith(PREFIX) or not name[len(PREFIX) :].isdigit():
-            raise ValueError(f"LesionShapes has no lesion {name!r}: expected {PREFIX}<seed>; was the plan made with it?")
+            raise ValueError(
+                f"LesionShapes has no lesion {name!r}: expected {PREFIX}<seed>; was the plan made with it?"
+            )
         return int(name[len(PREFIX) :])
 
     def _voxels(self, rng: np.random.Generator) -> tuple[int, ...]:

@@ -1,0 +1,45 @@
+"""The hot path never asks the device for a value: no item, no boolean indexing, no copy to the host."""
+
+import pytest
+import torch
+from engine import GENERATORS, OPTIONS, toy_batch, toy_insertion
+from torch.utils._python_dispatch import TorchDispatchMode
+
+REFUSED = {"aten::_local_scalar_dense", "aten::nonzero", "aten::masked_select", "aten::equal", "aten::is_nonzero"}
+
+
+class NoWait(TorchDispatchMode):
+    """Raises for every operation that would make the host wait for an accelerator."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.name().split(".")[0]
+        self.seen.add(name)
+        if name in REFUSED:
+            raise AssertionError(f"{name} makes the host wait for the device")
+        if name in ("aten::index", "aten::index_put", "aten::index_put_"):
+            assert not any(i is not None and i.dtype == torch.bool for i in args[1]), "boolean indexing waits"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_plan_and_apply_do_not_wait(generator, options):
+    image, label = toy_batch(2)
+    insert = toy_insertion(*GENERATORS[generator](), **OPTIONS[options])
+    with NoWait() as mode:
+        plan = insert.plan(image, label, groups=["patient-0", "x"])
+        insert.apply(image, label, plan)
+        insert(image, label, host=torch.ones_like(label), prior=torch.ones_like(label))
+    assert "aten::index_copy_" in mode.seen, "the mode saw no insertion at all"
+    assert insert.report().done > 0
+
+
+def test_the_mode_itself_refuses():
+    with NoWait(), pytest.raises(AssertionError, match="wait"):
+        torch.ones(3)[torch.ones(3) > 0]
+    with NoWait(), pytest.raises(AssertionError, match="wait"):
+        torch.ones(()).item()
