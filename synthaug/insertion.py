@@ -222,7 +222,7 @@ class TumorInsertion:
                 sample = self._host_sample(plan, image, label, host, row.sample)
                 if row.sample not in sites:
                     weights = None if prior is None else prior[row.sample]
-                    sites[row.sample] = Site(sample.tissue, label[row.sample] != 0, weights)
+                    sites[row.sample] = Site(sample.tissue, (label[row.sample] != 0).contiguous(), weights)
                 self._place(plan, n, sites[row.sample], usable[row.sample])
         return plan
 

@@ -158,8 +158,9 @@ def test_non_contiguous_channels_last_and_labels_without_channel(parts):
     last = image.contiguous(memory_format=torch.channels_last_3d)
     strided = torch.stack([image, image], -1)[..., 0]
     assert not strided.is_contiguous()
-    for variant in (last, strided):
-        got = toy_insertion(*parts)(variant, label[:, 0])
+    backwards = label[:, 0].transpose(1, 3).contiguous().transpose(1, 3)
+    for variant, labels in ((last, label[:, 0]), (strided, backwards)):
+        got = toy_insertion(*parts)(variant, labels)
         assert torch.equal(got[0], expected[0])
         assert torch.equal(got[1], expected[1][:, 0])
 

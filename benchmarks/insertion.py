@@ -1,0 +1,136 @@
+"""What one insertion costs, beside the transforms that training loops already run. All figures from one run.
+
+    python benchmarks/insertion.py [--bank bank.safetensors] [--repeats 5] [--sizes 96 128] [--batches 1 2 4]
+
+CPU seconds (all threads together) per call on batches of 4 channels: plan and apply of `TumorInsertion` with one lesion
+in every sample (prob 1, second 0, scale 0.3-0.8), kornia's RandomTransplantation3D (which neither places nor resamples),
+TorchIO's RandomAffine and RandomElasticDeformation (one sample at a time, as they work). The median over the repeats,
+each with other lesions. Without a bank, lesions of a phantom bank are pasted. Last, how the cost of plan and apply
+grows with the inserted voxels at fixed volume, and with the volume at fixed lesion.
+"""
+
+import argparse
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from synthaug import BRATS18, LesionBank, LesionShapes, TumorInsertion
+from synthaug.data import phantom_case
+
+CHANNELS = ("flair", "t1", "t1ce", "t2")
+
+
+def main() -> None:
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    bank = LesionBank.load(args.bank) if args.bank else phantom_bank()
+    print(f"torch {torch.__version__}, {args.threads} threads, {len(bank)} donors, median of {args.repeats} calls\n")
+    print(f"{'CPU seconds per call':34}" + "".join(f"{f'{b} x 4 x {s}^3':>16}" for s in args.sizes for b in args.batches))
+    table = {}
+    for size in args.sizes:
+        for batch in args.batches:
+            for name, seconds in measured(bank, batch, size, args.repeats).items():
+                table.setdefault(name, {})[size, batch] = seconds
+    for name, row in table.items():
+        print(f"{name:34}" + "".join(f"{row[s, b]:16.3f}" for s in args.sizes for b in args.batches))
+    print("\nratios")
+    for name, base in (("paste", "kornia RandomTransplantation3D"), ("procedural", "TorchIO RandomAffine")):
+        ratios = "".join(f"{total(table, name, k) / table[base][k]:16.2f}" for k in keys(args))
+        print(f"{f'{name} / {base}':34}"[:34] + ratios)
+    scaling(bank, args.repeats)
+
+
+def keys(args) -> list[tuple[int, int]]:
+    return [(s, b) for s in args.sizes for b in args.batches]
+
+
+def total(table: dict, name: str, key: tuple[int, int]) -> float:
+    return table[f"{name} plan"][key] + table[f"{name} apply"][key]
+
+
+def measured(bank: LesionBank, batch: int, size: int, repeats: int) -> dict[str, float]:
+    """Median CPU seconds of everything on one batch size and patch size."""
+    import kornia
+    import torchio as tio
+
+    image, label = patches(batch, size)
+    out = {}
+    for name, lesions in (("paste", bank), ("procedural", LesionShapes())):
+        engine = TumorInsertion(lesions, name, prob=1.0, second=0.0, scale=(0.3, 0.8))
+        plan_times, apply_times = [], []
+        for _ in range(repeats + 1):
+            seconds, plan = timed(lambda engine=engine: engine.plan(image, label))
+            plan_times.append(seconds)
+            apply_times.append(timed(lambda engine=engine, plan=plan: engine.apply(image, label, plan))[0])
+        out |= {f"{name} plan": statistics.median(plan_times[1:]), f"{name} apply": statistics.median(apply_times[1:])}
+    transplant = kornia.augmentation.RandomTransplantation3D(p=1.0, excluded_labels=[0])
+    out["kornia RandomTransplantation3D"] = median_of(lambda: transplant(image, label[:, 0]), repeats)
+    subjects = [tio.ScalarImage(tensor=i) for i in image]
+    for transform in (tio.RandomAffine(), tio.RandomElasticDeformation()):
+        # the elastic one takes seconds: fewer repeats tell as much
+        count = repeats if isinstance(transform, tio.RandomAffine) else 1
+        seconds = median_of(lambda transform=transform: [transform(s) for s in subjects], count)
+        out[f"TorchIO {type(transform).__name__}"] = seconds
+    return out
+
+
+def scaling(bank: LesionBank, repeats: int) -> None:
+    """Print how the cost follows inserted voxels and volume."""
+    print("\npaste, plan and apply, batch 1, by the diameter of the lesion (4 x 128^3) and by the volume (20 mm lesions)")
+    for diameter in (10, 20, 30, 40, 50):
+        print(f"  diameter {diameter:3d} mm {cost(bank, 128, diameter, repeats):8.3f} s")
+    for size in (64, 96, 128, 160):
+        print(f"  volume {size:3d}^3    {cost(bank, size, 20, repeats):8.3f} s")
+
+
+def cost(bank: LesionBank, size: int, diameter: float, repeats: int) -> float:
+    image, label = patches(1, size)
+    engine = TumorInsertion(bank, "paste", prob=1.0, second=0.0, diameter_mm=diameter)
+    return median_of(lambda: engine(image, label), repeats)
+
+
+def patches(batch: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Brains of noise, background 0, with a lesion of 10 % of the side in each."""
+    generator = torch.Generator().manual_seed(0)
+    image = 500 + 100 * torch.randn(batch, 4, size, size, size, generator=generator)
+    image[..., : size // 8] = 0
+    label = torch.zeros(batch, 1, size, size, size, dtype=torch.int64)
+    low, high = size // 2, size // 2 + size // 10
+    label[:, :, low:high, low:high, low:high] = 4
+    return image, label
+
+
+def phantom_bank() -> LesionBank:
+    volumes = [phantom_case(seed, (96, 96, 96)) for seed in range(4)]
+    samples = [(f"phantom-{i}", f"p{i}", v.image, v.label, v.spacing_mm) for i, v in enumerate(volumes)]
+    return LesionBank.from_arrays(samples, BRATS18, CHANNELS)
+
+
+def median_of(call: Callable, repeats: int) -> float:
+    call()
+    return statistics.median(timed(call)[0] for _ in range(repeats))
+
+
+def timed(call: Callable) -> tuple[float, object]:
+    start = time.process_time()
+    result = call()
+    return time.process_time() - start, result
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bank", type=Path)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[96, 128])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--threads", type=int, default=2)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

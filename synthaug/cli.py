@@ -1,0 +1,164 @@
+"""The command line: each verb a few lines over the library."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+app = typer.Typer(help="Synthetic tumours for segmentation training.", no_args_is_help=True, add_completion=False)
+bank_app = typer.Typer(help="Lesion banks: real masks and intensities in one file.", no_args_is_help=True)
+app.add_typer(bank_app, name="bank")
+
+ClassesOption = Annotated[str, typer.Option(help="Label vocabulary: BRATS18, BRATS23, BRATS24 or MSD_BRAIN.")]
+ChannelsOption = Annotated[str, typer.Option(help="Image channels, separated by commas.")]
+LayoutOption = Annotated[str, typer.Option(help="brats, nnunet, msd, or auto to find out.")]
+DEFAULT_CHANNELS = "flair,t1,t1ce,t2"
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("demo-report"),
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    simple: Annotated[bool, typer.Option(help="Formula brains instead of MNI152 anatomy; faster.")] = False,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 30,
+) -> None:
+    """Phantom brains, a lesion bank, insertion in a training loop, and a report with pictures; needs no data."""
+    from synthaug.demo import run_demo
+
+    typer.echo(f"report: {run_demo(out, seed=seed, simple=simple, steps=steps)}")
+
+
+@bank_app.command("build")
+def bank_build(
+    folder: Annotated[Path, typer.Argument(help="Folder of labelled cases.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The bank file to write.")],
+    classes: ClassesOption = "BRATS18",
+    channels: ChannelsOption = DEFAULT_CHANNELS,
+    per: Annotated[str, typer.Option(help="lesion: connected lesions; case: all of a case's lesions as one.")] = "lesion",
+    min_voxels: Annotated[int, typer.Option(help="Smallest lesion kept.")] = 27,
+    layout: LayoutOption = "auto",
+) -> None:
+    """Cut the lesions of labelled cases into one bank file."""
+    from synthaug import LesionBank
+
+    with _errors():
+        bank = LesionBank.from_folder(folder, classes, channels.split(","), per, min_voxels, layout)
+        bank.save(out)
+    typer.echo(f"{len(bank)} lesions of {len(bank.groups)} patients in {out}")
+    for reason in bank.skipped:
+        typer.echo(f"left out: {reason}", err=True)
+
+
+@bank_app.command("show")
+def bank_show(path: Annotated[Path, typer.Argument(help="A bank file.")]) -> None:
+    """List the lesions of a bank."""
+    from synthaug import LesionBank
+    from synthaug.plan import equivalent_diameter_mm
+
+    with _errors():
+        bank = LesionBank.load(path)
+    typer.echo(f"{len(bank)} lesions of {len(bank.groups)} patients; channels {', '.join(bank.channels)}")
+    width = max(len(lesion.name) for lesion in bank)
+    typer.echo(f"{'lesion':{width}}  {'patient':14}  diameter mm  {'  '.join(f'{c:>8}' for c in bank.classes)}")
+    for lesion in bank:
+        diameter = equivalent_diameter_mm(sum(lesion.voxels), lesion.spacing_mm)
+        counts = "  ".join(f"{n:8}" for n in lesion.voxels)
+        typer.echo(f"{lesion.name:{width}}  {lesion.group or '':14}  {diameter:11.1f}  {counts}")
+
+
+@app.command()
+def insert(
+    case: Annotated[Path, typer.Argument(help="A case folder, or a folder of cases.")],
+    out: Annotated[Path, typer.Option(help="Folder to write to; one folder per case, and insertions.jsonl.")],
+    bank: Annotated[Path | None, typer.Option(help="Bank of lesion masks; without it, procedural shapes.")] = None,
+    generator: Annotated[str | None, typer.Option(help="paste (default with a bank) or procedural.")] = None,
+    classes: ClassesOption = "BRATS18",
+    channels: ChannelsOption = DEFAULT_CHANNELS,
+    scale: Annotated[tuple[float, float] | None, typer.Option(help="Range of the linear scale.")] = None,
+    diameter_mm: Annotated[tuple[float, float] | None, typer.Option(help="Range of the diameter instead.")] = None,
+    swap: Annotated[list[str] | None, typer.Option(help="FROM:TO:PROBABILITY, may be repeated.")] = None,
+    swap_draw: Annotated[str, typer.Option(help="joint or each.")] = "joint",
+    second: Annotated[float, typer.Option(help="Probability of a second lesion.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    layout: LayoutOption = "auto",
+) -> None:
+    """Insert a tumour into whole cases: NIfTI in, NIfTI and one JSON row per insertion out."""
+    from synthaug import LesionShapes, TumorInsertion, get_classes
+    from synthaug.audit import append_rows
+    from synthaug.channels import canonical_channels
+    from synthaug.data import find_cases
+
+    with _errors():
+        vocabulary, names = get_classes(classes), canonical_channels(channels.split(","))
+        engine = TumorInsertion(
+            LesionShapes(classes=vocabulary) if bank is None else bank,
+            generator or ("procedural" if bank is None else "paste"),
+            classes=vocabulary,
+            channels=names,
+            prob=1.0,
+            second=second,
+            scale=scale,
+            diameter_mm=diameter_mm,
+            swaps=[_swap(text) for text in swap or ()],
+            swap_draw=swap_draw,
+            seed=seed,
+        )
+        cases = find_cases(case, layout=layout)
+    failed = 0
+    for found in cases:
+        try:
+            rows = _insert_one(engine, found, names, out)
+        except (ValueError, OSError) as error:
+            typer.echo(f"failed: {error}", err=True)
+            failed += 1
+            continue
+        append_rows(out / "insertions.jsonl", rows)
+        for row in rows:
+            words = row["reason"] if row["outcome"] != "done" else f"{row['diameter_mm']:.1f} mm at {row['center_vox']}"
+            typer.echo(f"{found.name}: {row['lesion']}: {words}")
+            failed += row["outcome"] != "done"
+    raise typer.Exit(1 if failed else 0)
+
+
+def _insert_one(engine, case, channels: tuple[str, ...], out: Path) -> list[dict]:
+    """Insert into one case; writes its files only where a lesion went in, and returns the rows."""
+    from synthaug.data import load_case
+    from synthaug.data.writing import write_case
+
+    volume = load_case(case, channels, require_label=False)
+    image = torch.from_numpy(volume.image)[None]
+    label = torch.zeros(image.shape[2:], dtype=torch.int16) if volume.label is None else torch.from_numpy(volume.label)
+    plan = engine.plan(image, label[None], volume.spacing_mm, groups=[case.group])
+    new_image, new_label = engine.apply(image, label[None], plan)
+    rows = [{"case": case.name, **row} for row in plan.to_rows()]
+    if any(row["outcome"] == "done" for row in rows):
+        write_case(case, dict(zip(channels, new_image[0].numpy(), strict=True)), new_label[0].numpy(), out / case.name)
+    return rows
+
+
+def _swap(text: str) -> tuple[str, str, float]:
+    parts = text.split(":")
+    if len(parts) != 3:
+        raise ValueError(f"--swap: expected FROM:TO:PROBABILITY, got {text!r}")
+    try:
+        return parts[0], parts[1], float(parts[2])
+    except ValueError:
+        raise ValueError(f"--swap: expected a number as probability, got {parts[2]!r}") from None
+
+
+class _errors:  # noqa: N801 (reads as a statement)
+    """Turn errors about what the user gave into one line and exit code 2."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if isinstance(error, (ValueError, TypeError, OSError)):
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2)
+        return False
+
+
+if __name__ == "__main__":
+    app()
