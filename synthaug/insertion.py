@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +9,20 @@ import torch
 from torch import Tensor
 
 from synthaug.audit import Audit, Report
-from synthaug.blending import blended, soft_edge
 from synthaug.channels import canonical_channels, select_channels
 from synthaug.checks import checked_at_least, checked_probability
 from synthaug.classes import BRATS18, Classes, get_classes
-from synthaug.crops import Window
 from synthaug.decide import Decider
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.registry import resolve_generator
-from synthaug.intensity import HostSample, from_model, to_model
+from synthaug.intensity import HostSample
 from synthaug.lesions.base import LesionSource
 from synthaug.lesions.rebalance import ClassMix, Swap, Swaps
 from synthaug.lesions.render import Rendered, render
 from synthaug.lesions.scale import ScaleRange, Turns
+from synthaug.painting import Painter
 from synthaug.placement import Site, grown, place
-from synthaug.plan import Insertion, InsertionPlan, Outcome
+from synthaug.plan import InsertionPlan, Outcome
 from synthaug.validation import (
     ValueCheck,
     checked_batch,
@@ -108,7 +106,6 @@ class TumorInsertion:
         self.lesions = _resolve_lesions(lesions)
         self.generator = resolve_generator(generator).bind(self.channels, self.classes.names)
         self.tissue_share = checked_probability("tissue_share", tissue_share)
-        self.edge_vox, self.halo_mm = checked_at_least("edge_vox", edge_vox), checked_at_least("halo_mm", halo_mm)
         self.clearance_mm = checked_at_least("clearance_mm", clearance_mm)
         self.min_voxels = int(checked_at_least("min_voxels", min_voxels, 1))
         if swaps and class_mix:
@@ -120,6 +117,12 @@ class TumorInsertion:
         mix = ClassMix(class_mix, self.classes) if class_mix else None
         chosen = Swaps(swaps, swap_draw, self.classes)
         self._donor_channels = self._check_source(chosen, mix)
+        self._painter = Painter(
+            self.generator,
+            self.classes,
+            checked_at_least("halo_mm", halo_mm),
+            checked_at_least("edge_vox", edge_vox),
+        )
         self._decider = Decider(
             source=self.lesions,
             class_order=[self.classes.index(c) for c in self.lesions.classes],
@@ -136,7 +139,7 @@ class TumorInsertion:
             ),
             min_voxels=self.min_voxels,
             clearance_mm=self.clearance_mm,
-            halo_mm=self.halo_mm,
+            halo_mm=self._painter.halo_mm,
             generator_margin=self.generator.margin_vox,
             crop_sizes=self.generator.crop_sizes,
             seed=int(checked_at_least("seed", seed)),
@@ -163,7 +166,7 @@ class TumorInsertion:
         """
         plan = self.plan(image, label, spacing_mm, **context)
         result = self.apply(image, label, plan, host=context.get("host"))
-        plan.crops.clear()
+        plan.forget()
         return result
 
     @torch.no_grad()
@@ -253,9 +256,9 @@ class TumorInsertion:
             image, label = (x.clone(memory_format=torch.contiguous_format) for x in (image, label))
             new_image, new_label = checked_batch(image, label, self.channels)
             for n in live:
-                sample = moved.insertions[n].sample
-                self._host_sample(moved, plain_image, plain_label, host, sample)
-            self._paint(moved, live, new_image, new_label)
+                self._host_sample(moved, plain_image, plain_label, host, moved.insertions[n].sample)
+                self._render(moved, n)
+            self._painter.paint(moved, live, new_image, new_label)
         self._audit.watch()
         return image, label
 
@@ -291,8 +294,8 @@ class TumorInsertion:
             return None
         if self.lesions.channels is None:
             raise ValueError(
-                f"{type(self.generator).__name__} needs donor intensities, {type(self.lesions).__name__} has masks only: "
-                "give lesions=LesionBank(...), or another generator"
+                f"{type(self.generator).__name__} needs donor intensities and {type(self.lesions).__name__} has masks "
+                "only: give lesions=LesionBank(...), or another generator"
             )
         present = {self.classes.canonical(c) for c in names}
         wanted = {target for _, target in swaps.pairs}
@@ -318,17 +321,16 @@ class TumorInsertion:
             raise ValueError("plan: it was made with a host mask, give apply the same host=...")
 
     def _host_sample(self, plan: InsertionPlan, image: Tensor, label: Tensor, host, b: int) -> HostSample:
-        key = ("host", b)
-        if key not in plan.crops:
+        if b not in plan.hosts:
             stats = None if plan.host_stats is None else (plan.host_stats[0][b], plan.host_stats[1][b])
-            plan.crops[key] = HostSample.of(image[b], label[b], None if host is None else host[b], stats)
-        return plan.crops[key]
+            plan.hosts[b] = HostSample.of(image[b], label[b], None if host is None else host[b], stats)
+        return plan.hosts[b]
 
     def _render(self, plan: InsertionPlan, n: int) -> Rendered:
-        if n not in plan.crops:
+        if n not in plan.rendered:
             row, device = plan.insertions[n], plan.outcome.device
-            plan.crops[n] = render(self.lesions, row, self.classes, self._donor_channels, device)
-        return plan.crops[n]
+            plan.rendered[n] = render(self.lesions, row, self.classes, self._donor_channels, device)
+        return plan.rendered[n]
 
     def _place(self, plan: InsertionPlan, n: int, site: Site, usable: Tensor) -> None:
         """Find the place of one insertion; writes its row of the plan's tensors and marks the site."""
@@ -347,58 +349,6 @@ class TumorInsertion:
         plan.center_vox[n], plan.outcome[n] = found.center_vox, outcome
         for k in range(len(self.classes)):
             plan.voxels[n, k] = (written & (mask == k + 1)).sum()
-
-    def _paint(self, plan: InsertionPlan, live: Sequence[int], image: Tensor, label: Tensor) -> None:
-        """Generate and write; first lesions before second ones, crops of one size together."""
-
-        def kind(n: int) -> tuple[int, tuple[int, ...]]:
-            return plan.insertions[n].order, plan.insertions[n].crop_vox
-
-        for _, group in groupby(sorted(live, key=kind), key=kind):
-            self._paint_group(plan, list(group), image, label)
-
-    def _paint_group(self, plan: InsertionPlan, group: Sequence[int], image: Tensor, label: Tensor) -> None:
-        rows = [plan.insertions[n] for n in group]
-        hosts = [plan.crops["host", row.sample] for row in rows]
-        windows = [Window.at(plan.center_vox[n], r.crop_vox, plan.volume_vox) for n, r in zip(group, rows, strict=True)]
-        masks = [self._written(plan, n, w, h) for n, w, h in zip(group, windows, hosts, strict=True)]
-        crops = [w.read(image[r.sample]) for w, r in zip(windows, rows, strict=True)]
-        one_hot = torch.stack([torch.stack([m == k + 1 for k in range(len(self.classes))]) for m in masks]).float()
-        context = torch.stack([to_model(c, h.mean, h.std) for c, h in zip(crops, hosts, strict=True)])
-        context = context * (one_hot.sum(1, keepdim=True) == 0)
-        donor = None
-        if self.generator.needs_donor:
-            donor = torch.stack([self._render(plan, n).donor for n in group])
-        painted = self.generator.generate(context, one_hot, [row.seed for row in rows], donor)
-        for items in zip(rows, windows, hosts, masks, crops, painted, strict=True):
-            self._write(*items, image, label)
-
-    def _written(self, plan: InsertionPlan, n: int, window: Window, host: HostSample) -> Tensor:
-        """The lesion's classes as they are written: cut to the tissue, and nothing where refused."""
-        mask = self._render(plan, n).mask
-        return torch.where(window.read(host.tissue) & (plan.outcome[n] == Outcome.DONE), mask, torch.zeros_like(mask))
-
-    def _write(
-        self,
-        row: Insertion,
-        window: Window,
-        host: HostSample,
-        mask: Tensor,
-        crop: Tensor,
-        painted: Tensor,
-        image,
-        label,
-    ) -> None:
-        lesion, old = mask > 0, window.read(label[row.sample])
-        support = lesion
-        if self.halo_mm:
-            halo = grown(lesion, self.halo_mm, row.spacing_mm) & window.read(host.tissue) & (old == 0)
-            support = lesion | halo
-        weight = soft_edge(support, self.edge_vox)
-        new = blended(crop, from_model(painted, host.mean, host.std), weight, support, host.floor)
-        window.write(image[row.sample], new)
-        values = torch.tensor([0, *self.classes.values.values()], dtype=label.dtype).to(label.device)
-        window.write(label[row.sample], torch.where(lesion, values[mask.long()], old))
 
 
 def _resolve_lesions(lesions: Any) -> LesionSource:

@@ -109,7 +109,8 @@ class InsertionPlan:
     host_stats: tuple[list[list[float]], list[list[float]]] | None = None
     samples: int = 0
     counted: bool = field(default=False, repr=False)
-    crops: dict[int, Any] = field(default_factory=dict, repr=False)
+    hosts: dict[int, Any] = field(default_factory=dict, repr=False)
+    rendered: dict[int, Any] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         return len(self.insertions)
@@ -120,8 +121,13 @@ class InsertionPlan:
         if self.center_vox.device == device:
             return self
         moved = {name: getattr(self, name).to(device) for name in ("center_vox", "outcome", "voxels")}
-        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in (*moved, "crops")}
+        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in (*moved, "hosts", "rendered")}
         return InsertionPlan(**kept, **moved)
+
+    def forget(self) -> None:
+        """Drop what `plan` worked out on the device and `apply` can work out again: it may be large."""
+        self.hosts.clear()
+        self.rendered.clear()
 
     def select(self, sample: int) -> "InsertionPlan":
         """The rows of one sample, as the plan of a batch of that sample alone."""
