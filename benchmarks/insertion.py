@@ -3,7 +3,7 @@
     python benchmarks/insertion.py [--bank bank.safetensors] [--repeats 5] [--sizes 96 128] [--batches 1 2 4]
 
 CPU seconds (all threads together) per call on batches of 4 channels: plan and apply of `TumorInsertion` with one lesion
-in every sample (prob 1, second 0, scale 0.3-0.8), kornia's RandomTransplantation3D (which neither places nor resamples),
+in every sample (scale 0.3-0.8), kornia's RandomTransplantation3D (which neither places nor resamples),
 TorchIO's RandomAffine and RandomElasticDeformation (one sample at a time, as they work). The median over the repeats,
 each with other lesions. Without a bank, lesions of a phantom bank are pasted. Last, how the cost of plan and apply
 grows with the inserted voxels at fixed volume, and with the volume at fixed lesion.
@@ -30,7 +30,9 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     bank = LesionBank.load(args.bank) if args.bank else phantom_bank()
     print(f"torch {torch.__version__}, {args.threads} threads, {len(bank)} donors, median of {args.repeats} calls\n")
-    print(f"{'CPU seconds per call':34}" + "".join(f"{f'{b} x 4 x {s}^3':>16}" for s in args.sizes for b in args.batches))
+    print(
+        f"{'CPU seconds per call':34}" + "".join(f"{f'{b} x 4 x {s}^3':>16}" for s in args.sizes for b in args.batches)
+    )
     table = {}
     for size in args.sizes:
         for batch in args.batches:
@@ -81,7 +83,9 @@ def measured(bank: LesionBank, batch: int, size: int, repeats: int) -> dict[str,
 
 def scaling(bank: LesionBank, repeats: int) -> None:
     """Print how the cost follows inserted voxels and volume."""
-    print("\npaste, plan and apply, batch 1, by the diameter of the lesion (4 x 128^3) and by the volume (20 mm lesions)")
+    print(
+        "\npaste, plan and apply, batch 1, by the diameter of the lesion (4 x 128^3) and by the volume (20 mm lesions)"
+    )
     for diameter in (10, 20, 30, 40, 50):
         print(f"  diameter {diameter:3d} mm {cost(bank, 128, diameter, repeats):8.3f} s")
     for size in (64, 96, 128, 160):

@@ -4,7 +4,9 @@
 
 DATA holds `brats/` (labelled cases) and `tumour_free/openms_07/` (the host); JUDGE.py is a module with a class `Judge`
 whose `segment(flair, t1, t1ce, t2)` gives a label map, `dice` and `REGIONS`. The largest donors of the bank are
-inserted one by one at `--scale`, not turned, at a place of the engine's own choice.
+inserted one by one at `--scale`, not turned, at a place of the engine's own choice. Two references in the same run:
+`plain`, the simplest copy-paste at the same place (z-scores of the donor's whole brain to the host's, edge blurred by
+one voxel; at scale 1 only), and `real`, the judge on the donor's own case.
 """
 
 import argparse
@@ -12,8 +14,10 @@ import importlib.util
 import json
 from pathlib import Path
 
+import cc3d
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from synthaug import BRATS18, LesionBank, TumorInsertion
 from synthaug.data import find_cases, load_case
@@ -28,23 +32,57 @@ def main() -> None:
     bank = LesionBank.from_folder(args.data / "brats", BRATS18, CHANNELS)
     donors = sorted(bank, key=lambda lesion: -sum(lesion.voxels))[: args.largest]
     host = load_case(find_cases(args.data / "tumour_free")[0], CHANNELS, require_label=False)
-    rows = []
+    cases = {case.name: case for case in find_cases(args.data / "brats")}
+    rows: dict[str, list[dict]] = {}
     for donor in donors:
         image, label, row = insert(bank.subset([donor.name]), host, args)
         if row["outcome"] != "done":
             print(f"{donor.name:24s} refused: {row['reason']}", flush=True)
             continue
-        found = judge.segment(**dict(zip(CHANNELS, image, strict=True)))
-        scores = {r: module.dice(np.isin(found, v), np.isin(label, v)) for r, v in module.REGIONS.items()}
-        rows.append(scores)
-        text = "  ".join(f"{r} {s:.3f}" for r, s in scores.items())
-        print(f"{donor.name:24s} {text}  {sum(row['voxels'].values()) / 1000:.1f} ml", flush=True)
-        if args.pictures:
-            draw(
-                args.pictures / f"{args.generator}-{donor.name.replace('/', '-')}.png", image, host.image, label, scores
-            )
-    mean = {r: float(np.mean([row[r] for row in rows])) for r in module.REGIONS} if rows else {}
-    print(json.dumps({"generator": args.generator, "lesions": len(rows), "dice": mean}))
+        own = load_case(cases[donor.name.rsplit("/", 1)[0]], CHANNELS)
+        subjects = {args.generator: (image, label)}
+        if "plain" in args.beside and args.scale == 1:
+            subjects["plain"] = (plain_paste(own, host, label, bank.mask(donor.name, "cpu").shape, donor, row), label)
+        if "real" in args.beside:
+            subjects["real"] = (own.image, own.label)
+        for name, (volume, truth) in subjects.items():
+            found = judge.segment(**dict(zip(CHANNELS, volume, strict=True)))
+            scores = {r: module.dice(np.isin(found, v), np.isin(truth, v)) for r, v in module.REGIONS.items()}
+            rows.setdefault(name, []).append(scores)
+            text = "  ".join(f"{r} {s:.3f}" for r, s in scores.items())
+            print(f"{donor.name:24s} {name:12s} {text}  {np.count_nonzero(truth) / 1000:.1f} ml", flush=True)
+            if args.pictures and name == args.generator:
+                path = args.pictures / f"{name}-{donor.name.replace('/', '-')}.png"
+                draw(path, image, host.image, label, scores)
+    for name, scores in rows.items():
+        mean = {r: round(float(np.mean([row[r] for row in scores])), 3) for r in module.REGIONS}
+        print(json.dumps({"volume": name, "lesions": len(scores), "mean dice": mean}))
+
+
+def plain_paste(own, host, label: np.ndarray, box: tuple, donor, row: dict) -> np.ndarray:
+    """The donor's voxels where the engine put its label: whole-brain z-scores, edge blurred by one voxel."""
+    lesion = label != 0
+    tight = [np.flatnonzero(component_of(own.label, donor).any(tuple({0, 1, 2} - {a}))) for a in range(3)]
+    start = [int(t[0]) - 3 for t in tight]
+    shift = [c - n // 2 - s for c, n, s in zip(row["center_vox"], box, start, strict=True)]
+    index = np.stack(np.nonzero(lesion))
+    source = tuple(np.clip(i - d, 0, n - 1) for i, d, n in zip(index, shift, own.label.shape, strict=True))
+    weight = F.avg_pool3d(torch.from_numpy(lesion)[None].float(), 3, 1, 1)[0].numpy()[tuple(index)]
+    out = host.image.copy()
+    for c in range(len(CHANNELS)):
+        donor_brain, host_brain = own.image[c][own.image[c] > 0], host.image[c][host.image[c] > 0]
+        z = (own.image[c][source] - donor_brain.mean()) / donor_brain.std()
+        new = z * host_brain.std() + host_brain.mean()
+        old = host.image[c][tuple(index)]
+        out[c][tuple(index)] = np.maximum(old + weight * (new - old), 1)
+    return out
+
+
+def component_of(label: np.ndarray, donor) -> np.ndarray:
+    """The connected lesion of a label map that the bank cut out as `donor`."""
+    components = cc3d.connected_components(label > 0, connectivity=26)
+    sizes = np.bincount(components.ravel())
+    return components == 1 + int(np.argmin(np.abs(sizes[1:].astype(np.int64) - sum(donor.voxels))))
 
 
 def insert(bank: LesionBank, host, args) -> tuple[np.ndarray, np.ndarray, dict]:
@@ -103,6 +141,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--tissue-share", type=float, default=0.9)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--beside", nargs="*", default=["plain", "real"], choices=["plain", "real"])
     parser.add_argument("--pictures", type=Path)
     return parser.parse_args()
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from synthaug.plan import InsertionPlan, Outcome
+from synthaug.readback import Readback
 
 WINDOW_SAMPLES = 100
 DIAMETER_BINS = 256
@@ -66,7 +67,7 @@ class Audit:
         self._counts: Tensor | None = None
         self._base = np.zeros(self._width)
         self._window_start = (0, np.zeros(len(Outcome)))
-        self._pending: tuple[int, Tensor, Any] | None = None
+        self._pending: tuple[int, Readback] | None = None
 
     def count(self, plan: InsertionPlan) -> None:
         """Add a plan's outcomes, once however often it is applied."""
@@ -131,31 +132,20 @@ class Audit:
     def watch(self) -> None:
         """Warn when fewer than half of the insertions asked for in the last 100 samples were done.
 
-        The counters are read once per 100 samples. On the CPU that is at once; on another device a copy to pinned
-        memory is started, and a later call reads it when it has arrived, so that the device is never waited for.
+        The counters are read once per 100 samples, without waiting for the device: a later call sees what arrived.
         """
         if self._pending is None and self._counts is not None:
             if self.samples - self._window_start[0] < WINDOW_SAMPLES:
                 return
-            self._pending = (self.samples, *_start_copy(self._counts[: len(Outcome)]))
-        if self._pending is not None and (self._pending[2] is None or self._pending[2].query()):
-            samples, copied, _ = self._pending
+            self._pending = (self.samples, Readback(self._counts[: len(Outcome)]))
+        if self._pending is not None and self._pending[1].arrived():
+            samples, counts = self._pending
             self._pending = None
-            total = self._base[: len(Outcome)] + copied.numpy()
+            total = self._base[: len(Outcome)] + counts.numpy()
             since = total - self._window_start[1]
             seen = samples - self._window_start[0]
             self._window_start = (samples, total)
             _warn_if_low(since, seen)
-
-
-def _start_copy(counts: Tensor) -> tuple[Tensor, Any]:
-    if counts.device.type == "cpu":
-        return counts.clone(), None
-    pinned = torch.empty(counts.shape, dtype=counts.dtype, pin_memory=True)
-    pinned.copy_(counts, non_blocking=True)
-    event = torch.Event(counts.device.type)
-    event.record()
-    return pinned, event
 
 
 def _warn_if_low(since: np.ndarray, seen: int) -> None:

@@ -35,7 +35,9 @@ def bank_build(
     out: Annotated[Path, typer.Option("--out", "-o", help="The bank file to write.")],
     classes: ClassesOption = "BRATS18",
     channels: ChannelsOption = DEFAULT_CHANNELS,
-    per: Annotated[str, typer.Option(help="lesion: connected lesions; case: all of a case's lesions as one.")] = "lesion",
+    per: Annotated[
+        str, typer.Option(help="lesion: connected lesions; case: all of a case's lesions as one.")
+    ] = "lesion",
     min_voxels: Annotated[int, typer.Option(help="Smallest lesion kept.")] = 27,
     layout: LayoutOption = "auto",
 ) -> None:

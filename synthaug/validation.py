@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from synthaug.classes import Classes
+from synthaug.readback import Readback
 
 NOT_FINITE, UNKNOWN_LABEL = 1, 2
 
@@ -146,13 +147,13 @@ def _faults(image: Tensor, label: Tensor, classes: Classes, ignore_label: int | 
 class ValueCheck:
     """Raises for NaN, infinity and unknown labels: at once on the CPU, without waiting on an accelerator.
 
-    There the samples at fault are refused, a copy of the verdict is started, and the error is raised by the first
-    later call that finds it has arrived.
+    There the samples at fault are refused, the verdict is on its way to the host, and the first call that finds it has
+    arrived raises the error.
     """
 
     def __init__(self, classes: Classes, ignore_label: int | None):
         self.classes, self.ignore_label = classes, ignore_label
-        self._pending: tuple[Tensor, Any, str] | None = None
+        self._pending: tuple[Readback, str] | None = None
 
     def check(self, image: Tensor, label: Tensor, batch: int) -> Tensor:
         """(B,) bool on the device, which samples may be used.
@@ -162,31 +163,20 @@ class ValueCheck:
         """
         self.raise_pending()
         faults = value_faults(image, label, self.classes, self.ignore_label)
-        if faults.device.type == "cpu":
-            self._raise(faults, "")
-        elif self._pending is None:
-            copied = torch.empty(faults.shape, dtype=faults.dtype, pin_memory=True)
-            copied.copy_(faults, non_blocking=True)
-            arrived = torch.Event(faults.device.type)
-            arrived.record()
-            self._pending = (copied, arrived, f" (batch {batch} of this run; its samples at fault were left alone)")
+        if self._pending is None:
+            late = "" if faults.device.type == "cpu" else f" (batch {batch}; its samples at fault were left alone)"
+            self._pending = (Readback(faults), late)
+        self.raise_pending()
         return faults == 0
 
     def raise_pending(self, wait: bool = False) -> None:
-        """Raise what an earlier batch had wrong; `wait` for the device to say so."""
-        if self._pending is None:
+        """Raise what a batch had wrong, once it is known; `wait` for the device to say so."""
+        if self._pending is None or not self._pending[0].arrived(wait):
             return
-        copied, arrived, when = self._pending
-        if wait:
-            arrived.synchronize()
-        if arrived.query():
-            self._pending = None
-            self._raise(copied, when)
-
-    def _raise(self, faults: Tensor, when: str) -> None:
+        (faults, late), self._pending = self._pending, None
         found = faults.numpy()
         if found.any():
-            raise ValueError(fault_message(found, self.classes, self.ignore_label, when))
+            raise ValueError(fault_message(found, self.classes, self.ignore_label, late))
 
 
 def fault_message(faults: Sequence[int], classes: Classes, ignore_label: int | None, when: str) -> str:

@@ -1,0 +1,38 @@
+"""Values from the device to the host without making the host wait."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Readback:
+    """A copy of a small tensor on its way to the host.
+
+    On the CPU it has arrived at once. From a CUDA device it goes to pinned memory behind the work that is queued, and
+    `arrived` tells whether it is there; from other accelerators, which have no such copies, it is read at once.
+
+    Args:
+        tensor: what to read; it may be changed afterwards.
+    """
+
+    def __init__(self, tensor: Tensor):
+        self._event: Any = None
+        if tensor.device.type == "cuda":
+            self._value = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+            self._value.copy_(tensor, non_blocking=True)
+            self._event = torch.cuda.Event()
+            self._event.record(torch.cuda.current_stream(tensor.device))
+        else:
+            self._value = tensor.detach().clone().cpu()
+
+    def arrived(self, wait: bool = False) -> bool:
+        """Whether the value is there; `wait` until it is."""
+        if self._event is not None and wait:
+            self._event.synchronize()
+        return self._event is None or self._event.query()
+
+    def numpy(self) -> np.ndarray:
+        """The value, once it has arrived."""
+        return self._value.numpy()
