@@ -1,0 +1,110 @@
+"""Configuration files: data-only YAML, checked by pydantic models that forbid unknown keys, with overrides."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be read; the message names the file, the key, and what was expected."""
+
+
+class Section(BaseModel):
+    """A part of a configuration: unknown keys are errors, values do not change after checking."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Plain data only; a key that is given twice is an error, where YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        if repeated := [key for i, key in enumerate(keys) if key in keys[:i]]:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {repeated[0]!r} is given twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+def read_config(path: str | Path, model: type[Model], overrides: Sequence[str] = ()) -> Model:
+    """Read a YAML file into a pydantic model.
+
+    Args:
+        path: the file.
+        model: what it must hold; make it of `Section`, so that unknown keys are errors.
+        overrides: changes of single values, ``"train.steps=50"``; the value is YAML.
+
+    Returns:
+        The checked model.
+
+    Raises:
+        ConfigError: no file, no YAML, a repeated or unknown key, a value that does not fit, an override without ``=``.
+
+    Example:
+        >>> read_config("configs/segmentation_tiny.yaml", Config, ["optimizer.steps=50"])  # doctest: +SKIP
+    """
+    path = Path(path)
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
+    content = {} if content is None else content
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected keys and values, got {type(content).__name__}")
+    for override in overrides:
+        _override(content, override)
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_problem(item, model)}" for item in error.errors())
+        raise ConfigError(f"{path}:\n{problems}") from error
+
+
+def _override(content: dict[str, Any], override: str) -> None:
+    """Set one value of nested dictionaries from ``"a.b=value"``."""
+    name, equals, text = override.partition("=")
+    if not equals or not all(name.split(".")):
+        raise ConfigError(f"override: expected key=value such as optimizer.steps=50, got {override!r}")
+    *parents, last = name.split(".")
+    for parent in parents:
+        if not isinstance(content.get(parent, {}), dict):
+            raise ConfigError(f"override {override!r}: {parent} holds a value, not a section")
+        content = content.setdefault(parent, {})
+    try:
+        content[last] = yaml.load(text, _UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is not YAML: {error}") from error
+
+
+def _problem(item: dict[str, Any], model: type[BaseModel]) -> str:
+    """One pydantic error in words: the dotted key, what is wrong, what came."""
+    name = ".".join(str(part) for part in item["loc"]) or "the whole file"
+    if item["type"] == "extra_forbidden":
+        known = _known_keys(model, item["loc"][:-1])
+        close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
+        return f"{name}: unknown key" + (f", did you mean {close[0]}?" if close else f"; known are {', '.join(known)}")
+    if item["type"] == "missing":
+        return f"{name}: missing"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{name}: {message}" + ("" if isinstance(item["input"], dict) else f", got {item['input']!r}")
+
+
+def _known_keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
+    """Field names of the section at a location; of the whole model where the location leads elsewhere."""
+    for part in location:
+        field = model.model_fields.get(str(part))
+        options = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
+        found = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+        if found is None:
+            break
+        model = found
+    return list(model.model_fields)

@@ -1,0 +1,154 @@
+"""The folder of a training run: its configuration, metrics and checkpoints, such that a killed run can go on.
+
+    config.yaml        what the run was started with
+    metrics.jsonl      one JSON object per logged step
+    tensorboard/       the same numbers
+    checkpoints/       step_00000100, ...: whatever has this name is whole
+
+Used by trainers that are launched with accelerate; every function is called by all processes.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from accelerate import Accelerator
+from pydantic import BaseModel
+
+from synthaug.config import ConfigError
+
+
+def keep_config(out: Path, config: BaseModel, accelerator: Accelerator, free: Sequence[str] = ()) -> None:
+    """Write the configuration of a new run; compare it with that of the run that is there.
+
+    Args:
+        out: the run's folder, made if it is not there.
+        config: of this run.
+        accelerator: of this process.
+        free: dotted keys that may differ between a run and its continuation.
+
+    Raises:
+        ConfigError: the folder holds a run that other values would change; all of them are named.
+    """
+    file = out / "config.yaml"
+    new = config.model_dump(mode="json")
+    with accelerator.main_process_first():
+        if file.exists():
+            old, now = (dict(_leaves(tree)) for tree in (yaml.safe_load(file.read_text(encoding="utf-8")), new))
+            changed = [k for k in sorted({*old, *now}) if old.get(k) != now.get(k)]
+            wrong = [f"{k} was {old.get(k)} and is {now.get(k)}" for k in changed if not _is_free(k, free)]
+            if wrong:
+                raise ConfigError(
+                    f"{out} holds a run of another configuration ({'; '.join(wrong)}): give another --out"
+                )
+        else:
+            out.mkdir(parents=True, exist_ok=True)
+            replace_text(file, yaml.safe_dump(new, sort_keys=False))
+
+
+def _is_free(key: str, free: Sequence[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in free)
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Values of nested dictionaries with dotted keys."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+class MetricsLog:
+    """One JSON object per step in ``metrics.jsonl``, the same numbers in tensorboard, and a line on the screen.
+
+    Args:
+        out: the run's folder.
+        accelerator: made with ``log_with="tensorboard"`` and ``project_dir=out``.
+        step: that the run goes on from. Rows after it are dropped, for these steps are done again; 0 drops all.
+    """
+
+    def __init__(self, out: Path, accelerator: Accelerator, step: int):
+        self.file, self.accelerator = out / "metrics.jsonl", accelerator
+        if accelerator.is_main_process:
+            rows = read_metrics(out) if step > 0 else []
+            replace_text(self.file, "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
+        accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": step + 1 if step else 0}})
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        """Log a row: nested names and numbers, with the key ``step``.
+
+        Raises:
+            ValueError: a number that is not finite, which JSON cannot hold.
+        """
+        line = json.dumps(row, allow_nan=False)
+        if self.accelerator.is_main_process:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        numbers = {k.replace(".", "/"): v for k, v in _leaves(row) if isinstance(v, int | float) and k != "step"}
+        self.accelerator.log(numbers, step=row["step"])
+        self.accelerator.print(line, flush=True)
+
+
+def read_metrics(out: Path) -> list[dict[str, Any]]:
+    """The rows of a run's ``metrics.jsonl``; a last line that a kill left unfinished is not one."""
+    file = out / "metrics.jsonl"
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    return [json.loads(line) for line in text.split("\n")[:-1]]
+
+
+def latest_checkpoint(out: Path) -> Path | None:
+    """The checkpoint of the highest step, or None."""
+    return max((out / "checkpoints").glob("step_*"), default=None)
+
+
+def save_checkpoint(out: Path, accelerator: Accelerator, step: int, keep: int, own: Mapping[str, Any]) -> None:
+    """Save what the accelerator knows of, and `own`; written beside and renamed, so that a kill leaves no half of it.
+
+    Args:
+        out: the run's folder.
+        accelerator: `Accelerator.save_state` is called.
+        step: steps that are done.
+        keep: how many checkpoints stay, the latest ones.
+        own: JSON-able values that each process has for itself.
+    """
+    unfinished, done = (out / "checkpoints" / f"{prefix}_{step:08d}" for prefix in ("unfinished", "step"))
+    if accelerator.is_main_process:
+        for left in done.parent.glob("unfinished_*"):
+            shutil.rmtree(left)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(unfinished))
+    state = {"step": step, "processes": accelerator.num_processes, "own": own}
+    (unfinished / f"rank_{accelerator.process_index}.json").write_text(json.dumps(state), encoding="utf-8")
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        unfinished.rename(done)
+        for old in sorted(done.parent.glob("step_*"))[:-keep]:
+            shutil.rmtree(old.rename(unfinished))
+    accelerator.wait_for_everyone()
+
+
+def load_checkpoint(checkpoint: Path, accelerator: Accelerator) -> tuple[int, dict[str, Any]]:
+    """Load what `save_checkpoint` saved; returns the step and this process's `own`.
+
+    Raises:
+        ConfigError: it was saved by another number of processes.
+    """
+    saved = len(list(checkpoint.glob("rank_*.json")))
+    if saved != accelerator.num_processes:
+        raise ConfigError(
+            f"{checkpoint} is of {saved} processes, this run has {accelerator.num_processes}: use {saved}"
+        )
+    accelerator.load_state(str(checkpoint))
+    state = json.loads((checkpoint / f"rank_{accelerator.process_index}.json").read_text(encoding="utf-8"))
+    return state["step"], state["own"]
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file beside its place and rename it, so that it is the old one or the new one."""
+    beside = path.with_name(f".{path.name}.unfinished")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)

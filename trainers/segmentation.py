@@ -1,0 +1,370 @@
+"""Train a tumour segmentation network, with synthetic tumours inserted into its training batches.
+
+    accelerate launch trainers/segmentation.py --config configs/segmentation_tiny.yaml [--out runs/x] [key=value ...]
+
+Read from top to bottom: data and insertion, network, validation, the loop. The same command again continues a run
+that was stopped, from its latest checkpoint. Patches and insertions are functions of (seed, step, rank) and of what
+the checkpoint holds: on a CPU the weights become bit for bit those of a run that was never stopped. A run's folder
+gets config.yaml, metrics.jsonl, tensorboard/, checkpoints/ and, at the end, weights.safetensors (averaged weights).
+"""
+
+import math
+import time
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from accelerate import Accelerator
+from accelerate.utils import gather_object, set_seed
+from diffusers.training_utils import EMAModel
+from monai.inferers import sliding_window_inference
+from monai.losses import DeepSupervisionLoss, DiceCELoss
+from monai.metrics import DiceMetric
+from monai.networks.nets import DynUNet
+from safetensors.torch import save_model
+from segmentation_config import Config, DataConfig, OptimizerConfig, open_cases
+from torch.utils.data import DataLoader
+
+from synthaug import LesionBank, LesionShapes, TumorInsertion, get_classes
+from synthaug.config import ConfigError, read_config
+from synthaug.data import Case, CaseError
+from synthaug.data.patches import CachedVolume, PatchSampler, cache_case
+from synthaug.runs import MetricsLog, keep_config, latest_checkpoint, load_checkpoint, read_metrics, save_checkpoint
+
+# ------------------------------------------------------------------------------------- data and insertion
+
+
+def cached(cases: list[Case], config: DataConfig) -> list[CachedVolume]:
+    return [cache_case(case, config.channels, get_classes(config.classes), config.dtype) for case in cases]
+
+
+def batches(volumes: list[CachedVolume], first: int, rank: int, config: Config) -> DataLoader:
+    """The batches of this process from step `first` on; item n of the sampler is the whole batch of step n."""
+    data = config.data
+    sampler = PatchSampler(volumes, data.patch_size, data.batch, data.lesion_share, seed=config.seed, rank=rank)
+    return DataLoader(
+        sampler,
+        batch_size=None,
+        sampler=range(first, config.optimizer.steps),
+        num_workers=data.workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # else it would take a number from the global one
+    )
+
+
+def make_insertion(config: Config, train: list[Case], validation: list[Case], rank: int) -> TumorInsertion | None:
+    """The insertion of this process, or None where it is off. Donors are training cases and nobody else."""
+    options = config.insertion
+    if options is None:
+        return None
+    classes, channels = get_classes(config.data.classes), config.data.channels
+    try:
+        if options.lesions == "shapes":
+            lesions = LesionShapes(classes=classes)
+        elif options.bank is not None:
+            lesions = LesionBank.load(options.bank)
+            refuse_validation_donors(options.bank, lesions, validation)
+        else:
+            lesions = LesionBank.from_cases(train, classes, channels)
+        arguments = options.model_dump(exclude={"lesions", "bank"}, exclude_none=True)
+        return TumorInsertion(lesions, classes=classes, channels=channels, rank=rank, **arguments)
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"insertion: {error}") from error
+
+
+def refuse_validation_donors(path: Path, bank: LesionBank, validation: list[Case]) -> None:
+    leaks = [case for case in validation if case.group in bank.groups]
+    if leaks:
+        raise ValueError(
+            f"the bank {path} holds lesions of the patients {', '.join(sorted({c.group for c in leaks}))}, who are in "
+            f"validation (cases {', '.join(c.name for c in leaks)}): donors must be training cases"
+        )
+
+
+def counts_of_all(insert: TumorInsertion | None) -> dict[str, Any]:
+    """Insertion counts since the start, summed over the processes; nothing where insertion is off."""
+    if insert is None:
+        return {}
+    reports = gather_object([insert.report().to_dict()])
+    total = {key: sum(report[key] for report in reports) for key in ("samples", "asked", "done")}
+    for key in ("refused", "voxels"):
+        names = sorted({name for report in reports for name in report[key]})
+        total[key] = {name: sum(report[key].get(name, 0) for report in reports) for name in names}
+    return {"insertion": total}
+
+
+# ------------------------------------------------------------------------- network, optimiser, learning rate
+
+
+def make_network(config: Config) -> DynUNet:
+    """A U-Net as nnU-Net plans them; its convolutions are slow on CPUs without channels last."""
+    network, levels = config.network, len(config.network.strides)
+    return DynUNet(
+        spatial_dims=3,
+        in_channels=len(config.data.channels),
+        out_channels=1 + len(get_classes(config.data.classes)),
+        kernel_size=[3] * levels,
+        strides=network.strides,
+        upsample_kernel_size=network.strides[1:],
+        filters=network.filters,
+        deep_supervision=network.deep_supervision > 0,
+        deep_supr_num=max(1, network.deep_supervision),
+        res_block=network.res_block,
+    ).to(memory_format=torch.channels_last_3d)
+
+
+def make_optimizer(config: OptimizerConfig, network: torch.nn.Module) -> torch.optim.Optimizer:
+    if config.name == "adamw":
+        return torch.optim.AdamW(network.parameters(), config.lr, weight_decay=config.weight_decay)
+    nesterov = config.momentum > 0
+    return torch.optim.SGD(
+        network.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay, nesterov=nesterov
+    )
+
+
+def lr_factor(config: OptimizerConfig, step: int) -> float:
+    """Share of the learning rate at a step: linear warm-up, then a half cosine or nnU-Net's (1 - t)^0.9."""
+    if step < config.warmup_steps:
+        return (step + 1) / (config.warmup_steps + 1)
+    t = min(1.0, (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps))
+    return (1 - t) ** 0.9 if config.schedule == "poly" else 0.5 * (1 + math.cos(math.pi * t))
+
+
+def class_index(config: Config, device: torch.device) -> torch.Tensor:
+    """Table from label values to network outputs: background 0, then the classes in order."""
+    values = get_classes(config.data.classes).values.values()
+    table = torch.zeros(max(values) + 1, dtype=torch.int64)
+    table[list(values)] = torch.arange(1, len(values) + 1)
+    return table.to(device)
+
+
+# ---------------------------------------------------------------------------------------------- validation
+
+
+@torch.no_grad()
+def validate(
+    network: DynUNet, volumes: list[CachedVolume], config: Config, device: torch.device
+) -> list[dict[str, Any]]:
+    """Dice of each region in each whole volume, by sliding windows. It knows of no insertion: none to switch off."""
+    classes, table = get_classes(config.data.classes), class_index(config, device)
+    regions = {name: [1 + classes.index(c) for c in members] for name, members in config.validation.regions.items()}
+    # as BraTS scores it: a region that is absent from the truth gives 1 where it is not predicted either, else 0
+    dice = DiceMetric(reduction="none", ignore_empty=False)
+    training, rows = network.training, []
+    network.eval()
+    for volume in volumes:
+        image = torch.from_numpy(volume.image)[None].to(device, torch.float32)
+        scores = sliding_window_inference(
+            image,
+            config.data.patch_size,
+            config.validation.windows,
+            lambda window: network(window.contiguous(memory_format=torch.channels_last_3d)),
+            overlap=config.validation.overlap,
+            mode="gaussian",
+        )
+        found, truth = scores.argmax(1), table[torch.from_numpy(volume.label).to(device, torch.int64)][None]
+        masks = [
+            torch.stack([torch.isin(x, torch.tensor(r, device=device)) for r in regions.values()], 1)
+            for x in (found, truth)
+        ]
+        values = dice(y_pred=masks[0].float(), y=masks[1].float())[0].tolist()
+        rows.append({"case": volume.name} | dict(zip(regions, values, strict=True)))
+    network.train(training)
+    return rows
+
+
+def summary(rows: list[dict[str, Any]], config: Config) -> dict[str, Any]:
+    """Means over the cases, and each case."""
+    means = {name: float(np.mean([row[name] for row in rows])) for name in config.validation.regions}
+    return {"dice": means, "cases": {row["case"]: {name: row[name] for name in means} for row in rows}}
+
+
+@contextmanager
+def averaged(network: DynUNet, ema: EMAModel):
+    """Within it the network has its averaged weights."""
+    ema.store(network.parameters())
+    ema.copy_to(network.parameters())
+    yield
+    ema.restore(network.parameters())
+
+
+# ------------------------------------------------------------------------------------------------ the loop
+
+MAY_CHANGE = ("data.folder", "data.workers", "log_every", "checkpoint_every", "keep_checkpoints")
+"""Keys that a continued run may have otherwise than the run it continues."""
+
+MOST_SKIPPED = 50
+"""Steps in a row whose gradients are not finite before the training gives up."""
+
+
+@dataclass
+class Window:
+    """What happened since the last row of metrics."""
+
+    loss: float = 0.0
+    grad_norm: float = 0.0
+    steps: int = 0
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+
+    def add(self, loss: float, norm: float) -> None:
+        """Count a step, which was skipped where the gradient's norm is not finite."""
+        finite = math.isfinite(norm)
+        self.steps, self.skipped = self.steps + 1, self.skipped + (not finite)
+        if finite:
+            self.loss, self.grad_norm = self.loss + loss, self.grad_norm + norm
+        self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
+        if self.skipped_in_a_row == MOST_SKIPPED:
+            raise RuntimeError(f"the gradients of {MOST_SKIPPED} steps in a row were not finite: lower optimizer.lr")
+
+    def close(self) -> dict[str, Any]:
+        """Means over the steps that were not skipped (the loss over the processes, too); and begin anew."""
+        finite = self.steps - self.skipped
+        row: dict[str, Any] = {"skipped_steps": self.skipped}
+        if finite:
+            loss = float(np.mean(gather_object([self.loss]))) / finite
+            row = {"loss": loss, "grad_norm": self.grad_norm / finite} | row
+        self.loss, self.grad_norm, self.steps, self.skipped = 0.0, 0.0, 0, 0
+        return row
+
+
+def train(config: Config, out: Path) -> dict[str, Any]:
+    """Train, or go on training, in the folder `out`; returns the last row of metrics.
+
+    Raises:
+        ConfigError: a configuration, bank or split that does not fit, or `out` holds a run of another configuration.
+        CaseError: a case that cannot be read.
+        RuntimeError: gradients that stay not finite.
+    """
+    accelerator = start(config, out)
+    device, rank, steps = accelerator.device, accelerator.process_index, config.optimizer.steps
+    train_cases, validation_cases = open_cases(config.data, out, accelerator)
+    volumes = cached(train_cases, config.data)
+    held_out = cached(validation_cases[rank :: accelerator.num_processes], config.data)
+    insert = make_insertion(config, train_cases, validation_cases, rank)
+
+    set_seed(config.seed)  # the first weights
+    network = make_network(config)
+    optimizer = make_optimizer(config.optimizer, network)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(config.optimizer, step))
+    network, optimizer, scheduler = accelerator.prepare(network, optimizer, scheduler)
+    bare = accelerator.unwrap_model(network)
+    ema = EMAModel(bare.parameters(), decay=config.optimizer.ema)
+    accelerator.register_for_checkpointing(ema)
+    criterion = DeepSupervisionLoss(DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True))
+
+    first, window = resume(out, accelerator, insert)
+    ema.to(device)
+    metrics = MetricsLog(out, accelerator, first)
+    if first == 0:
+        metrics.write(first_row(config, insert, accelerator.num_processes, train_cases, validation_cases))
+    table, clock, clocked = class_index(config, device), time.perf_counter(), first
+    network.train()
+    for step, batch in enumerate(batches(volumes, first, rank, config), start=first + 1):
+        image, label = batch.image.to(device, non_blocking=True), batch.label.to(device, non_blocking=True)
+        if insert is not None:
+            stats = (batch.host_mean, batch.host_std)
+            image, label = insert(image, label, batch.spacing_mm, groups=batch.groups, host_stats=stats)
+        output = network(image.contiguous(memory_format=torch.channels_last_3d))
+        heads = output.unbind(1) if config.network.deep_supervision else (output,)
+        loss = criterion(heads, table[label.long()])
+        optimizer.zero_grad()
+        accelerator.backward(loss)
+        norm = float(accelerator.clip_grad_norm_(network.parameters(), config.optimizer.clip))
+        lr = scheduler.get_last_lr()[0]
+        # bf16 overflows now and then; the gradient is that of all processes, so that all skip the same steps
+        if math.isfinite(norm):
+            optimizer.step()
+            ema.step(bare.parameters())
+        scheduler.step()
+        window.add(loss.item(), norm)
+
+        row: dict[str, Any] = {"step": step}
+        if step % config.log_every == 0 or step == steps:
+            row |= {"lr": lr, "seconds_per_step": (time.perf_counter() - clock) / (step - clocked)}
+            row |= window.close() | counts_of_all(insert)
+        if step % config.validation.every == 0 or step == steps:
+            with averaged(bare, ema):
+                row["validation"] = summary(gather_object(validate(bare, held_out, config, device)), config)
+        if len(row) > 1:
+            metrics.write(row)
+            clock, clocked = time.perf_counter(), step
+        if step % config.checkpoint_every == 0 or step == steps:
+            own = {"window": asdict(window), "insertion": None if insert is None else insert.state_dict()}
+            save_checkpoint(out, accelerator, step, config.keep_checkpoints, own)
+    finish(out, accelerator, bare, ema)
+    return read_metrics(out)[-1]
+
+
+def start(config: Config, out: Path) -> Accelerator:
+    """The accelerator, with the run's folder made or found to be of this configuration."""
+    torch.set_flush_denormal(True)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    accelerator = Accelerator(
+        mixed_precision="no" if config.precision == "fp32" else config.precision,
+        step_scheduler_with_optimizer=False,
+        log_with="tensorboard",
+        project_dir=out,
+    )
+    keep_config(out, config, accelerator, MAY_CHANGE)
+    return accelerator
+
+
+def resume(out: Path, accelerator: Accelerator, insert: TumorInsertion | None) -> tuple[int, Window]:
+    """Load the latest checkpoint where there is one; the steps that are done, and the window it was saved in."""
+    checkpoint = latest_checkpoint(out)
+    if checkpoint is None:
+        return 0, Window()
+    step, own = load_checkpoint(checkpoint, accelerator)
+    if insert is not None:
+        insert.load_state_dict(own["insertion"])
+    accelerator.print(f"going on after step {step}, from {checkpoint}")
+    return step, Window(**own["window"])
+
+
+def first_row(
+    config: Config, insert: TumorInsertion | None, processes: int, train_cases: list[Case], validation_cases: list[Case]
+) -> dict[str, Any]:
+    """What the run will do; its insertions are an expectation, for they are drawn sample by sample."""
+    samples = config.optimizer.steps * config.data.batch * processes
+    return {
+        "step": 0,
+        "samples": samples,
+        "expected_insertions": 0.0 if insert is None else insert.expected(samples),
+        "training_cases": len(train_cases),
+        "validation_cases": len(validation_cases),
+        "processes": processes,
+    }
+
+
+def finish(out: Path, accelerator: Accelerator, network: DynUNet, ema: EMAModel) -> None:
+    """Write the averaged weights, beside their place and renamed."""
+    if accelerator.is_main_process:
+        beside = out / ".weights.safetensors.unfinished"
+        with averaged(network, ema):
+            save_model(network, str(beside))
+        beside.replace(out / "weights.safetensors")
+    accelerator.end_training()
+
+
+def main(
+    config: Annotated[Path, typer.Option(help="YAML file, such as configs/segmentation_tiny.yaml")],
+    out: Annotated[Path | None, typer.Option(help="folder of the run [default: runs/<name of the config>]")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="changes of the config, such as optimizer.steps=50")
+    ] = None,
+) -> None:
+    """Train a tumour segmentation network; the same command again continues a run that was stopped."""
+    try:
+        train(read_config(config, Config, overrides or ()), out or Path("runs") / config.stem)
+    except (ConfigError, CaseError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    typer.run(main)
