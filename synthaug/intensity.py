@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 MODE_GRID = 24
-STATISTICS_GRID = 64
+STATISTICS_GRID = 48
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def host_tissue(image: Tensor) -> Tensor:
 def background_values(image: Tensor) -> tuple[Tensor, Tensor]:
     """Most frequent value of each channel (C,), and whether the channel is constant (C,) bool.
 
-    Both are read off about 24 x 24 x 24 voxels spread evenly over the sample.
+    Both are read off at most 24 x 24 x 24 voxels spread evenly over the sample.
     """
     ordered = thinned(image, MODE_GRID).flatten(1).sort(dim=1).values
     place = torch.arange(ordered.shape[1], device=image.device).expand_as(ordered)
@@ -117,18 +117,18 @@ def _spread(mask: Tensor, dim: int) -> Tensor:
 
 
 def thinned(image: Tensor, grid: int) -> Tensor:
-    """Every n-th voxel along each of the last three axes, so that none has more than about `grid` voxels.
+    """Every n-th voxel along each of the last three axes, so that none has more than `grid` voxels.
 
     Contiguous, because the order in which a sum adds its terms must not depend on the batch's strides.
     """
-    steps = [max(1, size // grid) for size in image.shape[-3:]]
+    steps = [-(-size // grid) for size in image.shape[-3:]]
     return image[..., :: steps[0], :: steps[1], :: steps[2]].contiguous()
 
 
 def host_statistics(image: Tensor, tissue: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of host tissue, after one round of clipping at three standard deviations.
 
-    The clipping keeps vessels, fat and lesions that nobody labelled from setting the scale. At most 64 x 64 x 64
+    The clipping keeps vessels, fat and lesions that nobody labelled from setting the scale. At most 48 x 48 x 48
     voxels spread evenly over the sample are read. Both are 0 where there is no tissue.
 
     Args:
