@@ -1,0 +1,61 @@
+"""The demo's patients: donors of lesions, and hosts, one of which has a tumour of its own."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from synthaug.data.nifti import Volume
+from synthaug.data.phantom import phantom_case
+
+DONORS, HOSTS = 4, 3
+SEED_STRIDE = 100
+
+
+@dataclass(frozen=True)
+class Brain:
+    """One patient.
+
+    Attributes:
+        name: of the patient, who is a patient group of its own.
+        volume: raw intensities (C, X, Y, Z), label (X, Y, Z) with the values of `BRATS18`; axes to the right, to the
+            front and up.
+    """
+
+    name: str
+    volume: Volume
+
+    @property
+    def has_tumour(self) -> bool:
+        """Whether the patient has a tumour of their own."""
+        return bool(self.volume.label.any())
+
+    def sample(self) -> tuple[str, str, np.ndarray, np.ndarray, tuple[float, float, float]]:
+        """As `LesionBank.from_arrays` takes it."""
+        return self.name, self.name, self.volume.image, self.volume.label, self.volume.spacing_mm
+
+
+def nilearn_is_missing() -> bool:
+    """Whether MNI152 anatomy cannot be had."""
+    try:
+        import nilearn  # noqa: F401
+    except ImportError:
+        return True
+    return False
+
+
+def demo_brains(seed: int, simple: bool) -> tuple[list[Brain], list[Brain]]:
+    """Donors, all with a tumour, and hosts, of which the last one has a tumour."""
+    make = _maker(simple)
+    first = SEED_STRIDE * seed
+    donors = [Brain(f"donor-{i + 1}", make(first + i, tumour=True)) for i in range(DONORS)]
+    hosts = [Brain(f"host-{i + 1}", make(first + DONORS + i, tumour=i == HOSTS - 1)) for i in range(HOSTS)]
+    return donors, hosts
+
+
+def _maker(simple: bool) -> Callable[..., Volume]:
+    if simple:
+        return phantom_case
+    from synthaug.data.mni import mni_phantom
+
+    return mni_phantom
