@@ -120,7 +120,8 @@ def save_checkpoint(out: Path, accelerator: Accelerator, step: int, keep: int, o
         for left in done.parent.glob("unfinished_*"):
             shutil.rmtree(left)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(unfinished))
+    # safetensors loads no network that has modules under two names (MONAI's DynUNet) in channels-last layout
+    accelerator.save_state(str(unfinished), safe_serialization=False)
     state = {"step": step, "processes": accelerator.num_processes, "own": own}
     (unfinished / f"rank_{accelerator.process_index}.json").write_text(json.dumps(state), encoding="utf-8")
     accelerator.wait_for_everyone()

@@ -1,11 +1,13 @@
 """Train a tumour segmentation network, with synthetic tumours inserted into its training batches.
 
     accelerate launch trainers/segmentation.py --config configs/segmentation_tiny.yaml [--out runs/x] [key=value ...]
+    ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 trainers/segmentation.py ...  (several processes on CPUs)
 
 Read from top to bottom: data and insertion, network, validation, the loop. The same command again continues a run
 that was stopped, from its latest checkpoint. Patches and insertions are functions of (seed, step, rank) and of what
 the checkpoint holds: on a CPU the weights become bit for bit those of a run that was never stopped. A run's folder
-gets config.yaml, metrics.jsonl, tensorboard/, checkpoints/ and, at the end, weights.safetensors (averaged weights).
+gets config.yaml, metrics.jsonl, tensorboard/, checkpoints/ and, at the end, weights.safetensors: the averaged weights,
+which segmentation_network.load_network reads.
 """
 
 import math
@@ -25,8 +27,9 @@ from monai.inferers import sliding_window_inference
 from monai.losses import DeepSupervisionLoss, DiceCELoss
 from monai.metrics import DiceMetric
 from monai.networks.nets import DynUNet
-from safetensors.torch import save_model
+from safetensors.torch import save_file
 from segmentation_config import Config, DataConfig, OptimizerConfig, open_cases
+from segmentation_network import make_network, named_tensors
 from torch.utils.data import DataLoader
 
 from synthaug import LesionBank, LesionShapes, TumorInsertion, get_classes
@@ -97,24 +100,7 @@ def counts_of_all(insert: TumorInsertion | None) -> dict[str, Any]:
     return {"insertion": total}
 
 
-# ------------------------------------------------------------------------- network, optimiser, learning rate
-
-
-def make_network(config: Config) -> DynUNet:
-    """A U-Net as nnU-Net plans them; its convolutions are slow on CPUs without channels last."""
-    network, levels = config.network, len(config.network.strides)
-    return DynUNet(
-        spatial_dims=3,
-        in_channels=len(config.data.channels),
-        out_channels=1 + len(get_classes(config.data.classes)),
-        kernel_size=[3] * levels,
-        strides=network.strides,
-        upsample_kernel_size=network.strides[1:],
-        filters=network.filters,
-        deep_supervision=network.deep_supervision > 0,
-        deep_supr_num=max(1, network.deep_supervision),
-        res_block=network.res_block,
-    ).to(memory_format=torch.channels_last_3d)
+# ------------------------------------------------------------------------------- optimiser and learning rate
 
 
 def make_optimizer(config: OptimizerConfig, network: torch.nn.Module) -> torch.optim.Optimizer:
@@ -178,7 +164,7 @@ def validate(
 
 
 def summary(rows: list[dict[str, Any]], config: Config) -> dict[str, Any]:
-    """Means over the cases, and each case."""
+    """Mean over the cases, and each case."""
     means = {name: float(np.mean([row[name] for row in rows])) for name in config.validation.regions}
     return {"dice": means, "cases": {row["case"]: {name: row[name] for name in means} for row in rows}}
 
@@ -188,8 +174,10 @@ def averaged(network: DynUNet, ema: EMAModel):
     """Within it the network has its averaged weights."""
     ema.store(network.parameters())
     ema.copy_to(network.parameters())
-    yield
-    ema.restore(network.parameters())
+    try:
+        yield
+    finally:
+        ema.restore(network.parameters())
 
 
 # ------------------------------------------------------------------------------------------------ the loop
@@ -247,21 +235,13 @@ def train(config: Config, out: Path) -> dict[str, Any]:
     held_out = cached(validation_cases[rank :: accelerator.num_processes], config.data)
     insert = make_insertion(config, train_cases, validation_cases, rank)
 
-    set_seed(config.seed)  # the first weights
-    network = make_network(config)
-    optimizer = make_optimizer(config.optimizer, network)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(config.optimizer, step))
-    network, optimizer, scheduler = accelerator.prepare(network, optimizer, scheduler)
-    bare = accelerator.unwrap_model(network)
-    ema = EMAModel(bare.parameters(), decay=config.optimizer.ema)
-    accelerator.register_for_checkpointing(ema)
+    network, bare, optimizer, scheduler, ema = make_learner(config, accelerator)
     criterion = DeepSupervisionLoss(DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True))
-
-    first, window = resume(out, accelerator, insert)
-    ema.to(device)
+    first, window = resume(out, accelerator, ema, insert)
     metrics = MetricsLog(out, accelerator, first)
     if first == 0:
         metrics.write(first_row(config, insert, accelerator.num_processes, train_cases, validation_cases))
+
     table, clock, clocked = class_index(config, device), time.perf_counter(), first
     network.train()
     for step, batch in enumerate(batches(volumes, first, rank, config), start=first + 1):
@@ -315,12 +295,26 @@ def start(config: Config, out: Path) -> Accelerator:
     return accelerator
 
 
-def resume(out: Path, accelerator: Accelerator, insert: TumorInsertion | None) -> tuple[int, Window]:
+def make_learner(config: Config, accelerator: Accelerator):
+    """The network as prepared and bare (without the wrapper for several processes), and what changes its weights."""
+    set_seed(config.seed)  # the first weights
+    network = make_network(config)
+    optimizer = make_optimizer(config.optimizer, network)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(config.optimizer, step))
+    network, optimizer, scheduler = accelerator.prepare(network, optimizer, scheduler)
+    bare = accelerator.unwrap_model(network)
+    ema = EMAModel(bare.parameters(), decay=config.optimizer.ema)
+    accelerator.register_for_checkpointing(ema)
+    return network, bare, optimizer, scheduler, ema
+
+
+def resume(out: Path, accelerator: Accelerator, ema: EMAModel, insert: TumorInsertion | None) -> tuple[int, Window]:
     """Load the latest checkpoint where there is one; the steps that are done, and the window it was saved in."""
     checkpoint = latest_checkpoint(out)
     if checkpoint is None:
         return 0, Window()
     step, own = load_checkpoint(checkpoint, accelerator)
+    ema.to(accelerator.device)
     if insert is not None:
         insert.load_state_dict(own["insertion"])
     accelerator.print(f"going on after step {step}, from {checkpoint}")
@@ -346,8 +340,8 @@ def finish(out: Path, accelerator: Accelerator, network: DynUNet, ema: EMAModel)
     """Write the averaged weights, beside their place and renamed."""
     if accelerator.is_main_process:
         beside = out / ".weights.safetensors.unfinished"
-        with averaged(network, ema):
-            save_model(network, str(beside))
+        ema.copy_to(network.parameters())
+        save_file({name: t.detach().contiguous() for name, t in named_tensors(network).items()}, beside)
         beside.replace(out / "weights.safetensors")
     accelerator.end_training()
 

@@ -1,0 +1,319 @@
+"""The segmentation trainer: what it learns, logs, leaves alone, and how it goes on after a kill."""
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from synthaug import BRATS18, LesionBank, TumorInsertion
+from synthaug.config import ConfigError, read_config
+from synthaug.data import find_cases, write_phantom_dataset
+from synthaug.runs import read_metrics
+
+ROOT = Path(__file__).parents[1]
+TRAINERS = ROOT / "trainers"
+sys.path.insert(0, str(TRAINERS))
+
+import segmentation  # noqa: E402
+from segmentation_config import Config, open_cases  # noqa: E402
+from segmentation_network import load_network  # noqa: E402
+
+STEPS = 8
+TINY = {
+    "threads": 1,
+    "precision": "bf16",
+    "log_every": 2,
+    "checkpoint_every": 3,
+    "data": {
+        "channels": ["flair", "t1ce"],
+        "validation": ["Phantom_002_1"],
+        "patch_size": [24, 24, 24],
+        "batch": 2,
+    },
+    "network": {"filters": [4, 8, 8], "strides": [1, 2, 2]},
+    "optimizer": {"steps": STEPS, "lr": 0.01, "ema": 0.5},
+    "insertion": {"prob": 1.0, "scale": [0.3, 0.6], "clearance_mm": 1.0},
+    "validation": {"every": 4, "regions": {"WT": ["NCR", "ED", "ET"], "ET": ["ET"]}},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three phantoms of 40^3 voxels, the last for validation."""
+    folder = tmp_path_factory.mktemp("cases")
+    write_phantom_dataset(folder, count=3, seed=7, size=(40, 40, 40))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def clean_process(monkeypatch):
+    """On the CPU; whatever of the process a training changes is put back."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    threads, states = torch.get_num_threads(), (random.getstate(), np.random.get_state())
+    with torch.random.fork_rng(devices=[]):
+        yield
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def run(tmp_path, folder):
+    """A function that trains TINY, with overrides, in a folder, and returns the rows of metrics."""
+
+    def run(*overrides, out="run"):
+        for state in (AcceleratorState, GradientState, PartialState):
+            state._shared_state.clear()
+        config = read_config(config_file(tmp_path, folder), Config, overrides)
+        segmentation.train(config, tmp_path / out)
+        return read_metrics(tmp_path / out)
+
+    return run
+
+
+def config_file(tmp_path, folder) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY | {"data": TINY["data"] | {"folder": str(folder)}}), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", ["segmentation_tiny", "segmentation_brats"])
+def test_shipped_configurations_are_valid(name):
+    overrides = ["data.folder=somewhere"] if name == "segmentation_brats" else []
+    config = read_config(ROOT / "configs" / f"{name}.yaml", Config, overrides)
+    assert config.insertion is not None and not {*(config.data.train or ())} & {*config.data.validation}
+
+
+@pytest.mark.real_data
+def test_the_split_of_the_real_cases(real_data, tmp_path):
+    overrides = [f"data.folder={real_data / 'brats'}"]
+    config = read_config(ROOT / "configs" / "segmentation_brats.yaml", Config, overrides)
+    train, validation = open_cases(config.data, tmp_path, Accelerator())
+    assert len(train) == 8 and {case.group for case in train} == {*config.data.train}
+    assert len(validation) == 4 and {case.group for case in validation} == {*config.data.validation}
+
+
+def test_loss_falls_and_insertions_are_counted(run, tmp_path):
+    rows = run("optimizer.steps=24", "validation.every=24", "checkpoint_every=24")
+    assert [row["step"] for row in rows] == [0, *range(2, 25, 2)]
+    assert rows[0]["samples"] == 48 and rows[0]["expected_insertions"] == pytest.approx(48 * 1.4)
+    assert rows[-1]["loss"] < 0.85 * rows[1]["loss"]
+    for before, row in pairwise(rows[1:]):
+        counts = row["insertion"]
+        assert counts["samples"] == 2 * row["step"] and counts["asked"] > before["insertion"]["asked"]
+        assert counts["asked"] == counts["done"] + sum(counts["refused"].values())
+    assert rows[-1]["insertion"]["done"] > 12
+    assert {*rows[-1]["insertion"]["voxels"]} == {"NCR", "ED", "ET"} and sum(rows[-1]["insertion"]["voxels"].values())
+    assert {*rows[-1]["validation"]["cases"]} == {"Phantom_002_1"}
+    board = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    board.Reload()
+    for tag, value in {"loss": rows[-1]["loss"], "insertion/done": rows[-1]["insertion"]["done"]}.items():
+        event = board.Scalars(tag)[-1]
+        assert event.step == 24 and event.value == pytest.approx(value)
+    assert board.Scalars("expected_insertions")[0].value == pytest.approx(48 * 1.4)
+
+
+def test_averaged_weights_are_saved_and_give_the_logged_dice(run, tmp_path, folder):
+    rows = run()
+    config = read_config(config_file(tmp_path, folder), Config)
+    network = load_network(config, tmp_path / "run" / "weights.safetensors")
+    held_out = segmentation.cached([c for c in find_cases(folder) if c.name == "Phantom_002_1"], config.data)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = segmentation.validate(network, held_out, config, torch.device("cpu"))
+    assert scores[0]["WT"] == pytest.approx(rows[-1]["validation"]["dice"]["WT"], abs=0.01)
+    assert not network.training
+    deeper = read_config(
+        config_file(tmp_path, folder), Config, ["network.filters=[4,4,4,4]", "network.strides=[1,1,1,2]"]
+    )
+    with pytest.raises(ConfigError, match="another network"):
+        load_network(deeper, tmp_path / "run" / "weights.safetensors")
+
+
+def fed_to_the_network(run, monkeypatch, *overrides, out):
+    """Hashes of what the network is given while it trains and while it validates."""
+    fed = {True: [], False: []}
+    make = segmentation.make_network
+
+    def watched(config):
+        network = make(config)
+        digest = lambda x: hashlib.sha256(x.contiguous().numpy().tobytes()).hexdigest()  # noqa: E731
+        network.register_forward_pre_hook(lambda module, inputs: fed[module.training].append(digest(inputs[0])))
+        return network
+
+    monkeypatch.setattr(segmentation, "make_network", watched)
+    run(*overrides, out=out)
+    monkeypatch.setattr(segmentation, "make_network", make)
+    return fed
+
+
+def test_validation_voxels_are_never_touched(run, monkeypatch, tmp_path, folder):
+    cached, held = segmentation.cached, []
+    monkeypatch.setattr(segmentation, "cached", lambda *args: held.append(cached(*args)) or held[-1])
+    with_insertion = fed_to_the_network(run, monkeypatch, out="with")
+    without = fed_to_the_network(run, monkeypatch, "insertion=null", out="without")
+    assert len(with_insertion[True]) == STEPS and not {*with_insertion[True]} & {*without[True]}
+    assert with_insertion[False] and with_insertion[False] == without[False]
+    config = read_config(config_file(tmp_path, folder), Config)
+    for volumes in held:
+        fresh = cached([c for c in find_cases(folder) if c.name in {v.name for v in volumes}], config.data)
+        for now, then in zip(volumes, fresh, strict=True):
+            assert np.array_equal(now.image, then.image) and np.array_equal(now.label, then.label)
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {trainers!r})
+import segmentation
+from accelerate import Accelerator
+save, calls = Accelerator.save_state, []
+def save_and_die(self, *args, **kwargs):
+    save(self, *args, **kwargs)
+    calls.append(1)
+    if len(calls) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+Accelerator.save_state = save_and_die
+segmentation.train(segmentation.read_config({config!r}, segmentation.Config), segmentation.Path({out!r}))
+"""
+
+
+def test_a_killed_run_continues_bit_for_bit(run, tmp_path, folder):
+    whole = run(out="whole")
+    script = KILLED.format(
+        trainers=str(TRAINERS), config=str(config_file(tmp_path, folder)), out=str(tmp_path / "killed")
+    )
+    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+    assert killed.returncode == -9, killed.stderr
+    checkpoints = tmp_path / "killed" / "checkpoints"
+    assert {path.name for path in checkpoints.iterdir()} == {"step_00000003", "unfinished_00000006"}
+    assert read_metrics(tmp_path / "killed")[-1]["step"] == 6
+    continued = run(out="killed")
+    assert {path.name for path in checkpoints.iterdir()} == {"step_00000006", "step_00000008"}
+
+    def timeless(rows):
+        return [{key: value for key, value in row.items() if key != "seconds_per_step"} for row in rows]
+
+    assert timeless(continued) == timeless(whole) and [r["step"] for r in whole] == [0, 2, 4, 6, 8]
+    assert same_file("weights.safetensors", tmp_path)
+    assert same_file("checkpoints/step_00000008/rank_0.json", tmp_path)
+    for name in ("pytorch_model.bin", "optimizer.bin", "scheduler.bin", "custom_checkpoint_0.pkl"):
+        files = [tmp_path / out / "checkpoints" / "step_00000008" / name for out in ("whole", "killed")]
+        assert_same(*(torch.load(file, weights_only=False) for file in files))
+
+
+def same_file(name, tmp_path) -> bool:
+    return (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+
+
+def assert_same(one, other):
+    """Nested values are equal, tensors bit for bit."""
+    assert type(one) is type(other)
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        [assert_same(one[key], other[key]) for key in one]
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other)
+        [assert_same(a, b) for a, b in zip(one, other, strict=True)]
+    else:
+        assert one == other
+
+
+def test_a_finished_run_is_not_changed_and_another_configuration_is_refused(run, tmp_path):
+    rows = run()
+    before = (tmp_path / "run" / "weights.safetensors").read_bytes()
+    assert run("log_every=1") == rows and (tmp_path / "run" / "weights.safetensors").read_bytes() == before
+    with pytest.raises(ConfigError, match=r"optimizer.lr was 0.01 and is 0.02"):
+        run("optimizer.lr=0.02")
+
+
+def test_donors_are_training_cases(run, monkeypatch):
+    made = []
+    monkeypatch.setattr(segmentation, "TumorInsertion", lambda *a, **k: made.append(a[0]) or TumorInsertion(*a, **k))
+    run("optimizer.steps=1")
+    assert made[0].groups == {"Phantom_000_1", "Phantom_001_1"}
+
+
+def test_a_bank_with_validation_patients_is_refused(run, tmp_path, folder):
+    path = tmp_path / "all.safetensors"
+    LesionBank.from_cases(find_cases(folder), BRATS18, ("flair", "t1ce")).save(path)
+    with pytest.raises(ConfigError, match=r"all\.safetensors.*patients Phantom_002_1.*cases Phantom_002_1"):
+        run(f"insertion.bank={path}")
+    bank = LesionBank.load(path).of_groups(["Phantom_000_1", "Phantom_001_1"])
+    bank.save(tmp_path / "train.safetensors")
+    assert run(f"insertion.bank={tmp_path / 'train.safetensors'}", "optimizer.steps=1", out="fine")[-1]["step"] == 1
+
+
+def test_procedural_shapes_need_no_donor(run):
+    options = ("lesions=shapes", "generator=procedural", "scale=null", "diameter_mm=[5,9]")
+    rows = run("optimizer.steps=4", *(f"insertion.{option}" for option in options))
+    assert rows[-1]["insertion"]["done"] > 0
+
+
+def test_steps_with_gradients_that_are_not_finite_are_skipped_and_counted(run, monkeypatch, tmp_path):
+    make, calls = segmentation.make_network, []
+
+    def faulty(config):
+        network = make(config)
+        spoil = lambda grad: grad * float("inf") if calls.append(1) or len(calls) == 3 else grad  # noqa: E731
+        network.output_block.conv.conv.bias.register_hook(spoil)
+        return network
+
+    monkeypatch.setattr(segmentation, "make_network", faulty)
+    rows = run("optimizer.steps=6", "validation.every=6")
+    assert [row["skipped_steps"] for row in rows[1:]] == [0, 1, 0]
+    weights = torch.load(tmp_path / "run/checkpoints/step_00000006/custom_checkpoint_0.pkl", weights_only=False)
+    assert weights["optimization_step"] == 5 and all(w.isfinite().all() for w in weights["shadow_params"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.patch_size=[24,24,30]", "multiples of the product of network.strides, 4"),
+        ("data.folder=null", r"data.folder=/path/to/cases"),
+        ("data.folder=/nowhere/at/all", "nowhere"),
+        ("data.validation=[Phantom_009]", "no case or group is called Phantom_009"),
+        ("data.validation=[Phantom_000_1, Phantom_001_1, Phantom_002_1]", "no training case is left"),
+        ("data.train=[Phantom_002_1]", "Phantom_002_1 is in both"),
+        ("insertion.swaps=[[ED, XX, 0.5]]", "insertion: .*XX"),
+        ("insertion.diameter_mm=[5, 9]", "insertion: .*diameter_mm"),
+        ("insertion.generator=magic", "insertion: .*magic"),
+        ("insertion.bank=/nowhere.safetensors", "insertion: .*nowhere.safetensors"),
+        ("validation.regions.core=[XX]", "XX"),
+        ("network.deep_supervision=2", "two fewer"),
+    ],
+)
+def test_bad_input_is_named(run, override, message):
+    with pytest.raises(ConfigError, match=message):
+        run(override)
+
+
+def test_two_processes_draw_their_own_patches_and_share_the_rest(tmp_path, folder):
+    config, out = config_file(tmp_path, folder), tmp_path / "two"
+    options = ["optimizer.steps=4", "checkpoint_every=4", "data.validation=[Phantom_001_1, Phantom_002_1]"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [str(TRAINERS / "segmentation.py"), "--config", str(config), "--out", str(out), *options]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = read_metrics(out)
+    assert [row["step"] for row in rows] == [0, 2, 4] and rows[0]["processes"] == 2
+    assert rows[0]["samples"] == rows[-1]["insertion"]["samples"] == 16
+    assert {*rows[-1]["validation"]["cases"]} == {"Phantom_001_1", "Phantom_002_1"}
+    own = [json.loads((out / f"checkpoints/step_00000004/rank_{r}.json").read_text())["own"] for r in (0, 1)]
+    done_by_rank = [o["insertion"]["audit"] for o in own]
+    assert done_by_rank[0]["samples"] == done_by_rank[1]["samples"] == 8 and done_by_rank[0] != done_by_rank[1]
