@@ -22,7 +22,7 @@ from synthaug.config import ConfigError
 
 
 def keep_config(out: Path, config: BaseModel, accelerator: Accelerator, free: Sequence[str] = ()) -> None:
-    """Write the configuration of a new run; compare it with that of the run that is there.
+    """Write the configuration of a new run; compare it with that of a run that has a checkpoint to go on from.
 
     Args:
         out: the run's folder, made if it is not there.
@@ -36,7 +36,7 @@ def keep_config(out: Path, config: BaseModel, accelerator: Accelerator, free: Se
     file = out / "config.yaml"
     new = config.model_dump(mode="json")
     with accelerator.main_process_first():
-        if file.exists():
+        if file.exists() and latest_checkpoint(out) is not None:
             old, now = (dict(_leaves(tree)) for tree in (yaml.safe_load(file.read_text(encoding="utf-8")), new))
             changed = [k for k in sorted({*old, *now}) if old.get(k) != now.get(k)]
             wrong = [f"{k} was {old.get(k)} and is {now.get(k)}" for k in changed if not _is_free(k, free)]

@@ -279,6 +279,13 @@ def test_steps_with_gradients_that_are_not_finite_are_skipped_and_counted(run, m
     assert weights["optimization_step"] == 5 and all(w.isfinite().all() for w in weights["shadow_params"])
 
 
+def test_a_run_that_failed_before_its_first_checkpoint_may_be_corrected(run):
+    with pytest.raises(ConfigError, match="Phantom_009"):
+        run("data.validation=[Phantom_009]")
+    phantoms = ("data.folder=null", "data.phantom={count: 3, size: [32, 32, 32]}", "optimizer.steps=1")
+    assert run(*phantoms)[-1]["step"] == 1
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

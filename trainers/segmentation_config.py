@@ -5,6 +5,7 @@ What each key means is written beside it in configs/segmentation_tiny.yaml.
 
 import math
 import shutil
+import zlib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -139,7 +140,8 @@ def open_cases(config: DataConfig, out: Path, accelerator: Accelerator) -> tuple
     """Training and validation cases; phantoms are written into the run's folder first."""
     folder = config.folder
     if config.phantom is not None:
-        folder = out / "phantoms"
+        recipe = config.phantom.model_dump_json() + repr(get_classes(config.classes))
+        folder = out / f"phantoms_{zlib.crc32(recipe.encode()):08x}"  # other phantoms, other folder
         with accelerator.main_process_first():
             if not folder.exists():
                 write_phantoms(config, folder)
@@ -156,7 +158,7 @@ def open_cases(config: DataConfig, out: Path, accelerator: Accelerator) -> tuple
 
 def write_phantoms(config: DataConfig, folder: Path) -> None:
     """Written beside and renamed, so that a run that is killed here leaves no half a data set."""
-    unfinished = folder.with_name("unfinished_phantoms")
+    unfinished = folder.with_name(f"unfinished_{folder.name}")
     shutil.rmtree(unfinished, ignore_errors=True)
     phantom = config.phantom
     write_phantom_dataset(unfinished, phantom.count, phantom.seed, phantom.size, classes=get_classes(config.classes))
