@@ -21,7 +21,7 @@ from synthaug.demo.examples import _example
 from synthaug.demo.loop import CHANNELS, make_insertion
 from synthaug.demo.pictures import COLUMNS, panels
 
-STEPS = 4
+STEPS = 3
 
 
 @pytest.fixture(scope="module")

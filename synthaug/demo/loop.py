@@ -52,9 +52,16 @@ class Patch:
     label_after: np.ndarray
 
     @property
-    def voxels(self) -> int:
-        """How many label voxels are new."""
-        return int((self.label_after != self.label_before).sum())
+    def has_tumour(self) -> bool:
+        """Whether a tumour of the host's own is in the patch."""
+        return bool(self.label_before.any())
+
+    @property
+    def shown(self) -> int:
+        """New label voxels; beside a tumour of the host's own, how much of both an axial slice can show."""
+        new = (self.label_after != self.label_before).sum((0, 1))
+        own = (self.label_before != 0).sum((0, 1))
+        return int(np.minimum(new, own).max() if self.has_tumour else new.sum())
 
 
 @dataclass
@@ -68,12 +75,12 @@ class Training:
     patches: list[Patch] = field(default_factory=list)
 
     def keep(self, patch: Patch) -> None:
-        """Remember the two patches with the largest insertions, and the same of a host with a tumour in the patch."""
-        own = bool(patch.label_before.any())
-        rivals = [p for p in (*self.patches, patch) if p.voxels and bool(p.label_before.any()) == own]
-        others = [p for p in self.patches if bool(p.label_before.any()) != own]
-        best = sorted(rivals, key=lambda p: -p.voxels)[:2]
-        self.patches = best + others if not own else others + best
+        """Remember the two patches that show most, and the same of those with a tumour of the host's own."""
+        if patch.shown:
+            rivals = [p for p in (*self.patches, patch) if p.has_tumour == patch.has_tumour]
+            others = [p for p in self.patches if p.has_tumour != patch.has_tumour]
+            best = sorted(rivals, key=lambda p: -p.shown)[:2]
+            self.patches = sorted([*others, *best], key=lambda p: (p.has_tumour, -p.shown))
 
 
 def train(hosts: Sequence[Brain], insert: TumorInsertion, steps: int, seed: int) -> Training:

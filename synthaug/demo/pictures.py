@@ -20,7 +20,7 @@ def panels(
 ) -> tuple[list[bytes], int]:
     """One picture per column of `COLUMNS`, all of one axial slice, and its index.
 
-    The slice is that with most new label voxels; one that shows some of the host's own tumour too is preferred.
+    The slice is that with most new label voxels, or one that shows the host's own tumour too where there is one.
 
     Args:
         before: (C, X, Y, Z), axes to the right, to the front and up; exactly 0 outside the brain.
@@ -29,7 +29,8 @@ def panels(
         label_after: likewise.
     """
     new, own = (x.sum((0, 1)) for x in (label_before != label_after, label_before != 0))
-    z = int((new + np.minimum(new, own)).argmax())
+    both = np.minimum(new, own)
+    z = int((both if both.any() else new).argmax())
     tissue = before.any(0)
     x, y = (_extent(tissue.any(axis=(1 - axis, 2))) for axis in (0, 1))
 

@@ -144,7 +144,7 @@ def _loop(facts: Facts, rows: Sequence[dict]) -> str:
         "smaller.</p>\n"
         f'<div class="share"><div style="flex:{share:.4f};background:#d2521c">insertion {share:.0%}</div>'
         f'<div style="flex:{1 - share:.4f};background:#1f5fa8">network {1 - share:.0%}</div></div>\n'
-        "<p>The patches of this run with the largest insertions, without and with a tumour of the host's own:</p>\n"
+        "<p>Patches of this run with large insertions, last those with a tumour of the host's own in the slice:</p>\n"
         f"{_legend(own=True)}{_gallery(pictures, '1')}</section>"
     )
 
