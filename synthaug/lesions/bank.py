@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialized
 from torch import Tensor
 
 from synthaug.channels import canonical_channels
@@ -217,10 +217,10 @@ class LesionBank(LesionSource):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}")
+        header = json.dumps(self._header | {"crc32": _checksum(self._tensors)})
         try:
-            save_file(
-                self._tensors, beside, metadata={"bank": json.dumps(self._header | {"crc32": _checksum(self._tensors)})}
-            )
+            # not safetensors' save_file, which makes files that only their owner may read
+            beside.write_bytes(serialized(self._tensors, metadata={"bank": header}))
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
