@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 REFERENCE = Path(__file__).parent / "data" / "gligan_monai_1.4.0.safetensors"
 FEATURE_SIZE, SIDE, STRIDE = 12, 64, 8
-INPUT_CHANNELS = (4, 5, 2)
+INPUT_CHANNELS = (4, 2)
 
 
 def reference_state(network: nn.Module) -> dict[str, Tensor]:
