@@ -29,7 +29,7 @@ def write_case(case: Case, image: Mapping[str, np.ndarray], label: np.ndarray, o
         ValueError: `out` is the case's own folder, which would overwrite it; or a label that its dtype cannot hold.
     """
     out = Path(out)
-    sources = {path for path in case.images.values()} | ({case.label} if case.label else set())
+    sources = set(case.images.values()) | ({case.label} if case.label else set())
     if any(path.parent.resolve() == out.resolve() for path in sources):
         raise ValueError(f"{case.name}: {out} holds the case itself; expected another folder to write to")
     by_file: dict[Path, list[np.ndarray]] = {}

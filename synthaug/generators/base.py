@@ -69,7 +69,7 @@ class TumorGenerator(ABC):
 
 
 def seeded_noise(seeds: Sequence[int], shape: Sequence[int], device: torch.device) -> Tensor:
-    """Standard normal noise (N, *shape) float32, one generator per seed, so that samples do not depend on each other."""
+    """Standard normal noise (N, *shape) float32, one generator per seed: no sample depends on another."""
     rows = []
     for seed in seeds:
         generator = torch.Generator(device).manual_seed(int(seed))
