@@ -89,8 +89,11 @@ class ClassMix:
             raise ValueError(f"class_mix: expected shares that sum to 1, got {dict(mix)} = {target.sum():.3f}")
         self.names, self.target = classes.names, target / target.sum()
         self.counts = np.zeros(len(classes))
-        maps = product(range(len(classes)), repeat=len(classes))
-        self.maps = np.array([m for m in maps if all(self.target[j] > 0 or j == i for i, j in enumerate(m))])
+        k = len(classes)
+        maps = [m for m in product(range(k), repeat=k) if all(self.target[j] > 0 or j == i for i, j in enumerate(m))]
+        self.maps = np.array(maps)
+        self.moves = np.eye(k)[self.maps]
+        self.renamed = self.maps != np.arange(k)
 
     def choose(self, voxels: np.ndarray, factors: np.ndarray, rng: np.random.Generator) -> tuple[int, dict[str, str]]:
         """Donor and swaps that bring the running counts nearest to the target.
@@ -103,18 +106,16 @@ class ClassMix:
         Returns:
             Position of the donor, and its swaps, old name to new name.
         """
-        identity = np.arange(len(self.names))
         now = self.counts / self.counts.sum() if self.counts.any() else self.target
-        best, best_cost = (0, identity), np.inf
+        best, best_cost = (0, 0), np.inf
         for d in rng.permutation(len(voxels))[: self.considered]:
-            present = voxels[d] > 0
-            for mapping in self.maps:
-                # judged by its composition, not by its size: else tiny lesions, which disturb least, would always win
-                mix = np.bincount(mapping, voxels[d], len(self.names)) / voxels[d].sum()
-                distance = np.abs((1 - self.pull) * now + self.pull * mix - self.target).sum()
-                cost = distance + self.change_cost * (present & (mapping != identity)).sum()
-                if cost < best_cost:
-                    best, best_cost = (int(d), np.where(present, mapping, identity)), cost
-        donor, mapping = best
-        self.counts += np.bincount(mapping, voxels[donor] * factors[donor], len(self.names))
-        return donor, {self.names[i]: self.names[j] for i, j in enumerate(mapping) if i != j}
+            # judged by its composition, not by its size: else tiny lesions, which disturb least, would always win
+            mixes = np.einsum("k,mkj->mj", voxels[d] / voxels[d].sum(), self.moves)
+            distance = np.abs((1 - self.pull) * now + self.pull * mixes - self.target).sum(1)
+            cost = distance + self.change_cost * (self.renamed & (voxels[d] > 0)).sum(1)
+            if cost.min() < best_cost:
+                best, best_cost = (int(d), int(cost.argmin())), cost.min()
+        donor, m = best
+        self.counts += voxels[donor] @ self.moves[m] * factors[donor]
+        changed = np.flatnonzero(self.renamed[m] & (voxels[donor] > 0))
+        return donor, {self.names[i]: self.names[self.maps[m, i]] for i in changed}
