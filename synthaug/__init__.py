@@ -3,6 +3,7 @@
 from synthaug.audit import LowInsertionRateWarning, Report
 from synthaug.classes import BRATS18, BRATS23, BRATS24, MSD_BRAIN, Classes, get_classes, single
 from synthaug.generators.base import TumorGenerator
+from synthaug.generators.gligan import GliGAN
 from synthaug.generators.paste import PasteGenerator
 from synthaug.generators.procedural import ProceduralGenerator
 from synthaug.insertion import TumorInsertion
@@ -18,6 +19,7 @@ __all__ = [
     "BRATS24",
     "MSD_BRAIN",
     "Classes",
+    "GliGAN",
     "InsertionPlan",
     "LesionBank",
     "LesionShapes",
