@@ -1,0 +1,152 @@
+"""Generators in and out of folders: ``config.json`` and ``model.safetensors``, never a pickle.
+
+A name is looked for among the weights shipped with the package, then as a folder, then on the Hugging Face hub.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from synthaug.generators.gan import GANGenerator
+from synthaug.generators.networks import Painter
+from synthaug.generators.style import StylePrior
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+ARCHITECTURE = "synthaug-painter-1"
+SHIPPED = Path(__file__).parent.parent / "weights"
+
+
+def shipped_generators() -> tuple[str, ...]:
+    """Names of the generators whose weights come with the package."""
+    return tuple(sorted(p.parent.name for p in SHIPPED.glob(f"*/{CONFIG}")))
+
+
+def save_generator(generator: GANGenerator, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write a generator as ``config.json`` and ``model.safetensors``.
+
+    Args:
+        generator: to write; not bound to a subset of its channels.
+        folder: made where it is not there.
+        dtype: of the stored weights; the style prior stays in float32.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    painter = generator.painter
+    state = {f"painter.{k}": v.to(dtype).contiguous().cpu() for k, v in painter.state_dict().items()}
+    state |= {f"prior.{k}": v.float().contiguous().cpu() for k, v in generator.prior.state_dict().items()}
+    config = {
+        "architecture": ARCHITECTURE,
+        "channels": list(generator.channels),
+        "classes": list(generator.classes),
+        "crop_sizes": list(generator.crop_sizes),
+        "truncation": generator.truncation,
+        "painter": {"widths": list(painter.widths), "head": painter.head_width},
+    }
+    for name, write in (
+        (WEIGHTS, lambda path: save_file(state, path)),
+        (CONFIG, lambda path: path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")),
+    ):
+        unfinished = folder / f".{name}.unfinished"
+        write(unfinished)
+        unfinished.replace(folder / name)
+
+
+def load_generator(
+    name: str | Path,
+    channels: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
+    revision: str | None = None,
+) -> GANGenerator:
+    """Load a generator.
+
+    Args:
+        name: of shipped weights (``"brats-gan"``), a folder, or the id of a Hugging Face repository (``"owner/name"``;
+            needs ``huggingface_hub``).
+        channels: canonical names that it must know, where given.
+        classes: names that it must know, where given.
+        revision: of the Hugging Face repository.
+
+    Returns:
+        The generator, on the CPU.
+
+    Raises:
+        FileNotFoundError: the name is none of the three, or a file is missing; what is there is named.
+        ValueError: damaged files, another architecture, channels or classes; both sides are named.
+        ImportError: a hub id without ``huggingface_hub``.
+    """
+    folder = _locate(str(name), revision)
+    config, state = _read_config(folder / CONFIG), _read_weights(folder / WEIGHTS)
+    found_channels, found_classes = tuple(config["channels"]), tuple(config["classes"])
+    for what, wanted, found in (("channels", channels, found_channels), ("classes", classes, found_classes)):
+        if unknown := [n for n in wanted or () if n not in found]:
+            raise ValueError(f"{folder}: made for the {what} {', '.join(found)}; asked for {', '.join(unknown)} too")
+    with torch.random.fork_rng(devices=[]):
+        painter = Painter(len(found_channels), len(found_classes), **config["painter"])
+    prior = StylePrior(len(found_classes), len(found_channels))
+    _fill(painter, "painter.", state, folder / WEIGHTS)
+    _fill(prior, "prior.", state, folder / WEIGHTS)
+    return GANGenerator(
+        painter, prior, found_channels, found_classes, config["truncation"], tuple(config["crop_sizes"])
+    )
+
+
+def _locate(name: str, revision: str | None) -> Path:
+    if name in shipped_generators():
+        return SHIPPED / name
+    if Path(name).is_dir():
+        return Path(name)
+    if name.count("/") != 1 or name.startswith((".", "/", "~")):
+        shipped = ", ".join(shipped_generators()) or "none"
+        raise FileNotFoundError(f"no generator {name!r}: shipped are {shipped}; it is no folder and no hub id")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError as error:
+        raise ImportError(f"{name!r} looks like a hub id, which needs: pip install huggingface_hub") from error
+    return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
+
+
+def _read_config(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not there; a generator's folder has {CONFIG} and {WEIGHTS}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged, not JSON ({error})") from error
+    found = config.get("architecture") if isinstance(config, dict) else type(config).__name__
+    if found != ARCHITECTURE:
+        raise ValueError(f"{path}: expected the architecture {ARCHITECTURE!r}, got {found!r}")
+    expected = {"channels", "classes", "crop_sizes", "truncation", "painter"}
+    if missing := expected - set(config):
+        raise ValueError(f"{path}: damaged, {', '.join(sorted(missing))} missing")
+    return config
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: not there; a generator's folder has {CONFIG} and {WEIGHTS}")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: damaged, no safetensors file ({error})") from error
+
+
+def _fill(module: nn.Module, prefix: str, state: Mapping[str, Tensor], path: Path) -> None:
+    """Load the weights of one part, all of them and no others, and check that they are finite."""
+    part = {k.removeprefix(prefix): v.float() for k, v in state.items() if k.startswith(prefix)}
+    expected = module.state_dict()
+    if part.keys() != expected.keys():
+        missing, extra = sorted(expected.keys() - part.keys()), sorted(part.keys() - expected.keys())
+        raise ValueError(f"{path}: weights of another architecture; missing {missing[:3]}, unexpected {extra[:3]}")
+    for key, value in part.items():
+        if value.shape != expected[key].shape:
+            shapes = f"expected the shape {tuple(expected[key].shape)}, got {tuple(value.shape)}"
+            raise ValueError(f"{path}: weights of another architecture; {prefix}{key}: {shapes}")
+        if not value.isfinite().all():
+            raise ValueError(f"{path}: damaged, {prefix}{key} holds numbers that are not finite")
+    module.load_state_dict(part)

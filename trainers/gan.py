@@ -1,0 +1,312 @@
+"""Train the GAN generator: one network that paints all channels of a lesion.
+
+    accelerate launch trainers/gan.py --config configs/gan_tiny.yaml [--out runs/x] [key=value ...]
+
+Read from top to bottom: batches and noise, the two losses, the loop. The same command again continues a run that was
+stopped, from its latest checkpoint. Crops and noise are functions of (seed, step, rank): on a CPU the weights become
+bit for bit those of a run that was never stopped. A run's folder gets config.yaml, metrics.jsonl, tensorboard/,
+checkpoints/, demos/ (pictures of fixed samples) and generator/ (averaged weights, for `synthaug.load_generator`).
+"""
+
+import copy
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from diffusers.training_utils import EMAModel
+from gan_config import Config, LossConfig, OptimizerConfig
+from segmentation_config import open_cases
+from torch import Tensor
+from torch.utils.data import DataLoader, default_collate
+
+from synthaug import get_classes
+from synthaug.config import ConfigError, read_config
+from synthaug.data import Case, CaseError
+from synthaug.data.crops import LesionCrops, StepSampler
+from synthaug.generators import losses
+from synthaug.generators.demo import demo_picture, save_picture
+from synthaug.generators.gan import CROP_SIZES, GANGenerator
+from synthaug.generators.hub import save_generator
+from synthaug.generators.networks import Painter, PatchCritic
+from synthaug.generators.style import StylePrior
+from synthaug.runs import MetricsLog, keep_config, latest_checkpoint, load_checkpoint, read_metrics, save_checkpoint
+
+# ---------------------------------------------------------------------------------------- batches and noise
+
+
+def make_crops(config: Config, cases: list[Case], processes: int) -> LesionCrops:
+    data = config.data
+    classes, group = get_classes(data.classes), data.batch * processes
+    return LesionCrops(
+        cases, data.channels, classes, config.crops.options(), config.seed, group, data.cache, data.prior_cases
+    )
+
+
+def batches(crops: LesionCrops, config: Config, first: int, rank: int, processes: int) -> DataLoader:
+    """The batches of this process from step `first` on."""
+    sampler = StepSampler(first, config.optimizer.steps, config.data.batch, rank, processes)
+    return DataLoader(
+        crops,
+        config.data.batch,
+        sampler=sampler,
+        num_workers=config.data.workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # else it would take a number from the global one
+    )
+
+
+def prepare(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """A batch on its device, with what both losses need."""
+    batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+    batch["lesion"] = batch["mask"].sum(1, keepdim=True)
+    batch["real_lesion"] = batch["real_mask"].sum(1, keepdim=True)
+    batch["context"] = batch["host"] * (1 - batch["lesion"])
+    moved = batch["transplant"][:, None, None, None, None]
+    batch["own"] = 1 - moved
+    # a lesion in a strange place has strange surroundings, which the painter cannot help: there, look inside only
+    batch["view"] = 1 - moved * (1 - batch["lesion"])
+    batch["real_view"] = batch["real"] * (1 - moved * (1 - batch["real_lesion"]))
+    return batch
+
+
+def noise_of(painter: Painter, batch: Mapping[str, Tensor], seed: int) -> list[Tensor]:
+    """Noise images, drawn on the CPU so that they do not depend on the device."""
+    count, _, *size = batch["host"].shape
+    generator = torch.Generator().manual_seed(seed)
+    shapes = painter.noise_shapes(size)
+    return [torch.randn((count, *s), generator=generator).to(batch["host"].device) for s in shapes]
+
+
+# --------------------------------------------------------------------------------------------------- losses
+
+
+def critic_loss(critic: PatchCritic, batch: Mapping[str, Tensor], fake: Tensor) -> Tensor:
+    """Hinge of the critic on real and painted crops, judged together."""
+    images = torch.cat((batch["real_view"], fake.detach()))
+    masks = torch.cat((batch["real_mask"], batch["mask"]))
+    logits, _ = critic(images, masks, batch["available"].repeat(2, 1))
+    real, painted = zip(*(verdict.chunk(2) for verdict in logits), strict=True)
+    return losses.critic_hinge(real, painted, batch["real_lesion"], batch["lesion"])
+
+
+def painter_parts(
+    critic: PatchCritic | None, batch: Mapping[str, Tensor], painted: Tensor, fake: Tensor
+) -> dict[str, Tensor]:
+    """Parts of the painter's loss; a comparison with the real crop only where the lesion is in its own place."""
+    mask, available, own = batch["mask"], batch["available"], batch["own"]
+    whole = batch["context"] + painted * batch["lesion"]
+    parts = {
+        "style": losses.style_loss(whole, mask, batch["style"], available),
+        "band": losses.band_loss(whole, batch["real"], mask * own, available),
+        "lowpass": losses.lowpass_l1(whole, batch["real"], batch["lesion"] * own),
+        "halo": losses.masked_l1(painted, batch["host"], losses.shell(batch["lesion"])),
+    }
+    if critic is not None:
+        logits, features = critic(fake, mask, available)
+        with torch.no_grad():
+            _, wanted = critic(batch["real_view"], batch["real_mask"], available)
+        parts["adversarial"] = losses.painter_hinge(logits, batch["lesion"])
+        parts["features"] = losses.feature_loss(features, wanted, mask * own)
+    return parts
+
+
+def weighted(parts: Mapping[str, Tensor], weights: LossConfig) -> Tensor:
+    return sum(getattr(weights, name) * value for name, value in parts.items())
+
+
+# ------------------------------------------------------------------------------------------------ the loop
+
+MAY_CHANGE = ("data.folder", "data.workers", "data.cache", "demo", "log_every", "checkpoint_every", "keep_checkpoints")
+"""Keys that a continued run may have otherwise than the run it continues."""
+
+MOST_SKIPPED = 50
+"""Steps in a row whose gradients are not finite before the training gives up."""
+
+
+@dataclass
+class Window:
+    """What happened since the last row of metrics."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    skipped: int = 0
+    skipped_in_a_row: int = 0
+
+    def add(self, values: Mapping[str, Tensor], finite: bool) -> None:
+        """Count a step, or an update that was skipped where the gradient was not finite."""
+        self.skipped += not finite
+        self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
+        if self.skipped_in_a_row == MOST_SKIPPED:
+            raise RuntimeError(f"the gradients of {MOST_SKIPPED} updates in a row were not finite: lower the lr")
+        for name, value in values.items() if finite else ():
+            self.sums[name] = self.sums.get(name, 0.0) + value.item()
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def close(self) -> dict[str, Any]:
+        """Means over the updates that were made, of this process; and begin anew."""
+        row = {name: total / self.counts[name] for name, total in self.sums.items()} | {"skipped": self.skipped}
+        self.sums, self.counts, self.skipped = {}, {}, 0
+        return row
+
+
+def lr_factor(config: OptimizerConfig, step: int) -> float:
+    """Share of the learning rates at a step: 1, then a line to 0.05 from `decay_from` of the training on."""
+    start = config.decay_from * config.steps
+    return 1.0 if step < start else 1 - 0.95 * (step - start) / max(1.0, config.steps - start)
+
+
+def update(
+    accelerator: Accelerator, network: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, clip: float
+) -> bool:
+    """One update; none, and False, where the gradient is not finite: bf16 overflows now and then."""
+    optimizer.zero_grad()
+    accelerator.backward(loss)
+    norm = float(accelerator.clip_grad_norm_(network.parameters(), clip))
+    if math.isfinite(norm):
+        optimizer.step()
+    return math.isfinite(norm)
+
+
+def make_networks(config: Config) -> tuple[Painter, PatchCritic]:
+    """Both networks; their convolutions are slow on CPUs without channels last."""
+    set_seed(config.seed)  # the first weights
+    channels, classes = len(config.data.channels), len(get_classes(config.data.classes))
+    painter = Painter(channels, classes, config.painter.widths, config.painter.head)
+    critic = PatchCritic(channels, classes, config.critic.widths)
+    return tuple(network.to(memory_format=torch.channels_last_3d) for network in (painter, critic))
+
+
+def train(config: Config, out: Path) -> dict[str, Any]:
+    """Train, or go on training, in the folder `out`; returns the last row of metrics.
+
+    Raises:
+        ConfigError: a configuration that does not fit, or `out` holds a run of another configuration.
+        CaseError: a case that cannot be read.
+        RuntimeError: gradients that stay not finite.
+    """
+    accelerator = start(config, out)
+    device, rank, processes = accelerator.device, accelerator.process_index, accelerator.num_processes
+    cases, held_out = open_cases(config.data, out, accelerator)
+    crops = make_crops(config, cases, processes)
+    demo = demo_batch(config, held_out or cases, crops.prior, device) if accelerator.is_main_process else None
+
+    painter, critic = make_networks(config)
+    optimizers = [
+        torch.optim.Adam(network.parameters(), options.lr, betas=config.optimizer.betas)
+        for network, options in ((painter, config.painter), (critic, config.critic))
+    ]
+    painter, critic, *optimizers = accelerator.prepare(painter, critic, *optimizers)
+    bare_painter, bare_critic = accelerator.unwrap_model(painter), accelerator.unwrap_model(critic)
+    ema = EMAModel(bare_painter.parameters(), decay=config.optimizer.ema, use_ema_warmup=True, power=0.75)
+    accelerator.register_for_checkpointing(ema)
+
+    first, window = resume(out, accelerator)
+    ema.to(device)
+    metrics = MetricsLog(out, accelerator, first)
+    clock, clocked = time.perf_counter(), first
+    for step, batch in enumerate(batches(crops, config, first, rank, processes), start=first + 1):
+        for optimizer, options in zip(optimizers, (config.painter, config.critic), strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = options.lr * lr_factor(config.optimizer, step)
+        batch = prepare(batch, device)
+        noise = noise_of(bare_painter, batch, (config.seed * 1_000_003 + step) * 4096 + rank)
+        painted = painter(batch["context"], batch["mask"], batch["style"], batch["available"], noise)
+        fake = (batch["context"] + painted * batch["lesion"]) * batch["view"]
+
+        adversarial = step > config.loss.adversarial_from
+        if adversarial:
+            critic.requires_grad_(True)
+            loss = critic_loss(critic, batch, fake)
+            window.add({"critic": loss}, update(accelerator, critic, optimizers[1], loss, config.optimizer.clip))
+        critic.requires_grad_(False)
+        with accelerator.autocast():
+            parts = painter_parts(bare_critic if adversarial else None, batch, painted, fake)
+        loss = weighted(parts, config.loss)
+        finite = update(accelerator, painter, optimizers[0], loss, config.optimizer.clip)
+        if finite:
+            ema.step(bare_painter.parameters())
+        window.add({"loss": loss} | parts, finite)
+
+        last = step == config.optimizer.steps
+        if step % config.log_every == 0 or last:
+            seconds = (time.perf_counter() - clock) / (step - clocked)
+            metrics.write({"step": step, "seconds_per_step": seconds} | window.close())
+            clock, clocked = time.perf_counter(), step
+        if accelerator.is_main_process and (step % config.demo.every == 0 or last):
+            picture = demo_picture(averaged(bare_painter, ema), demo, config.seed)
+            save_picture(picture, out / "demos" / f"step_{step:08d}.png")
+        if step % config.checkpoint_every == 0 or last:
+            save_checkpoint(out, accelerator, step, config.keep_checkpoints, {"window": asdict(window)})
+            if accelerator.is_main_process:
+                save_generator(make_generator(config, averaged(bare_painter, ema), crops), out / "generator")
+    accelerator.end_training()
+    return read_metrics(out)[-1]
+
+
+def start(config: Config, out: Path) -> Accelerator:
+    """The accelerator, with the run's folder made or found to be of this configuration."""
+    torch.set_flush_denormal(True)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    accelerator = Accelerator(
+        mixed_precision="no" if config.precision == "fp32" else config.precision,
+        log_with="tensorboard",
+        project_dir=out,
+    )
+    keep_config(out, config, accelerator, MAY_CHANGE)
+    return accelerator
+
+
+def resume(out: Path, accelerator: Accelerator) -> tuple[int, Window]:
+    """Load the latest checkpoint where there is one; the steps that are done, and the window it was saved in."""
+    checkpoint = latest_checkpoint(out)
+    if checkpoint is None:
+        return 0, Window()
+    step, own = load_checkpoint(checkpoint, accelerator)
+    accelerator.print(f"going on after step {step}, from {checkpoint}")
+    return step, Window(**own["window"])
+
+
+def demo_batch(config: Config, cases: Sequence[Case], prior: StylePrior, device: torch.device) -> dict[str, Tensor]:
+    """The fixed samples of the pictures, of cases that are not trained on where there are any."""
+    classes, count = get_classes(config.data.classes), config.demo.count
+    options = config.demo.options()
+    crops = LesionCrops(cases, config.data.channels, classes, options, config.seed, count, prior=prior)
+    return prepare(default_collate([crops[i] for i in range(count)]), device)
+
+
+def averaged(painter: Painter, ema: EMAModel) -> Painter:
+    """A copy of the painter with the averaged weights."""
+    painter = copy.deepcopy(painter)
+    ema.copy_to(painter.parameters())
+    return painter
+
+
+def make_generator(config: Config, painter: Painter, crops: LesionCrops) -> GANGenerator:
+    channels, classes = config.data.channels, get_classes(config.data.classes).names
+    return GANGenerator(painter, crops.prior, channels, classes, crop_sizes=CROP_SIZES)
+
+
+def main(
+    config: Annotated[Path, typer.Option(help="YAML file, such as configs/gan_tiny.yaml")],
+    out: Annotated[Path | None, typer.Option(help="folder of the run [default: runs/<name of the config>]")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="changes of the config, such as optimizer.steps=50")
+    ] = None,
+) -> None:
+    """Train the GAN generator; the same command again continues a run that was stopped."""
+    try:
+        train(read_config(config, Config, overrides or ()), out or Path("runs") / config.stem)
+    except (ConfigError, CaseError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    typer.run(main)

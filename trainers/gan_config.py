@@ -1,0 +1,156 @@
+"""What trainers/gan.py may be told, checked before anything is read.
+
+What each key means is written beside it in configs/gan_tiny.yaml.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from segmentation_config import PhantomConfig, Seed, Share
+
+from synthaug import get_classes
+from synthaug.channels import canonical_channels
+from synthaug.config import Section
+from synthaug.data.crops import CropOptions
+
+Weight = Annotated[float, Field(ge=0)]
+FACTOR = 16
+"""Crop sides are multiples of this: the painter halves four times."""
+
+
+class DataConfig(Section):
+    """Which cases."""
+
+    folder: Path | None = None
+    phantom: PhantomConfig | None = None
+    layout: Literal["auto", "brats", "nnunet", "msd"] = "auto"
+    group_pattern: str | None = None
+    channels: tuple[str, ...] = ("flair", "t1", "t1ce", "t2")
+    classes: str | dict[str, int] = "BRATS18"
+    train: tuple[str, ...] | None = None
+    validation: tuple[str, ...] = ()
+    batch: PositiveInt = 2
+    cache: PositiveInt = 64
+    prior_cases: Annotated[int, Field(ge=2)] = 64
+    workers: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("channels")
+    @classmethod
+    def _canonical(cls, names):
+        return canonical_channels(names)
+
+    @model_validator(mode="after")
+    def _one_source(self):
+        if (self.folder is None) == (self.phantom is None):
+            raise ValueError("expected either folder (data.folder=/path/to/cases on the command line) or phantom")
+        return self
+
+
+class CropConfig(Section):
+    """How crops are drawn; see `synthaug.data.crops.CropOptions`."""
+
+    sizes: dict[PositiveInt, PositiveFloat] = Field({32: 1, 48: 4, 64: 4, 96: 1}, min_length=1)
+    transplant: Share = 0.4
+    swap: Share = 0.2
+    zoom: Share = 0.2
+    drop_channels: Share = 0.3
+    intensity: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    rare: Share = 0.7
+
+    @model_validator(mode="after")
+    def _sizes_fit(self):
+        if wrong := [size for size in self.sizes if size % FACTOR]:
+            raise ValueError(f"crops.sizes: expected multiples of {FACTOR}, got {wrong}")
+        return self
+
+    def options(self) -> CropOptions:
+        """For training."""
+        return CropOptions(**self.model_dump())
+
+
+class NetworkConfig(Section):
+    """The painter or the critic."""
+
+    widths: tuple[PositiveInt, ...] = Field(min_length=2)
+    lr: PositiveFloat
+
+
+class PainterConfig(NetworkConfig):
+    """The painter."""
+
+    widths: tuple[PositiveInt, ...] = Field((32, 64, 96, 128), min_length=4, max_length=4)
+    head: PositiveInt = 16
+    lr: PositiveFloat = 3e-4
+
+
+class CriticConfig(NetworkConfig):
+    """The critic."""
+
+    widths: tuple[PositiveInt, ...] = Field((32, 64, 96), min_length=2)
+    lr: PositiveFloat = 6e-4
+
+
+class LossConfig(Section):
+    """Weights of the parts of the painter's loss; see `synthaug.generators.losses`."""
+
+    adversarial: Weight = 1.0
+    features: Weight = 2.0
+    style: Weight = 2.0
+    band: Weight = 0.5
+    lowpass: Weight = 0.1
+    halo: Weight = 1.0
+    adversarial_from: Annotated[int, Field(ge=0)] = 100
+
+
+class OptimizerConfig(Section):
+    """How long and how fast."""
+
+    steps: PositiveInt
+    decay_from: Share = 0.7
+    betas: tuple[Share, Share] = (0.5, 0.99)
+    clip: PositiveFloat = 5.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.998
+
+
+class DemoConfig(Section):
+    """Fixed samples that are drawn as a picture."""
+
+    every: PositiveInt = 500
+    count: PositiveInt = 4
+    size: PositiveInt = 64
+
+    @model_validator(mode="after")
+    def _size_fits(self):
+        if self.size % FACTOR:
+            raise ValueError(f"demo.size: expected a multiple of {FACTOR}")
+        return self
+
+    def options(self) -> CropOptions:
+        """Real crops in their own place and transplanted ones, half each, as they are."""
+        return CropOptions({self.size: 1.0}, transplant=0.5, swap=0, zoom=0, drop_channels=0, intensity=0, rare=1)
+
+
+class Config(Section):
+    """A whole configuration."""
+
+    data: DataConfig
+    crops: CropConfig = CropConfig()
+    painter: PainterConfig = PainterConfig()
+    critic: CriticConfig = CriticConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig
+    demo: DemoConfig = DemoConfig()
+    seed: Seed = 0
+    precision: Literal["fp32", "bf16"] = "bf16"
+    threads: PositiveInt | None = None
+    log_every: PositiveInt = 20
+    checkpoint_every: PositiveInt = 200
+    keep_checkpoints: PositiveInt = 2
+
+    @model_validator(mode="after")
+    def _fits(self):
+        get_classes(self.data.classes)
+        if self.painter.head <= 2 * len(self.data.channels):
+            raise ValueError(f"painter.head: expected more than two features a channel, got {self.painter.head}")
+        return self
