@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from synthaug.assembly import donor_channels, process_rank, resolve_lesions
 from synthaug.audit import Audit, Report
-from synthaug.channels import canonical_channels, select_channels
+from synthaug.channels import canonical_channels
 from synthaug.checks import checked_at_least, checked_probability
 from synthaug.classes import BRATS18, Classes, get_classes
 from synthaug.decide import Decider
@@ -103,7 +104,7 @@ class TumorInsertion:
         rank: int | None = None,
     ):
         self.classes, self.channels = get_classes(classes), canonical_channels(channels)
-        self.lesions = _resolve_lesions(lesions)
+        self.lesions = resolve_lesions(lesions)
         self.generator = resolve_generator(generator).bind(self.channels, self.classes.names)
         self.tissue_share = checked_probability("tissue_share", tissue_share)
         self.clearance_mm = checked_at_least("clearance_mm", clearance_mm)
@@ -116,7 +117,7 @@ class TumorInsertion:
             )
         mix = ClassMix(class_mix, self.classes) if class_mix else None
         chosen = Swaps(swaps, swap_draw, self.classes)
-        self._donor_channels = self._check_source(chosen, mix)
+        self._donor_channels = donor_channels(self.lesions, self.generator, self.classes, self.channels, chosen, mix)
         self._painter = Painter(
             self.generator,
             self.classes,
@@ -143,7 +144,7 @@ class TumorInsertion:
             generator_margin=self.generator.margin_vox,
             crop_sizes=self.generator.crop_sizes,
             seed=int(checked_at_least("seed", seed)),
-            rank=_process_rank() if rank is None else int(checked_at_least("rank", rank)),
+            rank=process_rank() if rank is None else int(checked_at_least("rank", rank)),
         )
         self._audit = Audit(self.classes.names, None if audit is None else Path(audit))
         self._check = ValueCheck(self.classes, ignore_label)
@@ -246,7 +247,9 @@ class TumorInsertion:
                 mask for a plan that was made with one; and what `plan` raises for the batch.
         """
         plain_image, plain_label = checked_batch(image, label, self.channels)
-        self._check_plan(plan, plain_image, host)
+        if not isinstance(plan, InsertionPlan):
+            raise TypeError(f"plan: expected an InsertionPlan, got {type(plan).__name__}")
+        plan.check_fits(plain_image.shape[0], tuple(plain_image.shape[2:]), self.classes.names, host is not None)
         host = None if host is None else checked_mask("host", host, plain_image)
         moved = plan.to(plain_image.device)
         self._audit.count(moved)
@@ -284,42 +287,6 @@ class TumorInsertion:
         if self._decider.mix is not None and state["mix_counts"] is not None:
             self._decider.mix.counts[:] = state["mix_counts"]
 
-    def _check_source(self, swaps: Swaps, mix: ClassMix | None) -> list[int] | None:
-        """Channel positions in the source's intensities where the generator wants a donor."""
-        names = self.lesions.classes
-        unknown = [c for c in names if c not in (*self.classes.names, *self.classes.aliases)]
-        if unknown:
-            raise ValueError(f"the lesions have the classes {', '.join(names)}; the insertion has {self.classes}")
-        if not self.generator.needs_donor:
-            return None
-        if self.lesions.channels is None:
-            raise ValueError(
-                f"{type(self.generator).__name__} needs donor intensities and {type(self.lesions).__name__} has masks "
-                "only: give lesions=LesionBank(...), or another generator"
-            )
-        present = {self.classes.canonical(c) for c in names}
-        wanted = {target for _, target in swaps.pairs}
-        if mix is not None:
-            wanted |= {name for name, share in zip(mix.names, mix.target, strict=True) if share > 0}
-        if wanted - present:
-            raise ValueError(f"the bank has no intensities of {', '.join(sorted(wanted - present))}; it has {names}")
-        return select_channels(self.channels, self.lesions.channels, "the lesion bank")
-
-    def _check_plan(self, plan: InsertionPlan, image: Tensor, host: Tensor | None) -> None:
-        if not isinstance(plan, InsertionPlan):
-            raise TypeError(f"plan: expected an InsertionPlan, got {type(plan).__name__}")
-        if not len(plan):
-            return
-        if plan.volume_vox != tuple(image.shape[2:]):
-            raise ValueError(f"plan: made for samples of {plan.volume_vox} voxels, got {tuple(image.shape[2:])}")
-        if plan.classes != self.classes.names:
-            raise ValueError(f"plan: made for the classes {plan.classes}, the insertion has {self.classes}")
-        last = max(row.sample for row in plan.insertions)
-        if last >= image.shape[0]:
-            raise ValueError(f"plan: asks for sample {last}, the batch has {image.shape[0]}")
-        if plan.host_given and host is None:
-            raise ValueError("plan: it was made with a host mask, give apply the same host=...")
-
     def _host_sample(self, plan: InsertionPlan, image: Tensor, label: Tensor, host, b: int) -> HostSample:
         if b not in plan.hosts:
             stats = None if plan.host_stats is None else (plan.host_stats[0][b], plan.host_stats[1][b])
@@ -349,21 +316,3 @@ class TumorInsertion:
         plan.center_vox[n], plan.outcome[n] = found.center_vox, outcome
         for k in range(len(self.classes)):
             plan.voxels[n, k] = (written & (mask == k + 1)).sum()
-
-
-def _resolve_lesions(lesions: Any) -> LesionSource:
-    from synthaug.lesions.bank import LesionBank
-
-    if isinstance(lesions, (str, os.PathLike)):
-        lesions = LesionBank.load(lesions)
-    if not isinstance(lesions, LesionSource):
-        raise TypeError(f"lesions: expected a LesionBank, its path, or LesionShapes, got {type(lesions).__name__}")
-    if isinstance(lesions, LesionBank) and not len(lesions):
-        raise ValueError("lesions: expected a bank with at least one lesion, got an empty one")
-    return lesions
-
-
-def _process_rank() -> int:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank()
-    return 0

@@ -124,6 +124,25 @@ class InsertionPlan:
         kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in (*moved, "hosts", "rendered")}
         return InsertionPlan(**kept, **moved)
 
+    def check_fits(self, samples: int, volume_vox: tuple[int, ...], classes: tuple[str, ...], host: bool) -> None:
+        """Check that the plan can be applied to a batch.
+
+        Raises:
+            ValueError: it was made for other sizes or classes, asks for samples that the batch does not have, or was
+                made with a host mask and the batch comes without.
+        """
+        if not len(self):
+            return
+        if self.volume_vox != volume_vox:
+            raise ValueError(f"plan: made for samples of {self.volume_vox} voxels, got {volume_vox}")
+        if self.classes != classes:
+            raise ValueError(f"plan: made for the classes {self.classes}, the insertion has {classes}")
+        last = max(row.sample for row in self.insertions)
+        if last >= samples:
+            raise ValueError(f"plan: asks for sample {last}, the batch has {samples}")
+        if self.host_given and not host:
+            raise ValueError("plan: it was made with a host mask, give apply the same host=...")
+
     def forget(self) -> None:
         """Drop what `plan` worked out on the device and `apply` can work out again: it may be large."""
         self.hosts.clear()

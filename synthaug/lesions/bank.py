@@ -6,32 +6,25 @@ Intensities are model intensities: z-scores of the donor's own host tissue (`syn
 """
 
 import json
-import logging
 import os
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cc3d
 import numpy as np
 import torch
-from einops import rearrange
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialized
 from torch import Tensor
 
 from synthaug.channels import canonical_channels
 from synthaug.classes import Classes, get_classes
-from synthaug.intensity import host_statistics, host_tissue, to_model
 from synthaug.lesions.base import Candidates, Lesion, LesionSource
-
-logger = logging.getLogger(__name__)
+from synthaug.lesions.cutting import MARGIN_VOX, MIN_VOXELS, LesionCutter
 
 FORMAT = "synthaug-lesion-bank"
 VERSION = 1
-MARGIN_VOX = 3
-MIN_VOXELS = 27
 _TENSORS = ("masks", "intensities", "sizes", "spacing_mm", "voxels", "class_mean", "class_std")
 
 
@@ -155,14 +148,14 @@ class LesionBank(LesionSource):
         """
         from synthaug.data import CaseError, load_case
 
-        maker = _Maker(get_classes(classes), canonical_channels(channels), per, min_voxels)
+        cutter = LesionCutter(get_classes(classes), canonical_channels(channels), per, min_voxels)
         for case in cases:
             try:
-                volume = load_case(case, maker.channels)
-                maker.add(case.name, case.group, volume.image, volume.label, volume.spacing_mm)
+                volume = load_case(case, cutter.channels)
+                cutter.add(case.name, case.group, volume.image, volume.label, volume.spacing_mm)
             except CaseError as error:
-                maker.skip(str(error))
-        return maker.bank()
+                cutter.skip(str(error))
+        return cls._of(cutter)
 
     @classmethod
     def from_arrays(
@@ -178,10 +171,15 @@ class LesionBank(LesionSource):
         Raises:
             ValueError: as for `from_cases`, and a label with values outside `classes`.
         """
-        maker = _Maker(get_classes(classes), canonical_channels(channels), per, min_voxels)
+        cutter = LesionCutter(get_classes(classes), canonical_channels(channels), per, min_voxels)
         for name, group, image, label, spacing_mm in samples:
-            maker.add(name, group, np.asarray(image), np.asarray(label), spacing_mm)
-        return maker.bank()
+            cutter.add(name, group, np.asarray(image), np.asarray(label), spacing_mm)
+        return cls._of(cutter)
+
+    @classmethod
+    def _of(cls, cutter: LesionCutter) -> "LesionBank":
+        header, tensors = cutter.collected()
+        return cls({"format": FORMAT, "version": VERSION} | header, tensors)
 
     def candidates(self, rng: np.random.Generator, exclude_group: str | None) -> Candidates:
         """All lesions that are not of `exclude_group`."""
@@ -281,101 +279,3 @@ def _checksum(tensors: dict[str, Tensor]) -> int:
     for name in _TENSORS:
         value = zlib.crc32(tensors[name].contiguous().view(torch.uint8).numpy(), value)
     return value
-
-
-class _Maker:
-    """Cuts lesions out of cases and collects them until `bank` is called."""
-
-    def __init__(self, classes: Classes, channels: tuple[str, ...], per: str, min_voxels: int):
-        if per not in ("lesion", "case"):
-            raise ValueError(f"per: expected 'lesion' or 'case', got {per!r}")
-        self.classes, self.channels, self.per, self.min_voxels = classes, channels, per, min_voxels
-        self.rows: list[dict[str, Any]] = []
-        self.skipped: list[str] = []
-
-    def skip(self, message: str) -> None:
-        logger.warning("lesion bank: left out: %s", message)
-        self.skipped.append(message)
-
-    def add(self, name: str, group: str | None, image: np.ndarray, label: np.ndarray, spacing_mm: Sequence[float]):
-        unknown = sorted(set(np.unique(label).tolist()) - {0, *self.classes.values.values()})
-        if unknown:
-            return self.skip(f"{name}: label values {unknown} are not in {self.classes}")
-        mask = np.zeros(label.shape, np.uint8)
-        for k, value in enumerate(self.classes.values.values()):
-            mask[label == value] = k + 1
-        components = cc3d.connected_components(mask > 0, connectivity=26) if self.per == "lesion" else (mask > 0)
-        sizes = np.bincount(components.ravel().astype(np.int64))
-        kept = [i for i in range(1, len(sizes)) if sizes[i] >= self.min_voxels]
-        small = len([s for s in sizes[1:] if 0 < s < self.min_voxels])
-        if small:
-            self.skipped.append(f"{name}: {small} components below {self.min_voxels} voxels")
-        if not kept:
-            return self.skip(f"{name}: no lesion of at least {self.min_voxels} voxels")
-        z = self._model_intensities(image, mask)
-        for number, component in enumerate(sorted(kept, key=lambda i: -sizes[i])):
-            lesion_name = f"{name}/{number}" if self.per == "lesion" else name
-            self._cut(lesion_name, group, np.where(components == component, mask, 0), z, spacing_mm)
-
-    def _model_intensities(self, image: np.ndarray, mask: np.ndarray) -> Tensor:
-        volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
-        tissue = host_tissue(volume) & torch.from_numpy(mask == 0)
-        return to_model(volume, *host_statistics(volume, tissue))
-
-    def _cut(self, name: str, group: str | None, mask: np.ndarray, z: Tensor, spacing_mm: Sequence[float]) -> None:
-        found = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-        tight = tuple(slice(int(f[0]), int(f[-1]) + 1) for f in found)
-        padded_mask = np.pad(mask[tight], MARGIN_VOX)
-        index = [
-            np.arange(s.start - MARGIN_VOX, s.stop + MARGIN_VOX).clip(0, n - 1)
-            for s, n in zip(tight, mask.shape, strict=True)
-        ]
-        box = z.numpy()[(slice(None), *np.ix_(*index))]
-        mean, std = self._class_statistics(padded_mask, box)
-        self.rows.append(
-            {
-                "name": name,
-                "group": group,
-                "mask": torch.from_numpy(padded_mask.reshape(-1)),
-                "intensities": torch.from_numpy(rearrange(box, "c x y z -> c (x y z)")).half(),
-                "size": [s.stop - s.start for s in tight],
-                "spacing_mm": [float(s) for s in spacing_mm],
-                "voxels": np.bincount(mask[tight].ravel(), minlength=len(self.classes) + 1)[1:].tolist(),
-                "mean": mean,
-                "std": std,
-            }
-        )
-
-    def _class_statistics(self, mask: np.ndarray, box: np.ndarray) -> tuple[Tensor, Tensor]:
-        shape = (len(self.classes), len(self.channels))
-        mean, std = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
-        for k in range(len(self.classes)):
-            values = box[:, mask == k + 1]
-            if values.shape[1] >= self.min_voxels:
-                mean[k], std[k] = values.mean(1), values.std(1)
-        return torch.from_numpy(mean), torch.from_numpy(std)
-
-    def bank(self) -> LesionBank:
-        if not self.rows:
-            reasons = "; ".join(self.skipped) or "no case was given"
-            raise ValueError(f"lesion bank: expected at least one lesion, got none ({reasons})")
-        header = {
-            "format": FORMAT,
-            "version": VERSION,
-            "classes": list(self.classes.names),
-            "channels": list(self.channels),
-            "per": self.per,
-            "names": [row["name"] for row in self.rows],
-            "groups": [row["group"] for row in self.rows],
-            "skipped": self.skipped,
-        }
-        tensors = {
-            "masks": torch.cat([row["mask"] for row in self.rows]),
-            "intensities": torch.cat([row["intensities"] for row in self.rows], dim=1),
-            "sizes": torch.tensor([row["size"] for row in self.rows], dtype=torch.int32),
-            "spacing_mm": torch.tensor([row["spacing_mm"] for row in self.rows], dtype=torch.float64),
-            "voxels": torch.tensor([row["voxels"] for row in self.rows], dtype=torch.int64),
-            "class_mean": torch.stack([row["mean"] for row in self.rows]),
-            "class_std": torch.stack([row["std"] for row in self.rows]),
-        }
-        return LesionBank(header, tensors)

@@ -1,0 +1,140 @@
+"""Cutting lesions out of labelled cases: their masks, their intensities and what a bank says of them."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import cc3d
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from synthaug.classes import Classes
+from synthaug.intensity import host_statistics, host_tissue, to_model
+
+logger = logging.getLogger(__name__)
+
+MARGIN_VOX = 3
+MIN_VOXELS = 27
+
+
+class LesionCutter:
+    """Cuts lesions out of cases and collects them.
+
+    Args:
+        classes: vocabulary of the labels.
+        channels: canonical names, whose intensities are kept.
+        per: ``"lesion"`` for connected components one by one, ``"case"`` for all of a case's lesions as one.
+        min_voxels: smallest lesion that is kept.
+
+    Raises:
+        ValueError: an unknown `per`.
+    """
+
+    def __init__(self, classes: Classes, channels: tuple[str, ...], per: str, min_voxels: int):
+        if per not in ("lesion", "case"):
+            raise ValueError(f"per: expected 'lesion' or 'case', got {per!r}")
+        self.classes, self.channels, self.per, self.min_voxels = classes, channels, per, min_voxels
+        self.rows: list[dict[str, Any]] = []
+        self.skipped: list[str] = []
+
+    def skip(self, message: str) -> None:
+        """Note, and log as a warning, that something is left out."""
+        logger.warning("lesion bank: left out: %s", message)
+        self.skipped.append(message)
+
+    def add(self, name: str, group: str | None, image: np.ndarray, label: np.ndarray, spacing_mm: Sequence[float]):
+        """Cut the lesions of a case; what cannot be used is noted in `skipped`.
+
+        Args:
+            name: of the case.
+            group: its patient.
+            image: (C, X, Y, Z) in the channels' order.
+            label: (X, Y, Z) integer.
+            spacing_mm: voxel size.
+        """
+        unknown = sorted(set(np.unique(label).tolist()) - {0, *self.classes.values.values()})
+        if unknown:
+            return self.skip(f"{name}: label values {unknown} are not in {self.classes}")
+        mask = np.zeros(label.shape, np.uint8)
+        for k, value in enumerate(self.classes.values.values()):
+            mask[label == value] = k + 1
+        components = cc3d.connected_components(mask > 0, connectivity=26) if self.per == "lesion" else (mask > 0)
+        sizes = np.bincount(components.ravel().astype(np.int64))
+        kept = [i for i in range(1, len(sizes)) if sizes[i] >= self.min_voxels]
+        small = len([s for s in sizes[1:] if 0 < s < self.min_voxels])
+        if small:
+            self.skipped.append(f"{name}: {small} components below {self.min_voxels} voxels")
+        if not kept:
+            return self.skip(f"{name}: no lesion of at least {self.min_voxels} voxels")
+        z = self._model_intensities(image, mask)
+        for number, component in enumerate(sorted(kept, key=lambda i: -sizes[i])):
+            lesion_name = f"{name}/{number}" if self.per == "lesion" else name
+            self._cut(lesion_name, group, np.where(components == component, mask, 0), z, spacing_mm)
+
+    def _model_intensities(self, image: np.ndarray, mask: np.ndarray) -> Tensor:
+        volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+        tissue = host_tissue(volume) & torch.from_numpy(mask == 0)
+        return to_model(volume, *host_statistics(volume, tissue))
+
+    def _cut(self, name: str, group: str | None, mask: np.ndarray, z: Tensor, spacing_mm: Sequence[float]) -> None:
+        found = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+        tight = tuple(slice(int(f[0]), int(f[-1]) + 1) for f in found)
+        padded_mask = np.pad(mask[tight], MARGIN_VOX)
+        index = [
+            np.arange(s.start - MARGIN_VOX, s.stop + MARGIN_VOX).clip(0, n - 1)
+            for s, n in zip(tight, mask.shape, strict=True)
+        ]
+        box = z.numpy()[(slice(None), *np.ix_(*index))]
+        mean, std = self._class_statistics(padded_mask, box)
+        self.rows.append(
+            {
+                "name": name,
+                "group": group,
+                "mask": torch.from_numpy(padded_mask.reshape(-1)),
+                "intensities": torch.from_numpy(rearrange(box, "c x y z -> c (x y z)")).half(),
+                "size": [s.stop - s.start for s in tight],
+                "spacing_mm": [float(s) for s in spacing_mm],
+                "voxels": np.bincount(mask[tight].ravel(), minlength=len(self.classes) + 1)[1:].tolist(),
+                "mean": mean,
+                "std": std,
+            }
+        )
+
+    def _class_statistics(self, mask: np.ndarray, box: np.ndarray) -> tuple[Tensor, Tensor]:
+        shape = (len(self.classes), len(self.channels))
+        mean, std = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
+        for k in range(len(self.classes)):
+            values = box[:, mask == k + 1]
+            if values.shape[1] >= self.min_voxels:
+                mean[k], std[k] = values.mean(1), values.std(1)
+        return torch.from_numpy(mean), torch.from_numpy(std)
+
+    def collected(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Header and tensors of a bank of all lesions that were added.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if not self.rows:
+            reasons = "; ".join(self.skipped) or "no case was given"
+            raise ValueError(f"lesion bank: expected at least one lesion, got none ({reasons})")
+        header = {
+            "classes": list(self.classes.names),
+            "channels": list(self.channels),
+            "per": self.per,
+            "names": [row["name"] for row in self.rows],
+            "groups": [row["group"] for row in self.rows],
+            "skipped": self.skipped,
+        }
+        tensors = {
+            "masks": torch.cat([row["mask"] for row in self.rows]),
+            "intensities": torch.cat([row["intensities"] for row in self.rows], dim=1),
+            "sizes": torch.tensor([row["size"] for row in self.rows], dtype=torch.int32),
+            "spacing_mm": torch.tensor([row["spacing_mm"] for row in self.rows], dtype=torch.float64),
+            "voxels": torch.tensor([row["voxels"] for row in self.rows], dtype=torch.int64),
+            "class_mean": torch.stack([row["mean"] for row in self.rows]),
+            "class_std": torch.stack([row["std"] for row in self.rows]),
+        }
+        return header, tensors
