@@ -3,7 +3,9 @@
 from synthaug.audit import LowInsertionRateWarning, Report
 from synthaug.classes import BRATS18, BRATS23, BRATS24, MSD_BRAIN, Classes, get_classes, single
 from synthaug.generators.base import TumorGenerator
+from synthaug.generators.gan import GANGenerator
 from synthaug.generators.gligan import GliGAN
+from synthaug.generators.hub import load_generator, save_generator
 from synthaug.generators.paste import PasteGenerator
 from synthaug.generators.procedural import ProceduralGenerator
 from synthaug.insertion import TumorInsertion
@@ -19,6 +21,7 @@ __all__ = [
     "BRATS24",
     "MSD_BRAIN",
     "Classes",
+    "GANGenerator",
     "GliGAN",
     "InsertionPlan",
     "LesionBank",
@@ -32,5 +35,7 @@ __all__ = [
     "TumorInsertion",
     "__version__",
     "get_classes",
+    "load_generator",
+    "save_generator",
     "single",
 ]

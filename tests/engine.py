@@ -4,6 +4,9 @@ import numpy as np
 import torch
 
 from synthaug import BRATS18, LesionBank, LesionShapes, TumorInsertion
+from synthaug.generators.gan import GANGenerator
+from synthaug.generators.networks import Painter
+from synthaug.generators.style import StylePrior
 
 CHANNELS = ("flair", "t1", "t1ce", "t2")
 
@@ -48,9 +51,18 @@ def toy_insertion(generator="paste", lesions=None, **options) -> TumorInsertion:
     return TumorInsertion(lesions, generator, **options)
 
 
+def toy_gan(channels=CHANNELS, classes=BRATS18.names, seed=0, **options) -> GANGenerator:
+    """A painter of very few channels with random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        painter = Painter(len(channels), len(classes), (8, 8, 16, 16), head=12)
+    return GANGenerator(painter, StylePrior(len(classes), len(channels)), channels, classes, **options)
+
+
 GENERATORS = {
     "paste": lambda: ("paste", toy_bank()),
     "procedural": lambda: ("procedural", LesionShapes(diameter_mm=(8, 14))),
+    "gan": lambda: (toy_gan(), LesionShapes(diameter_mm=(8, 14))),
 }
 """Every generator with lesions it can work on; the engine's properties are tested for each."""
 

@@ -4,10 +4,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from engine import CHANNELS, toy_bank, toy_batch, toy_insertion
+from engine import CHANNELS, toy_bank, toy_batch, toy_gan, toy_insertion
 
 from synthaug import BRATS18, LesionBank, LesionShapes, TumorGenerator, TumorInsertion, single
 from synthaug.data import find_cases
+from synthaug.generators.hub import save_generator
 
 
 def batch_with(**changes):
@@ -133,6 +134,18 @@ def test_generator_of_other_classes_or_channels():
         toy_insertion(Narrow())
     with pytest.raises(ValueError, match="Narrow knows the classes ET; the insertion has NCR"):
         toy_insertion(Narrow(), channels=("t1",))
+
+
+def test_generators_by_folder(tmp_path):
+    save_generator(toy_gan(), tmp_path / "mine")
+    insert = toy_insertion(str(tmp_path / "mine"), LesionShapes(diameter_mm=(8, 12)))
+    insert(*toy_batch(1))
+    assert insert.report().done == 1
+    (tmp_path / "mine" / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=r"model\.safetensors: damaged"):
+        toy_insertion(tmp_path / "mine")
+    with pytest.raises(FileNotFoundError, match=r"config\.json"):
+        toy_insertion(str(tmp_path))
 
 
 def test_ignore_label_is_admitted_and_avoided():

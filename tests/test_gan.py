@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from engine import CHANNELS, done_rows, toy_batch, toy_insertion
+from engine import CHANNELS, done_rows, toy_batch, toy_gan, toy_insertion
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -27,13 +27,6 @@ from synthaug.generators.style import (
 SUBSETS = [s for n in range(1, 5) for s in itertools.combinations(CHANNELS, n)]
 
 
-def small_generator(seed=0, channels=CHANNELS, classes=BRATS18.names, **options) -> GANGenerator:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        painter = Painter(len(channels), len(classes), (8, 8, 16, 16), head=12)
-    return GANGenerator(painter, StylePrior(len(classes), len(channels)), channels, classes, **options)
-
-
 def crops(count=2, size=32, channels=4, classes=3, seed=0):
     """Noise crops with nested boxes of the classes taken out."""
     rng = torch.Generator().manual_seed(seed)
@@ -51,7 +44,7 @@ def crops(count=2, size=32, channels=4, classes=3, seed=0):
 
 @pytest.mark.parametrize("size", [32, 48])
 def test_a_batch_equals_its_crops_one_by_one_bit_for_bit(size):
-    generator, (context, mask) = small_generator(), crops(3, size)
+    generator, (context, mask) = toy_gan(), crops(3, size)
     together = generator.generate(context, mask, [4, 5, 6])
     alone = [generator.generate(context[i : i + 1], mask[i : i + 1], [4 + i]) for i in range(3)]
     assert torch.equal(together, torch.cat(alone))
@@ -60,13 +53,13 @@ def test_a_batch_equals_its_crops_one_by_one_bit_for_bit(size):
 
 def test_painting_together_differs_by_rounding_only():
     context, mask = crops(3)
-    one_by_one = small_generator().generate(context, mask, [4, 5, 6])
-    together = small_generator(batched=True).generate(context, mask, [4, 5, 6])
+    one_by_one = toy_gan().generate(context, mask, [4, 5, 6])
+    together = toy_gan(batched=True).generate(context, mask, [4, 5, 6])
     torch.testing.assert_close(together, one_by_one, atol=1e-4, rtol=1e-4)
 
 
 def test_seeds_decide_and_the_global_state_is_left_alone():
-    generator, (context, mask) = small_generator(), crops(1)
+    generator, (context, mask) = toy_gan(), crops(1)
     state = torch.get_rng_state()
     first, again, other = (generator.generate(context, mask, [seed]) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), state)
@@ -76,7 +69,7 @@ def test_seeds_decide_and_the_global_state_is_left_alone():
 
 
 def test_truncation_zero_gives_every_seed_the_mean_style():
-    generator, (context, mask) = small_generator(truncation=0.0), crops(1)
+    generator, (context, mask) = toy_gan(truncation=0.0), crops(1)
     generator.prior.mean.copy_(torch.randn(generator.prior.noise_size(), generator=torch.Generator().manual_seed(0)))
     noise = torch.randn(2, generator.prior.noise_size())
     a, b = generator.prior.sample(noise, generator.truncation)
@@ -87,7 +80,7 @@ def test_truncation_zero_gives_every_seed_the_mean_style():
 @pytest.mark.parametrize("subset", SUBSETS, ids="-".join)
 def test_any_subset_of_the_channels_in_any_order(subset):
     """A channel that is not given must not matter, and channels come back in the order they were asked for in."""
-    generator, (context, mask) = small_generator(), crops(1)
+    generator, (context, mask) = toy_gan(), crops(1)
     index = [CHANNELS.index(name) for name in subset]
     painted = generator.bind(subset, BRATS18.names).generate(context[:, index], mask, [3])
     backwards = generator.bind(subset[::-1], BRATS18.names).generate(context[:, index[::-1]], mask, [3])
@@ -96,13 +89,13 @@ def test_any_subset_of_the_channels_in_any_order(subset):
 
 
 def test_classes_in_another_order_mean_the_same():
-    generator, (context, mask) = small_generator(), crops(1)
+    generator, (context, mask) = toy_gan(), crops(1)
     turned = generator.bind(CHANNELS, BRATS18.names[::-1])
     assert torch.equal(turned.generate(context, mask.flip(1), [3]), generator.generate(context, mask, [3]))
 
 
 def test_a_class_changes_what_is_painted():
-    generator, (context, mask) = small_generator(), crops(1)
+    generator, (context, mask) = toy_gan(), crops(1)
     generator.prior.mean.copy_(torch.linspace(-1, 1, generator.prior.noise_size()))
     painted, swapped = (generator.generate(context, m, [3]) for m in (mask, mask.roll(1, 1)))
     lesion = mask.sum(1, keepdim=True).bool().expand_as(painted)
@@ -110,7 +103,7 @@ def test_a_class_changes_what_is_painted():
 
 
 def test_refusals_name_both_sides():
-    generator, (context, mask) = small_generator(), crops(1)
+    generator, (context, mask) = toy_gan(), crops(1)
     with pytest.raises(ValueError, match=r"flair, t1, t1ce, t2.*\bct\b"):
         generator.bind(("ct",), BRATS18.names)
     with pytest.raises(ValueError, match=r"NCR, ED, ET.*RC"):
@@ -120,9 +113,9 @@ def test_refusals_name_both_sides():
     with pytest.raises(ValueError, match="got 3 and 3"):
         generator.generate(context[:, :3], mask, [1])
     with pytest.raises(ValueError, match="truncation"):
-        small_generator(truncation=-1)
+        toy_gan(truncation=-1)
     with pytest.raises(ValueError, match="crop_sizes"):
-        small_generator(crop_sizes=(40,))
+        toy_gan(crop_sizes=(40,))
     with pytest.raises(ValueError, match="style prior"):
         GANGenerator(Painter(4, 3), StylePrior(2, 4), CHANNELS, BRATS18.names)
 
@@ -139,7 +132,7 @@ def test_it_is_small_enough():
 
 def test_insertion_with_it_changes_lesions_only():
     image, label = toy_batch(2, size=(64, 64, 64))
-    insert = toy_insertion(small_generator())
+    insert = toy_insertion(toy_gan())
     plan = insert.plan(image, label)
     new_image, new_label = insert.apply(image, label, plan)
     assert done_rows(plan)
@@ -222,22 +215,20 @@ def test_the_critic_sees_classes_and_each_scale():
 
 @pytest.fixture
 def folder(tmp_path):
-    save_generator(small_generator(truncation=0.5), tmp_path / "g", dtype=torch.float32)
+    save_generator(toy_gan(truncation=0.5), tmp_path / "g", dtype=torch.float32)
     return tmp_path / "g"
 
 
 def test_saved_and_loaded_it_paints_the_same(folder):
     loaded, (context, mask) = load_generator(folder), crops(1)
-    assert torch.equal(
-        loaded.generate(context, mask, [1]), small_generator(truncation=0.5).generate(context, mask, [1])
-    )
+    assert torch.equal(loaded.generate(context, mask, [1]), toy_gan(truncation=0.5).generate(context, mask, [1]))
     assert (loaded.channels, loaded.classes, loaded.truncation) == (CHANNELS, BRATS18.names, 0.5)
 
 
 def test_half_precision_weights_paint_almost_the_same(tmp_path):
-    save_generator(small_generator(), tmp_path)
+    save_generator(toy_gan(), tmp_path)
     context, mask = crops(1)
-    whole, half = small_generator().generate(context, mask, [1]), load_generator(tmp_path).generate(context, mask, [1])
+    whole, half = toy_gan().generate(context, mask, [1]), load_generator(tmp_path).generate(context, mask, [1])
     assert (whole - half).abs().max() < 0.02 * whole.std()
 
 
