@@ -40,7 +40,8 @@ def main() -> None:
             print(f"{donor.name:24s} refused: {row['reason']}", flush=True)
             continue
         own = load_case(cases[donor.name.rsplit("/", 1)[0]], CHANNELS)
-        subjects = {args.generator: (image, label)}
+        short = Path(args.generator).name
+        subjects = {short: (image, label)}
         if "plain" in args.beside and args.scale == 1:
             subjects["plain"] = (plain_paste(own, host, label, bank.mask(donor.name, "cpu").shape, donor, row), label)
         if "real" in args.beside:
@@ -51,7 +52,7 @@ def main() -> None:
             rows.setdefault(name, []).append(scores)
             text = "  ".join(f"{r} {s:.3f}" for r, s in scores.items())
             print(f"{donor.name:24s} {name:12s} {text}  {np.count_nonzero(truth) / 1000:.1f} ml", flush=True)
-            if args.pictures and name == args.generator:
+            if args.pictures and name == short:
                 path = args.pictures / f"{name}-{donor.name.replace('/', '-')}.png"
                 draw(path, image, host.image, label, scores)
     for name, scores in rows.items():

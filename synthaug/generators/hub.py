@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialized
 from torch import Tensor, nn
 
 from synthaug.generators.gan import GANGenerator
@@ -49,7 +50,8 @@ def save_generator(generator: GANGenerator, folder: str | Path, dtype: torch.dty
         "painter": {"widths": list(painter.widths), "head": painter.head_width},
     }
     for name, write in (
-        (WEIGHTS, lambda path: save_file(state, path)),
+        # not safetensors' save_file, which makes files that only their owner may read
+        (WEIGHTS, lambda path: path.write_bytes(serialized(state))),
         (CONFIG, lambda path: path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")),
     ):
         unfinished = folder / f".{name}.unfinished"
