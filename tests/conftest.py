@@ -1,12 +1,21 @@
 """What several test files share: the real data's folder and a folder of phantoms."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from synthaug import BRATS18, LesionBank
 from synthaug.data import write_phantom_dataset
+
+
+@pytest.fixture(autouse=True)
+def denormals() -> Iterator[None]:
+    """Trainers flush denormals, for the whole process: later tests, hypothesis among them, want them back."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

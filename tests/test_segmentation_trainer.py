@@ -67,7 +67,6 @@ def clean_process(monkeypatch):
     random.setstate(states[0])
     np.random.set_state(states[1])
     torch.set_num_threads(threads)
-    torch.set_flush_denormal(False)
 
 
 @pytest.fixture
