@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from synthaug import BRATS18
+from synthaug.generators import networks
 from synthaug.generators.gan import GANGenerator
 from synthaug.generators.hub import load_generator, save_generator
 from synthaug.generators.networks import Painter, PatchCritic
@@ -197,6 +198,13 @@ def test_a_class_is_present_from_24_voxels_on(count):
     mask = torch.zeros(1, 1, 4, 4, 4)
     mask.view(-1)[:count] = 1
     assert bool(present_classes(mask)[0, 0]) == (count >= 24)
+
+
+def test_the_painting_starts_with_noise_of_the_spread_asked_for():
+    noise = torch.randn(40, 4, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    start = networks._coarse(noise, (64, 64, 64))
+    assert abs(start.std() - 1) < 0.05
+    assert fine_detail(start).std() < 0.05, "the network draws the texture, not the start"
 
 
 def test_the_critic_sees_classes_and_each_scale():

@@ -96,9 +96,9 @@ class LossConfig(Section):
 
     adversarial: Weight = 1.0
     features: Weight = 2.0
-    style: Weight = 2.0
+    style: Weight = 4.0
     band: Weight = 0.5
-    lowpass: Weight = 0.1
+    lowpass: Weight = 0.03
     halo: Weight = 1.0
     adversarial_from: Annotated[int, Field(ge=0)] = 100
 

@@ -15,7 +15,8 @@ from synthaug.generators.base import TumorGenerator, seeded_noise
 from synthaug.generators.networks import Painter
 from synthaug.generators.style import StylePrior
 
-CROP_SIZES = (32, 48, 64, 96)
+CROP_SIZES = (32, 48, 64, 96, 128)
+"""The network has no preferred size; sides beyond 96 are for the few lesions that need them."""
 
 
 class GANGenerator(TumorGenerator):

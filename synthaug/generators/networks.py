@@ -19,7 +19,7 @@ from synthaug.generators.style import fine_detail, style_maps
 NOISE_LEVELS = 4
 """Noise is injected at full resolution and at 1/2, 1/4 and 1/8 of it."""
 
-COARSE = 0.7
+COARSE = 0.95
 """Share of a class's standard deviation that the painting starts with, as smooth noise: without it the network paints
 the same coarse layout into a mask whatever the noise."""
 
@@ -118,7 +118,7 @@ class Painter(nn.Module):
         """
         flags = available[:, :, None, None, None]
         mean, std, fine = (style_maps(style, mask) * flags.repeat(1, 3, 1, 1, 1)).chunk(3, 1)
-        start = context + mean + COARSE * std * _coarse(noise, context.shape[2:])
+        start = context + mean + COARSE * std * _coarse(noise[-1], context.shape[2:])
         lesion = mask.sum(1, keepdim=True)
         flags_map = flags.expand_as(context)
         x = torch.cat((start, std, fine, flags_map, noise[0] * std, mask, lesion), 1)
@@ -141,10 +141,16 @@ class Painter(nn.Module):
         return (start + change * torch.where(lesion > 0, std, 0.2)) * flags
 
 
-def _coarse(noise: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-    """Smooth noise of about unit variance, the two coarsest levels interpolated to `size`."""
-    smooth = [F.interpolate(n, size=tuple(size), mode="trilinear") for n in noise[-2:]]
-    return sum(smooth) * (1.84 / len(smooth) ** 0.5)
+def _coarse(noise: Tensor, size: Sequence[int]) -> Tensor:
+    """Smooth noise of about unit variance: features of 8 and, mostly, 16 voxels.
+
+    Args:
+        noise: (N, C, x, y, z), standard normal, at 1/8 of the resolution.
+        size: (X, Y, Z) to interpolate to.
+    """
+    coarser = F.avg_pool3d(noise, 2) * 8**0.5
+    parts = [F.interpolate(n, size=tuple(size), mode="trilinear") for n in (noise, coarser)]
+    return 1.345 * (0.5 * parts[0] + 0.75**0.5 * parts[1])
 
 
 class PatchCritic(nn.Module):
