@@ -12,6 +12,7 @@ from synthaug.classes import Classes
 from synthaug.crops import Window
 from synthaug.generators.base import TumorGenerator
 from synthaug.intensity import HostSample, from_model, to_model
+from synthaug.lesions.render import one_hot
 from synthaug.placement import grown
 from synthaug.plan import Insertion, InsertionPlan, Outcome
 
@@ -57,11 +58,11 @@ class Painter:
         windows = [Window.at(plan.center_vox[n], r.crop_vox, plan.volume_vox) for n, r in zip(group, rows, strict=True)]
         masks = [self._written(plan, n, w, h) for n, w, h in zip(group, windows, hosts, strict=True)]
         crops = [w.read(image[r.sample]) for w, r in zip(windows, rows, strict=True)]
-        one_hot = torch.stack([torch.stack([m == k + 1 for k in range(len(self.classes))]) for m in masks]).float()
+        classes = torch.stack([one_hot(m, len(self.classes)) for m in masks])
         context = torch.stack([to_model(c, h.mean, h.std) for c, h in zip(crops, hosts, strict=True)])
-        context = context * (one_hot.sum(1, keepdim=True) == 0)
+        context = context * (classes.sum(1, keepdim=True) == 0)
         donor = torch.stack([plan.rendered[n].donor for n in group]) if self.generator.needs_donor else None
-        painted = self.generator.generate(context, one_hot, [row.seed for row in rows], donor)
+        painted = self.generator.generate(context, classes, [row.seed for row in rows], donor)
         for items in zip(rows, windows, hosts, masks, crops, painted, strict=True):
             self._write(*items, image, label)
 

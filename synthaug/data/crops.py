@@ -18,6 +18,7 @@ from synthaug.classes import Classes
 from synthaug.data.cases import Case, load_case
 from synthaug.generators.style import StylePrior, lesion_style, present_classes
 from synthaug.intensity import host_statistics, host_tissue, to_model
+from synthaug.lesions.render import one_hot
 
 SEED_STRIDE = 1_000_003
 
@@ -74,11 +75,6 @@ def fit_style_prior(volumes: Sequence[LesionVolume], classes: int, channels: int
     prior = StylePrior(classes, channels)
     prior.fit(torch.stack(styles), torch.stack(present))
     return prior
-
-
-def one_hot(index: Tensor, classes: int) -> Tensor:
-    """(X, Y, Z) uint8 class indices from 1 to (K, X, Y, Z) float."""
-    return torch.stack([index == k + 1 for k in range(classes)]).float()
 
 
 @dataclass(frozen=True)

@@ -58,16 +58,16 @@ def render(
     if channels is not None:
         donor = source.intensities(insertion.lesion, channels, device)
         donor = recoloured(donor, mask, insertion.swaps, source, insertion.lesion, channels)
-    one_hot = _one_hot(renamed(mask, insertion.swaps, source.classes, classes), len(classes))
+    soft = one_hot(renamed(mask, insertion.swaps, source.classes, classes), len(classes))
     zoom = zoom_factors(insertion.scale, lesion.spacing_mm, insertion.spacing_mm, insertion.axes)
-    one_hot = resample(_turned(one_hot, insertion), zoom, insertion.crop_vox, extend=False)
+    soft = resample(_turned(soft, insertion), zoom, insertion.crop_vox, extend=False)
     if donor is not None:
         donor = resample(_turned(donor, insertion), zoom, insertion.crop_vox, extend=True)
     if any(insertion.angles_deg) or insertion.elastic_mm:
         grid = _bent_grid(insertion, device)
-        one_hot = F.grid_sample(one_hot[None], grid, align_corners=False)[0]
+        soft = F.grid_sample(soft[None], grid, align_corners=False)[0]
         donor = None if donor is None else F.grid_sample(donor[None], grid, "bilinear", "border", False)[0]
-    return Rendered(_decided(one_hot), donor)
+    return Rendered(_decided(soft), donor)
 
 
 def renamed(mask: Tensor, swaps: Mapping[str, str], source_classes: Sequence[str], classes: Classes) -> Tensor:
@@ -147,7 +147,8 @@ def _full_sum(position: Tensor, width: float) -> Tensor:
     return (1 - (offsets[:, None] - fraction[None]).abs() / width).clamp(min=0).sum(0)
 
 
-def _one_hot(mask: Tensor, classes: int) -> Tensor:
+def one_hot(mask: Tensor, classes: int) -> Tensor:
+    """A mask of class numbers, (X, Y, Z) with k + 1 in class k, as (K, X, Y, Z) float32."""
     values = torch.arange(1, classes + 1, dtype=torch.uint8, device=mask.device)
     return (mask[None] == rearrange(values, "k -> k 1 1 1")).float()
 
