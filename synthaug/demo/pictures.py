@@ -1,14 +1,13 @@
 """The report's pictures, as PNG bytes: an axial slice, the patient's left on the left, the front above."""
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
 
 from synthaug.classes import BRATS18
 from synthaug.demo.loop import CHANNELS
+from synthaug.pictures import COLOURS, Outline, axial, enlarged, extent, figure, grey, outlined, png, rendered, rgb
 
-COLOURS = {"NCR": "#56b4e9", "ED": "#f0e442", "ET": "#ff6a2b"}
 BRIGHTER, DARKER = "#ff5fb0", "#35dcb4"
 FULL_COLOUR_SD = 4
 LONG_SIDE_PX = 320
@@ -32,10 +31,10 @@ def panels(
     both = np.minimum(new, own)
     z = int((both if both.any() else new).argmax())
     tissue = before.any(0)
-    x, y = (_extent(tissue.any(axis=(1 - axis, 2))) for axis in (0, 1))
+    x, y = (extent(tissue.any(axis=(1 - axis, 2))) for axis in (0, 1))
 
     def cut(volume: np.ndarray) -> np.ndarray:
-        return np.rot90(volume[x, y, z])
+        return axial(volume, z, x, y)
 
     inside = cut(tissue)
     zoom = max(1, round(LONG_SIDE_PX / max(inside.shape)))
@@ -44,18 +43,18 @@ def panels(
         c = CHANNELS.index(name)
         low, high = np.percentile(before[c][tissue], (1, 99.7))
         high = max(high, np.percentile(cut(after[c])[inside], 99.7))
-        greys += [_grey(cut(volume[c]), inside, low, high, zoom) for volume in (before, after)]
+        greys += [grey(cut(volume[c]), inside, low, high, zoom) for volume in (before, after)]
     flair = CHANNELS.index("flair")
     spread = before[flair][tissue & (label_before == 0)].std()
     change = cut(after[flair] - before[flair]) / spread
     label = _contours(greys[3], cut(label_after), cut(label_before), zoom)
-    return [*(_png(g) for g in greys), _png(label), _png(_coloured(greys[0], change))], z
+    return [*(png(g) for g in greys), png(label), png(_coloured(greys[0], change))], z
 
 
 def loss_curve(losses: Sequence[float], steps_with_insertion: Sequence[int]) -> bytes:
     """The loss over the steps, its running mean, and marks at the steps with an insertion."""
-    figure, canvas = _figure(9.6, 3.0, 150)
-    axes = figure.add_axes((0.07, 0.17, 0.92, 0.79))
+    drawing, canvas = figure(9.6, 3.0, 150)
+    axes = drawing.add_axes((0.07, 0.17, 0.92, 0.79))
     steps = np.arange(1, len(losses) + 1)
     window = max(1, len(losses) // 6)
     mean = [float(np.mean(losses[max(0, i + 1 - window) : i + 1])) for i in range(len(losses))]
@@ -69,78 +68,18 @@ def loss_curve(losses: Sequence[float], steps_with_insertion: Sequence[int]) -> 
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e6eaef", lw=0.8)
     axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper right")
-    return _rendered(figure, canvas)
+    return rendered(drawing, canvas)
 
 
-def _extent(mask: np.ndarray) -> slice:
-    where = np.flatnonzero(mask)
-    return slice(max(int(where[0]) - 2, 0), int(where[-1]) + 3)
-
-
-def _grey(values: np.ndarray, inside: np.ndarray, low: float, high: float, zoom: int) -> np.ndarray:
-    """(H, W) uint8; black outside the brain, also where z-scores make that a middle value."""
-    shown = np.where(inside, 0.06 + 0.94 * ((values - low) / (high - low)).clip(0, 1), 0)
-    return (_enlarged(shown, zoom).clip(0, 1) * 255).astype(np.uint8)
-
-
-def _enlarged(values: np.ndarray, zoom: int) -> np.ndarray:
-    from PIL import Image  # comes with matplotlib
-
-    size = (values.shape[1] * zoom, values.shape[0] * zoom)
-    return np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
-
-
-def _coloured(grey: np.ndarray, change: np.ndarray) -> np.ndarray:
+def _coloured(background: np.ndarray, change: np.ndarray) -> np.ndarray:
     """A dim brain, and in colour what became brighter or darker, in standard deviations; (H, W, 3) uint8."""
-    change = _enlarged(change, grey.shape[0] // change.shape[0])[..., None]
+    change = enlarged(change, background.shape[0] // change.shape[0])[..., None]
     strength = (np.abs(change) / FULL_COLOUR_SD).clip(0, 1) ** 0.8
-    colour = np.where(change > 0, _rgb(BRIGHTER), _rgb(DARKER))
-    return ((1 - strength) * 0.45 * grey[..., None] + strength * colour).astype(np.uint8)
+    colour = np.where(change > 0, rgb(BRIGHTER), rgb(DARKER))
+    return ((1 - strength) * 0.45 * background[..., None] + strength * colour).astype(np.uint8)
 
 
-def _rgb(colour: str) -> np.ndarray:
-    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], dtype=np.float32)
-
-
-def _contours(grey: np.ndarray, label: np.ndarray, own: np.ndarray, zoom: int) -> np.ndarray:
+def _contours(background: np.ndarray, label: np.ndarray, own: np.ndarray, zoom: int) -> np.ndarray:
     """Classes outlined and tinted on the brain; the label that the host had before is dashed in white."""
-    height, width = grey.shape
-    figure, canvas = _figure(width / 100, height / 100, 100)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.imshow(grey, cmap="gray", vmin=0, vmax=255, extent=(-0.5, width / zoom - 0.5, height / zoom - 0.5, -0.5))
-    for name, value in BRATS18.values.items():
-        mask = (label == value).astype(float)
-        if mask.any():
-            axes.contourf(mask, levels=[0.5, 1.5], colors=[COLOURS[name]], alpha=0.28)
-            axes.contour(mask, levels=[0.5], colors=[COLOURS[name]], linewidths=1.5)
-    if own.any():
-        axes.contour((own != 0).astype(float), levels=[0.5], colors=["white"], linewidths=1.3, linestyles="dashed")
-    axes.set_axis_off()
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3]
-
-
-def _figure(width_in: float, height_in: float, dpi: int):
-    """A figure and its canvas, made without pyplot so that the caller's figures and backend are left alone."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width_in, height_in), dpi=dpi)
-    return figure, FigureCanvasAgg(figure)
-
-
-def _rendered(figure, canvas) -> bytes:
-    canvas.draw()
-    return _png(np.asarray(canvas.buffer_rgba())[..., :3])
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    """Grey (H, W) or colour (H, W, 3) uint8; colour is kept to 256 shades, which halves the file."""
-    from PIL import Image
-
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    if pixels.ndim == 3:
-        image = image.quantize(256, dither=Image.Dither.NONE)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+    classes = [Outline(label == value, COLOURS[name], fill=0.28) for name, value in BRATS18.values.items()]
+    return outlined(background, [*classes, Outline(own != 0, "white", dashed=True, width=1.3)], zoom)

@@ -1,13 +1,11 @@
 """The report: one HTML page with pictures and style inside, without scripts, that needs neither files nor network."""
 
-import base64
 import inspect
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -16,8 +14,10 @@ from synthaug.audit import Report
 from synthaug.demo.brains import Brain
 from synthaug.demo.examples import Example
 from synthaug.demo.loop import BATCH, PATCH, Patch, Training, make_insertion, train
-from synthaug.demo.pictures import BRIGHTER, COLOURS, COLUMNS, DARKER, FULL_COLOUR_SD, loss_curve, panels
+from synthaug.demo.pictures import BRIGHTER, COLUMNS, DARKER, FULL_COLOUR_SD, loss_curve, panels
 from synthaug.lesions.bank import LesionBank
+from synthaug.pages import gallery, image, page, pairs, picture_row, section, table, tiles
+from synthaug.pictures import COLOURS
 
 CLASS_WORDS = {"NCR": "necrotic core", "ED": "oedema", "ET": "enhancing tumour"}
 FILE_WORDS = {
@@ -58,15 +58,8 @@ def write_report(path: Path, facts: Facts, rows_file: Path) -> None:
             _files(),
         )
     )
-    style = files("synthaug.demo").joinpath("report.css").read_text(encoding="utf-8")
-    page = (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>synthaug demo</title>\n<style>\n{style}</style>\n</head>\n<body><main>\n{body}\n"
-        f"<footer>seed {facts.seed}, made in {facts.seconds:.0f} s, torch {escape(torch.__version__)}</footer>\n"
-        "</main></body>\n</html>\n"
-    )
-    path.write_text(page, encoding="utf-8")
+    footer = f"seed {facts.seed}, made in {facts.seconds:.0f} s, torch {escape(torch.__version__)}"
+    path.write_text(page("synthaug demo", body, footer), encoding="utf-8")
 
 
 def _head(facts: Facts) -> str:
@@ -93,15 +86,14 @@ def _tiles(facts: Facts) -> str:
     tenth = max(1, len(losses) // 6)
     first, last = statistics.fmean(losses[:tenth]), statistics.fmean(losses[-tenth:])
     share, per_step, _ = _times(facts.training)
-    tiles = (
+    items = (
         (f"{report.done} of {report.asked}", f"insertions done in {report.samples} training samples"),
         (f"{sum(report.voxels.values()):,}", "tumour voxels written into batches"),
         (f"{first:.2f} → {last:.2f}", f"loss, first and last {tenth} of {len(losses)} steps"),
         (f"{per_step * 1000:.0f} ms", f"insertion per batch, {share:.0%} of this tiny loop"),
         (f"{len(facts.bank)}", f"lesions of {len(facts.bank.groups)} patients in the bank"),
     )
-    cells = "".join(f'<div class="tile"><b>{value}</b><span>{words}</span></div>' for value, words in tiles)
-    return f'<div class="tiles">{cells}</div>'
+    return tiles(items)
 
 
 def _whole_brains(facts: Facts) -> str:
@@ -115,13 +107,13 @@ def _whole_brains(facts: Facts) -> str:
         )
         rows.append(_picture_row(example, words))
     ratio = "5 / 6" if not facts.simple else "1"
-    return (
-        "<section><h2>One tumour in a whole brain</h2>\n"
+    return section(
+        "One tumour in a whole brain",
         "<p>Each row is a tumour-free brain before and after one insertion, in the axial slice where the lesion is "
         "largest; the front is above, the patient's left on the left. Oedema is bright on FLAIR, enhancing tumour is "
         "bright on T1ce, the necrotic core is dark on T1ce. The label that comes back with the image outlines exactly "
         "what was painted. The images go in with raw intensities, as a scanner gives them.</p>\n"
-        f"{_legend()}{_gallery(rows, ratio)}</section>"
+        f"{_legend()}{gallery(COLUMNS, rows, ratio)}",
     )
 
 
@@ -132,12 +124,12 @@ def _loop(facts: Facts, rows: Sequence[dict]) -> str:
     pictures = [_picture_row(patch, _patch_words(patch, rows)) for patch in training.patches]
     count = len(training.losses)
     measured = f"mean of the {count - 1} steps after the first" if count > 1 else "one step"
-    return (
-        "<section><h2>In the training loop</h2>\n"
+    return section(
+        "In the training loop",
         f"<p>{count} steps of Dice and cross-entropy on batches of {BATCH} patches of {PATCH} voxels a "
         f"side. The network has {training.parameters:,} parameters and is there to show the call, not to segment "
         "well.</p>\n"
-        f'<img class="curve" alt="loss over the training steps" src="{_data(loss_curve(training.losses, steps))}">\n'
+        f"{image('loss over the training steps', loss_curve(training.losses, steps), 'curve')}\n"
         f"<p>Time, measured in this run on one CPU thread, {measured}: insertion "
         f"{insertion * 1000:.0f} ms, forward, backward and update {learning * 1000:.0f} ms. Insertion costs the same "
         "whatever is trained: beside a network of real size, which takes many times longer per step, its share is "
@@ -145,7 +137,7 @@ def _loop(facts: Facts, rows: Sequence[dict]) -> str:
         f'<div class="share"><div style="flex:{share:.4f};background:#d2521c">insertion {share:.0%}</div>'
         f'<div style="flex:{1 - share:.4f};background:#1f5fa8">network {1 - share:.0%}</div></div>\n'
         "<p>Patches of this run with large insertions, last those with a tumour of the host's own in the slice:</p>\n"
-        f"{_legend(own=True)}{_gallery(pictures, '1')}</section>"
+        f"{_legend(own=True)}{gallery(COLUMNS, pictures)}",
     )
 
 
@@ -157,46 +149,33 @@ def _counts(report: Report, rows: Sequence[dict]) -> str:
     levels = (("smallest", diameters[0]), ("median", statistics.median(diameters)), ("largest", diameters[-1]))
     voxels = [(f"{name} ({CLASS_WORDS[name]})", f"{n:,}", "") for name, n in report.voxels.items()]
     sizes = [(f"diameter, {name}", f"{value:.1f} mm", "") for name, value in levels]
-    return (
-        "<section><h2>Asked, done, refused</h2>\n"
+    return section(
+        "Asked, done, refused",
         "<p>Nothing is dropped in silence: every insertion that was asked for has an outcome, and what could not be "
         "done has a reason. The diameter is that of the sphere of the lesion's volume.</p>\n"
-        f'<div class="two">{_table(asked, "asked")}{_table([*voxels, *sizes], "inserted")}</div>\n'
-        f"<details><summary>All {len(rows)} insertions of the training loop</summary>{_row_table(rows)}</details>"
-        "</section>"
+        f'<div class="two">{pairs(asked, "asked")}{pairs([*voxels, *sizes], "inserted")}</div>\n'
+        f"<details><summary>All {len(rows)} insertions of the training loop</summary>{_row_table(rows)}</details>",
     )
 
 
 def _code() -> str:
     source = "\n\n".join(inspect.getsource(f) for f in (make_insertion, train))
-    return (
-        "<section><h2>The code that did it</h2>\n"
+    return section(
+        "The code that did it",
         "<p>The demo's own functions, from <code>synthaug/demo/loop.py</code>. The one line that a training loop needs "
-        f"is <code>image, label = insert(...)</code>.</p>\n<pre>{escape(source)}</pre></section>"
+        f"is <code>image, label = insert(...)</code>.</p>\n<pre>{escape(source)}</pre>",
     )
 
 
 def _files() -> str:
     items = "".join(f"<tr><td><code>{name}</code></td><td>{words}</td></tr>" for name, words in FILE_WORDS.items())
-    return f'<section><h2>Files beside this page</h2>\n<table class="data">{items}</table></section>'
+    return section("Files beside this page", f'<table class="data">{items}</table>')
 
 
 def _picture_row(item: Example | Patch, words: str) -> str:
     pictures, z = panels(item.before, item.after, item.label_before, item.label_after)
-    cells = "".join(
-        f'<td class="pic"><img alt="{escape(name)}, axial slice {z}" src="{_data(png)}"></td>'
-        for name, png in zip(COLUMNS, pictures, strict=True)
-    )
-    return f'<tr><td class="words" colspan="{len(COLUMNS)}">{words}</td></tr>\n<tr>{cells}</tr>'
-
-
-def _gallery(rows: Iterable[str], ratio: str) -> str:
-    head = "".join(f"<th>{name}</th>" for name in COLUMNS)
-    body = "\n".join(rows)
-    return (
-        f'<div class="scroll"><table class="gallery" style="--shape:{ratio}"><thead><tr>{head}</tr></thead>\n'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    named = [(f"{name}, axial slice {z}", png) for name, png in zip(COLUMNS, pictures, strict=True)]
+    return picture_row(words, named)
 
 
 def _patch_words(patch: Patch, rows: Sequence[dict]) -> str:
@@ -221,13 +200,10 @@ def _legend(own: bool = False) -> str:
 
 
 def _row_table(rows: Sequence[dict]) -> str:
-    head = "".join(
-        f"<th>{h}</th>" for h in ("step", "host", "lesion", "scale", "classes renamed", "diameter", "outcome")
-    )
-    body = ""
-    for row in rows:
-        cells = (
-            row["number"] // BATCH + 1,
+    head = ("step", "host", "lesion", "scale", "classes renamed", "diameter", "outcome")
+    cells = [
+        (
+            str(row["number"] // BATCH + 1),
             row["host_group"],
             _short(row["lesion"] or ""),
             f"{row['scale']:.2f}",
@@ -235,14 +211,9 @@ def _row_table(rows: Sequence[dict]) -> str:
             f"{row['diameter_mm']:.1f} mm" if row["diameter_mm"] else "",
             row["reason"],
         )
-        kind = "" if row["outcome"] == "done" else ' class="refused"'
-        body += f"<tr{kind}>{''.join(f'<td>{escape(str(c))}</td>' for c in cells)}</tr>"
-    return f'<table class="data"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-
-
-def _table(rows: Iterable[tuple[str, object, str]], name: str) -> str:
-    cells = "".join(f'<tr class="{kind}"><td>{words}</td><td class="n">{n}</td></tr>' for words, n, kind in rows)
-    return f'<table class="data" id="{name}">{cells}</table>'
+        for row in rows
+    ]
+    return table(head, cells, ["" if row["outcome"] == "done" else "refused" for row in rows])
 
 
 def _times(training: Training) -> tuple[float, float, float]:
@@ -264,7 +235,3 @@ def _swaps(row: dict) -> str:
 def _short(lesion: str) -> str:
     """A lesion's name; the seed in the name of an invented shape is cut."""
     return lesion if len(lesion) < 20 else f"{lesion[:12]}…"
-
-
-def _data(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"

@@ -1,0 +1,135 @@
+"""Pictures as arrays and PNG bytes: axial slices in grey, coloured outlines, figures; used by all reports.
+
+Slices are shown with the front above and the patient's left on the left, for volumes whose axes lead to the right,
+to the front and up.
+"""
+
+import io
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+COLOURS = {"NCR": "#56b4e9", "ED": "#f0e442", "ET": "#ff6a2b", "RC": "#c39bff"}
+"""Colours of the glioma classes."""
+
+PALETTE = ("#ff6a2b", "#56b4e9", "#f0e442", "#4bd39a", "#c39bff", "#ff5fb0", "#b8c4d0")
+"""Colours of classes with other names, in order."""
+
+
+def class_colours(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each class: the fixed one of a glioma class, the next free one of the palette for another."""
+    taken = {COLOURS[name] for name in names if name in COLOURS}
+    free = itertools.cycle([colour for colour in PALETTE if colour not in taken])
+    return {name: COLOURS.get(name) or next(free) for name in names}
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A mask to draw on a slice.
+
+    Attributes:
+        mask: (H, W) bool, as the slice is shown.
+        colour: of its line.
+        fill: opacity of its area, 0 for none.
+        dashed: whether the line is.
+        width: of the line in points.
+    """
+
+    mask: np.ndarray
+    colour: str
+    fill: float = 0.0
+    dashed: bool = False
+    width: float = 1.5
+
+
+def axial(volume: np.ndarray, z: int, x: slice = slice(None), y: slice = slice(None)) -> np.ndarray:
+    """(H, W) of (X, Y, Z), turned as it is shown."""
+    return np.rot90(volume[x, y, z])
+
+
+def extent(mask: np.ndarray, margin: int = 2) -> slice:
+    """Where a (N,) mask is true, from its first to its last, with a margin.
+
+    Raises:
+        ValueError: it is true nowhere.
+    """
+    where = np.flatnonzero(mask)
+    if not len(where):
+        raise ValueError("extent: expected a mask that is true somewhere")
+    return slice(max(int(where[0]) - margin, 0), int(where[-1]) + 1 + margin)
+
+
+def grey(values: np.ndarray, inside: np.ndarray, low: float, high: float, zoom: int) -> np.ndarray:
+    """(H, W) as uint8 between the levels, enlarged; black outside, also where z-scores make that a middle value."""
+    shown = np.where(inside, 0.06 + 0.94 * ((values - low) / max(high - low, 1e-9)).clip(0, 1), 0)
+    return (enlarged(shown, zoom).clip(0, 1) * 255).astype(np.uint8)
+
+
+def enlarged(values: np.ndarray, zoom: int) -> np.ndarray:
+    """(H, W) to (H zoom, W zoom), bicubic."""
+    from PIL import Image  # comes with matplotlib
+
+    size = (values.shape[1] * zoom, values.shape[0] * zoom)
+    return np.asarray(Image.fromarray(values.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
+
+
+def rgb(colour: str) -> np.ndarray:
+    """(3,) of ``"#rrggbb"``, 0 to 255."""
+    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], dtype=np.float32)
+
+
+def outlined(background: np.ndarray, outlines: Iterable[Outline], zoom: int) -> np.ndarray:
+    """Outlines and tints on an enlarged grey slice.
+
+    Args:
+        background: (H zoom, W zoom) uint8, of `grey`.
+        outlines: masks of (H, W); those that are nowhere true are left out.
+        zoom: of the background.
+
+    Returns:
+        (H zoom, W zoom, 3) uint8.
+    """
+    height, width = background.shape
+    drawing, canvas = figure(width / 100, height / 100, 100)
+    axes = drawing.add_axes((0, 0, 1, 1))
+    axes.imshow(background, cmap="gray", vmin=0, vmax=255, extent=(-0.5, width / zoom - 0.5, height / zoom - 0.5, -0.5))
+    for item in outlines:
+        if not item.mask.any():
+            continue
+        mask = item.mask.astype(float)
+        if item.fill:
+            axes.contourf(mask, levels=[0.5, 1.5], colors=[item.colour], alpha=item.fill)
+        style = "dashed" if item.dashed else "solid"
+        axes.contour(mask, levels=[0.5], colors=[item.colour], linewidths=item.width, linestyles=style)
+    axes.set_axis_off()
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def figure(width_in: float, height_in: float, dpi: int):
+    """A figure and its canvas, made without pyplot so that the caller's figures and backend are left alone."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawing = Figure(figsize=(width_in, height_in), dpi=dpi)
+    return drawing, FigureCanvasAgg(drawing)
+
+
+def rendered(drawing, canvas) -> bytes:
+    """A figure as PNG."""
+    canvas.draw()
+    return png(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def png(pixels: np.ndarray) -> bytes:
+    """Grey (H, W) or colour (H, W, 3) uint8; colour is kept to 256 shades, which halves the file."""
+    from PIL import Image
+
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    if pixels.ndim == 3:
+        picture = picture.quantize(256, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
