@@ -27,7 +27,8 @@ TRAINERS = ROOT / "trainers"
 sys.path.insert(0, str(TRAINERS))
 
 import segmentation  # noqa: E402
-from segmentation_config import Config, open_cases  # noqa: E402
+from common import open_cases  # noqa: E402
+from segmentation_config import Config  # noqa: E402
 from segmentation_network import load_network  # noqa: E402
 
 STEPS = 8
@@ -184,7 +185,8 @@ def save_and_die(self, *args, **kwargs):
     if len(calls) == 2:
         os.kill(os.getpid(), signal.SIGKILL)
 Accelerator.save_state = save_and_die
-segmentation.train(segmentation.read_config({config!r}, segmentation.Config), segmentation.Path({out!r}))
+from synthaug.config import read_config
+segmentation.train(read_config({config!r}, segmentation.Config), segmentation.Path({out!r}))
 """
 
 
@@ -273,7 +275,7 @@ def test_steps_with_gradients_that_are_not_finite_are_skipped_and_counted(run, m
 
     monkeypatch.setattr(segmentation, "make_network", faulty)
     rows = run("optimizer.steps=6", "validation.every=6")
-    assert [row["skipped_steps"] for row in rows[1:]] == [0, 1, 0]
+    assert [row["skipped"] for row in rows[1:]] == [0, 1, 0]
     weights = torch.load(tmp_path / "run/checkpoints/step_00000006/custom_checkpoint_0.pkl", weights_only=False)
     assert weights["optimization_step"] == 5 and all(w.isfinite().all() for w in weights["shadow_params"])
 

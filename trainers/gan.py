@@ -9,26 +9,22 @@ checkpoints/, demos/ (pictures of fixed samples) and generator/ (averaged weight
 """
 
 import copy
-import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import typer
-from accelerate import Accelerator
 from accelerate.utils import set_seed
+from common import MAY_CHANGE, Window, command, open_cases, resume, start, update
 from diffusers.training_utils import EMAModel
 from gan_config import Config, LossConfig, OptimizerConfig
-from segmentation_config import open_cases
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from synthaug import get_classes
-from synthaug.config import ConfigError, read_config
-from synthaug.data import Case, CaseError
+from synthaug.data import Case
 from synthaug.data.crops import LesionCrops, StepSampler
 from synthaug.generators import losses
 from synthaug.generators.demo import demo_picture, save_picture
@@ -36,7 +32,7 @@ from synthaug.generators.gan import CROP_SIZES, GANGenerator
 from synthaug.generators.hub import save_generator
 from synthaug.generators.networks import Painter, PatchCritic
 from synthaug.generators.style import StylePrior
-from synthaug.runs import MetricsLog, keep_config, latest_checkpoint, load_checkpoint, read_metrics, save_checkpoint
+from synthaug.runs import MetricsLog, read_metrics, save_checkpoint
 
 # ---------------------------------------------------------------------------------------- batches and noise
 
@@ -123,55 +119,11 @@ def weighted(parts: Mapping[str, Tensor], weights: LossConfig) -> Tensor:
 
 # ------------------------------------------------------------------------------------------------ the loop
 
-MAY_CHANGE = ("data.folder", "data.workers", "data.cache", "demo", "log_every", "checkpoint_every", "keep_checkpoints")
-"""Keys that a continued run may have otherwise than the run it continues."""
-
-MOST_SKIPPED = 50
-"""Steps in a row whose gradients are not finite before the training gives up."""
-
-
-@dataclass
-class Window:
-    """What happened since the last row of metrics."""
-
-    sums: dict[str, float] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-
-    def add(self, values: Mapping[str, Tensor], finite: bool) -> None:
-        """Count a step, or an update that was skipped where the gradient was not finite."""
-        self.skipped += not finite
-        self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
-        if self.skipped_in_a_row == MOST_SKIPPED:
-            raise RuntimeError(f"the gradients of {MOST_SKIPPED} updates in a row were not finite: lower the lr")
-        for name, value in values.items() if finite else ():
-            self.sums[name] = self.sums.get(name, 0.0) + value.item()
-            self.counts[name] = self.counts.get(name, 0) + 1
-
-    def close(self) -> dict[str, Any]:
-        """Means over the updates that were made, of this process; and begin anew."""
-        row = {name: total / self.counts[name] for name, total in self.sums.items()} | {"skipped": self.skipped}
-        self.sums, self.counts, self.skipped = {}, {}, 0
-        return row
-
 
 def lr_factor(config: OptimizerConfig, step: int) -> float:
     """Share of the learning rates at a step: 1, then a line to 0.05 from `decay_from` of the training on."""
     start = config.decay_from * config.steps
     return 1.0 if step < start else 1 - 0.95 * (step - start) / max(1.0, config.steps - start)
-
-
-def update(
-    accelerator: Accelerator, network: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, clip: float
-) -> bool:
-    """One update; none, and False, where the gradient is not finite: bf16 overflows now and then."""
-    optimizer.zero_grad()
-    accelerator.backward(loss)
-    norm = float(accelerator.clip_grad_norm_(network.parameters(), clip))
-    if math.isfinite(norm):
-        optimizer.step()
-    return math.isfinite(norm)
 
 
 def make_networks(config: Config) -> tuple[Painter, PatchCritic]:
@@ -191,7 +143,7 @@ def train(config: Config, out: Path) -> dict[str, Any]:
         CaseError: a case that cannot be read.
         RuntimeError: gradients that stay not finite.
     """
-    accelerator = start(config, out)
+    accelerator = start(config, out, (*MAY_CHANGE, "data.cache", "demo"))
     device, rank, processes = accelerator.device, accelerator.process_index, accelerator.num_processes
     cases, held_out = open_cases(config.data, out, accelerator)
     crops = make_crops(config, cases, processes)
@@ -207,7 +159,8 @@ def train(config: Config, out: Path) -> dict[str, Any]:
     ema = EMAModel(bare_painter.parameters(), decay=config.optimizer.ema, use_ema_warmup=True, power=0.75)
     accelerator.register_for_checkpointing(ema)
 
-    first, window = resume(out, accelerator)
+    first, own = resume(out, accelerator)
+    window = Window(**own["window"]) if own else Window()
     ema.to(device)
     metrics = MetricsLog(out, accelerator, first)
     clock, clocked = time.perf_counter(), first
@@ -243,35 +196,11 @@ def train(config: Config, out: Path) -> dict[str, Any]:
             picture = demo_picture(averaged(bare_painter, ema), demo, config.seed)
             save_picture(picture, out / "demos" / f"step_{step:08d}.png")
         if step % config.checkpoint_every == 0 or last:
-            save_checkpoint(out, accelerator, step, config.keep_checkpoints, {"window": asdict(window)})
+            save_checkpoint(out, accelerator, step, config.keep_checkpoints, {"window": window.state_dict()})
             if accelerator.is_main_process:
                 save_generator(make_generator(config, averaged(bare_painter, ema), crops), out / "generator")
     accelerator.end_training()
     return read_metrics(out)[-1]
-
-
-def start(config: Config, out: Path) -> Accelerator:
-    """The accelerator, with the run's folder made or found to be of this configuration."""
-    torch.set_flush_denormal(True)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    accelerator = Accelerator(
-        mixed_precision="no" if config.precision == "fp32" else config.precision,
-        log_with="tensorboard",
-        project_dir=out,
-    )
-    keep_config(out, config, accelerator, MAY_CHANGE)
-    return accelerator
-
-
-def resume(out: Path, accelerator: Accelerator) -> tuple[int, Window]:
-    """Load the latest checkpoint where there is one; the steps that are done, and the window it was saved in."""
-    checkpoint = latest_checkpoint(out)
-    if checkpoint is None:
-        return 0, Window()
-    step, own = load_checkpoint(checkpoint, accelerator)
-    accelerator.print(f"going on after step {step}, from {checkpoint}")
-    return step, Window(**own["window"])
 
 
 def demo_batch(config: Config, cases: Sequence[Case], prior: StylePrior, device: torch.device) -> dict[str, Tensor]:
@@ -294,19 +223,5 @@ def make_generator(config: Config, painter: Painter, crops: LesionCrops) -> GANG
     return GANGenerator(painter, crops.prior, channels, classes, crop_sizes=CROP_SIZES)
 
 
-def main(
-    config: Annotated[Path, typer.Option(help="YAML file, such as configs/gan_tiny.yaml")],
-    out: Annotated[Path | None, typer.Option(help="folder of the run [default: runs/<name of the config>]")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="changes of the config, such as optimizer.steps=50")
-    ] = None,
-) -> None:
-    """Train the GAN generator; the same command again continues a run that was stopped."""
-    try:
-        train(read_config(config, Config, overrides or ()), out or Path("runs") / config.stem)
-    except (ConfigError, CaseError) as error:
-        raise SystemExit(f"error: {error}") from error
-
-
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(command(train, Config, "Train the GAN generator"))

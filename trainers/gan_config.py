@@ -3,11 +3,10 @@
 What each key means is written beside it in configs/gan_tiny.yaml.
 """
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
+from common import CasesConfig, RunConfig, Share
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
-from segmentation_config import PhantomConfig, Seed, Share
 
 from synthaug import get_classes
 from synthaug.channels import canonical_channels
@@ -19,32 +18,16 @@ FACTOR = 16
 """Crop sides are multiples of this: the painter halves four times."""
 
 
-class DataConfig(Section):
-    """Which cases."""
+class DataConfig(CasesConfig):
+    """Which cases, and how many are in memory."""
 
-    folder: Path | None = None
-    phantom: PhantomConfig | None = None
-    layout: Literal["auto", "brats", "nnunet", "msd"] = "auto"
-    group_pattern: str | None = None
-    channels: tuple[str, ...] = ("flair", "t1", "t1ce", "t2")
-    classes: str | dict[str, int] = "BRATS18"
-    train: tuple[str, ...] | None = None
-    validation: tuple[str, ...] = ()
-    batch: PositiveInt = 2
     cache: PositiveInt = 64
     prior_cases: Annotated[int, Field(ge=2)] = 64
-    workers: Annotated[int, Field(ge=0)] = 0
 
     @field_validator("channels")
     @classmethod
     def _canonical(cls, names):
         return canonical_channels(names)
-
-    @model_validator(mode="after")
-    def _one_source(self):
-        if (self.folder is None) == (self.phantom is None):
-            raise ValueError("expected either folder (data.folder=/path/to/cases on the command line) or phantom")
-        return self
 
 
 class CropConfig(Section):
@@ -131,7 +114,7 @@ class DemoConfig(Section):
         return CropOptions({self.size: 1.0}, transplant=0.5, swap=0, zoom=0, drop_channels=0, intensity=0, rare=1)
 
 
-class Config(Section):
+class Config(RunConfig):
     """A whole configuration."""
 
     data: DataConfig
@@ -141,12 +124,6 @@ class Config(Section):
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig
     demo: DemoConfig = DemoConfig()
-    seed: Seed = 0
-    precision: Literal["fp32", "bf16"] = "bf16"
-    threads: PositiveInt | None = None
-    log_every: PositiveInt = 20
-    checkpoint_every: PositiveInt = 200
-    keep_checkpoints: PositiveInt = 2
 
     @model_validator(mode="after")
     def _fits(self):

@@ -13,30 +13,30 @@ which segmentation_network.load_network reads.
 import math
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 import typer
 from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
+from common import Window, command, open_cases, resume, start
 from diffusers.training_utils import EMAModel
 from monai.inferers import sliding_window_inference
 from monai.losses import DeepSupervisionLoss, DiceCELoss
 from monai.metrics import DiceMetric
 from monai.networks.nets import DynUNet
 from safetensors.torch import save_file
-from segmentation_config import Config, DataConfig, OptimizerConfig, open_cases
+from segmentation_config import Config, DataConfig, OptimizerConfig
 from segmentation_network import make_network, named_tensors
 from torch.utils.data import DataLoader
 
 from synthaug import LesionBank, LesionShapes, TumorInsertion, get_classes
-from synthaug.config import ConfigError, read_config
-from synthaug.data import Case, CaseError
+from synthaug.config import ConfigError
+from synthaug.data import Case
 from synthaug.data.patches import CachedVolume, PatchSampler, cache_case
-from synthaug.runs import MetricsLog, keep_config, latest_checkpoint, load_checkpoint, read_metrics, save_checkpoint
+from synthaug.runs import MetricsLog, read_metrics, save_checkpoint
 
 # ------------------------------------------------------------------------------------- data and insertion
 
@@ -98,6 +98,12 @@ def counts_of_all(insert: TumorInsertion | None) -> dict[str, Any]:
         names = sorted({name for report in reports for name in report[key]})
         total[key] = {name: sum(report[key].get(name, 0) for report in reports) for name in names}
     return {"insertion": total}
+
+
+def mean_of_all(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its loss averaged over the processes."""
+    losses = gather_object([row["loss"]]) if "loss" in row else []
+    return row | ({"loss": float(np.mean(losses))} if losses else {})
 
 
 # ------------------------------------------------------------------------------- optimiser and learning rate
@@ -182,43 +188,6 @@ def averaged(network: DynUNet, ema: EMAModel):
 
 # ------------------------------------------------------------------------------------------------ the loop
 
-MAY_CHANGE = ("data.folder", "data.workers", "log_every", "checkpoint_every", "keep_checkpoints")
-"""Keys that a continued run may have otherwise than the run it continues."""
-
-MOST_SKIPPED = 50
-"""Steps in a row whose gradients are not finite before the training gives up."""
-
-
-@dataclass
-class Window:
-    """What happened since the last row of metrics."""
-
-    loss: float = 0.0
-    grad_norm: float = 0.0
-    steps: int = 0
-    skipped: int = 0
-    skipped_in_a_row: int = 0
-
-    def add(self, loss: float, norm: float) -> None:
-        """Count a step, which was skipped where the gradient's norm is not finite."""
-        finite = math.isfinite(norm)
-        self.steps, self.skipped = self.steps + 1, self.skipped + (not finite)
-        if finite:
-            self.loss, self.grad_norm = self.loss + loss, self.grad_norm + norm
-        self.skipped_in_a_row = 0 if finite else self.skipped_in_a_row + 1
-        if self.skipped_in_a_row == MOST_SKIPPED:
-            raise RuntimeError(f"the gradients of {MOST_SKIPPED} steps in a row were not finite: lower optimizer.lr")
-
-    def close(self) -> dict[str, Any]:
-        """Means over the steps that were not skipped (the loss over the processes, too); and begin anew."""
-        finite = self.steps - self.skipped
-        row: dict[str, Any] = {"skipped_steps": self.skipped}
-        if finite:
-            loss = float(np.mean(gather_object([self.loss]))) / finite
-            row = {"loss": loss, "grad_norm": self.grad_norm / finite} | row
-        self.loss, self.grad_norm, self.steps, self.skipped = 0.0, 0.0, 0, 0
-        return row
-
 
 def train(config: Config, out: Path) -> dict[str, Any]:
     """Train, or go on training, in the folder `out`; returns the last row of metrics.
@@ -228,7 +197,7 @@ def train(config: Config, out: Path) -> dict[str, Any]:
         CaseError: a case that cannot be read.
         RuntimeError: gradients that stay not finite.
     """
-    accelerator = start(config, out)
+    accelerator = start(config, out, step_scheduler_with_optimizer=False)
     device, rank, steps = accelerator.device, accelerator.process_index, config.optimizer.steps
     train_cases, validation_cases = open_cases(config.data, out, accelerator)
     volumes = cached(train_cases, config.data)
@@ -237,7 +206,11 @@ def train(config: Config, out: Path) -> dict[str, Any]:
 
     network, bare, optimizer, scheduler, ema = make_learner(config, accelerator)
     criterion = DeepSupervisionLoss(DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True))
-    first, window = resume(out, accelerator, ema, insert)
+    first, own = resume(out, accelerator)
+    window = Window(**own["window"]) if own else Window()
+    ema.to(device)
+    if own and insert is not None:
+        insert.load_state_dict(own["insertion"])
     metrics = MetricsLog(out, accelerator, first)
     if first == 0:
         metrics.write(first_row(config, insert, accelerator.num_processes, train_cases, validation_cases))
@@ -257,16 +230,17 @@ def train(config: Config, out: Path) -> dict[str, Any]:
         norm = float(accelerator.clip_grad_norm_(network.parameters(), config.optimizer.clip))
         lr = scheduler.get_last_lr()[0]
         # bf16 overflows now and then; the gradient is that of all processes, so that all skip the same steps
-        if math.isfinite(norm):
+        finite = math.isfinite(norm)
+        if finite:
             optimizer.step()
             ema.step(bare.parameters())
         scheduler.step()
-        window.add(loss.item(), norm)
+        window.add({"loss": loss, "grad_norm": norm}, finite)
 
         row: dict[str, Any] = {"step": step}
         if step % config.log_every == 0 or step == steps:
             row |= {"lr": lr, "seconds_per_step": (time.perf_counter() - clock) / (step - clocked)}
-            row |= window.close() | counts_of_all(insert)
+            row |= mean_of_all(window.close()) | counts_of_all(insert)
         if step % config.validation.every == 0 or step == steps:
             with averaged(bare, ema):
                 row["validation"] = summary(gather_object(validate(bare, held_out, config, device)), config)
@@ -274,25 +248,10 @@ def train(config: Config, out: Path) -> dict[str, Any]:
             metrics.write(row)
             clock, clocked = time.perf_counter(), step
         if step % config.checkpoint_every == 0 or step == steps:
-            own = {"window": asdict(window), "insertion": None if insert is None else insert.state_dict()}
+            own = {"window": window.state_dict(), "insertion": None if insert is None else insert.state_dict()}
             save_checkpoint(out, accelerator, step, config.keep_checkpoints, own)
     finish(out, accelerator, bare, ema)
     return read_metrics(out)[-1]
-
-
-def start(config: Config, out: Path) -> Accelerator:
-    """The accelerator, with the run's folder made or found to be of this configuration."""
-    torch.set_flush_denormal(True)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    accelerator = Accelerator(
-        mixed_precision="no" if config.precision == "fp32" else config.precision,
-        step_scheduler_with_optimizer=False,
-        log_with="tensorboard",
-        project_dir=out,
-    )
-    keep_config(out, config, accelerator, MAY_CHANGE)
-    return accelerator
 
 
 def make_learner(config: Config, accelerator: Accelerator):
@@ -306,19 +265,6 @@ def make_learner(config: Config, accelerator: Accelerator):
     ema = EMAModel(bare.parameters(), decay=config.optimizer.ema)
     accelerator.register_for_checkpointing(ema)
     return network, bare, optimizer, scheduler, ema
-
-
-def resume(out: Path, accelerator: Accelerator, ema: EMAModel, insert: TumorInsertion | None) -> tuple[int, Window]:
-    """Load the latest checkpoint where there is one; the steps that are done, and the window it was saved in."""
-    checkpoint = latest_checkpoint(out)
-    if checkpoint is None:
-        return 0, Window()
-    step, own = load_checkpoint(checkpoint, accelerator)
-    ema.to(accelerator.device)
-    if insert is not None:
-        insert.load_state_dict(own["insertion"])
-    accelerator.print(f"going on after step {step}, from {checkpoint}")
-    return step, Window(**own["window"])
 
 
 def first_row(
@@ -346,19 +292,5 @@ def finish(out: Path, accelerator: Accelerator, network: DynUNet, ema: EMAModel)
     accelerator.end_training()
 
 
-def main(
-    config: Annotated[Path, typer.Option(help="YAML file, such as configs/segmentation_tiny.yaml")],
-    out: Annotated[Path | None, typer.Option(help="folder of the run [default: runs/<name of the config>]")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="changes of the config, such as optimizer.steps=50")
-    ] = None,
-) -> None:
-    """Train a tumour segmentation network; the same command again continues a run that was stopped."""
-    try:
-        train(read_config(config, Config, overrides or ()), out or Path("runs") / config.stem)
-    except (ConfigError, CaseError) as error:
-        raise SystemExit(f"error: {error}") from error
-
-
 if __name__ == "__main__":
-    typer.run(main)
+    typer.run(command(train, Config, "Train a tumour segmentation network"))

@@ -4,53 +4,23 @@ What each key means is written beside it in configs/segmentation_tiny.yaml.
 """
 
 import math
-import shutil
-import zlib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from accelerate import Accelerator
+from common import CasesConfig, RunConfig, Seed, Share, Size
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from synthaug import get_classes
-from synthaug.config import ConfigError, Section
-from synthaug.data import Case, find_cases, write_phantom_dataset
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Seed = Annotated[int, Field(ge=0)]
-Size = tuple[PositiveInt, PositiveInt, PositiveInt]
+from synthaug.config import Section
 
 
-class PhantomConfig(Section):
-    """Phantoms that are written into the run's folder."""
-
-    count: PositiveInt
-    size: Size = (64, 64, 64)
-    seed: Seed = 0
-
-
-class DataConfig(Section):
+class DataConfig(CasesConfig):
     """Which cases, and how patches are cut from them."""
 
-    folder: Path | None = None
-    phantom: PhantomConfig | None = None
-    layout: Literal["auto", "brats", "nnunet", "msd"] = "auto"
-    group_pattern: str | None = None
-    channels: tuple[str, ...] = ("flair", "t1", "t1ce", "t2")
-    classes: str | dict[str, int] = "BRATS18"
-    train: tuple[str, ...] | None = None
     validation: tuple[str, ...] = Field(min_length=1)
     dtype: Literal["float16", "float32"] = "float32"
     patch_size: Size
-    batch: PositiveInt = 2
     lesion_share: Share = 0.5
-    workers: Annotated[int, Field(ge=0)] = 0
-
-    @model_validator(mode="after")
-    def _one_source(self):
-        if (self.folder is None) == (self.phantom is None):
-            raise ValueError("expected either folder (data.folder=/path/to/cases on the command line) or phantom")
-        return self
 
 
 class NetworkConfig(Section):
@@ -108,7 +78,7 @@ class ValidationConfig(Section):
     windows: PositiveInt = 4
 
 
-class Config(Section):
+class Config(RunConfig):
     """A whole configuration."""
 
     data: DataConfig
@@ -116,12 +86,6 @@ class Config(Section):
     optimizer: OptimizerConfig
     insertion: InsertionConfig | None
     validation: ValidationConfig
-    seed: Seed = 0
-    precision: Literal["fp32", "bf16"] = "bf16"
-    threads: PositiveInt | None = None
-    log_every: PositiveInt = 10
-    checkpoint_every: PositiveInt = 100
-    keep_checkpoints: PositiveInt = 2
 
     @model_validator(mode="after")
     def _fits(self):
@@ -134,32 +98,3 @@ class Config(Section):
             for name in names:
                 classes.canonical(name)
         return self
-
-
-def open_cases(config: DataConfig, out: Path, accelerator: Accelerator) -> tuple[list[Case], list[Case]]:
-    """Training and validation cases; phantoms are written into the run's folder first."""
-    folder = config.folder
-    if config.phantom is not None:
-        recipe = config.phantom.model_dump_json() + repr(get_classes(config.classes))
-        folder = out / f"phantoms_{zlib.crc32(recipe.encode()):08x}"  # other phantoms, other folder
-        with accelerator.main_process_first():
-            if not folder.exists():
-                write_phantoms(config, folder)
-    split = {"validation": config.validation} | ({"train": config.train} if config.train is not None else {})
-    try:
-        cases = find_cases(folder, config.layout, config.channels, config.group_pattern, split)
-    except ValueError as error:
-        raise ConfigError(f"data: {error}") from error
-    train = [c for c in cases if c.split == "train" or (config.train is None and c.split is None and c.label)]
-    if not train:
-        raise ConfigError(f"data: no training case is left in {folder}: all {len(cases)} are for validation")
-    return train, [case for case in cases if case.split == "validation"]
-
-
-def write_phantoms(config: DataConfig, folder: Path) -> None:
-    """Written beside and renamed, so that a run that is killed here leaves no half a data set."""
-    unfinished = folder.with_name(f"unfinished_{folder.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    phantom = config.phantom
-    write_phantom_dataset(unfinished, phantom.count, phantom.seed, phantom.size, classes=get_classes(config.classes))
-    unfinished.rename(folder)
