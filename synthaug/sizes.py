@@ -1,0 +1,69 @@
+"""Size classes of lesions, by the diameter of the sphere of equal volume: one list for scores, steering and reports."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class SizeClasses:
+    """Lesion sizes with names, for example small below 10 mm, medium below 25 mm, large from there on.
+
+    10 mm is what RANO calls measurable; spheres of 10 and 25 mm hold 0.52 and 8.2 ml.
+
+    Args:
+        edges_mm: diameters at which the next class begins, ascending.
+        names: one more than edges.
+
+    Raises:
+        ValueError: edges that do not ascend or are not above 0, or another number of names.
+
+    Example:
+        >>> SizeClasses().of(12.0)
+        'medium'
+    """
+
+    edges_mm: tuple[float, ...] = (10.0, 25.0)
+    names: tuple[str, ...] = ("small", "medium", "large")
+
+    def __post_init__(self):
+        edges, names = tuple(float(e) for e in self.edges_mm), tuple(self.names)
+        if any(not 0 < e < math.inf for e in edges) or list(edges) != sorted(set(edges)):
+            raise ValueError(f"size classes: expected ascending diameters above 0 mm, got {self.edges_mm}")
+        if len(names) != len(edges) + 1 or len(set(names)) != len(names):
+            raise ValueError(f"size classes: expected {len(edges) + 1} names, got {names}")
+        object.__setattr__(self, "edges_mm", edges)
+        object.__setattr__(self, "names", names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def index(self, diameter_mm: Any) -> np.ndarray:
+        """Position of the class of a diameter in mm, or of each of an array of them."""
+        return np.searchsorted(self.edges_mm, diameter_mm, side="right")
+
+    def of(self, diameter_mm: float) -> str:
+        """Name of the class of a diameter in mm."""
+        return self.names[int(self.index(diameter_mm))]
+
+    def words(self, name: str) -> str:
+        """The range of a class in words, such as ``"10 to 25 mm"``.
+
+        Raises:
+            ValueError: there is no class of that name.
+        """
+        if name not in self.names:
+            raise ValueError(f"unknown size {name!r}: known are {', '.join(self.names)}")
+        i = self.names.index(name)
+        low, high = (0.0, *self.edges_mm)[i], (*self.edges_mm, math.inf)[i]
+        if high == math.inf:
+            return f"{low:g} mm or more" if low else "any size"
+        return f"{low:g} to {high:g} mm" if low else f"below {high:g} mm"
+
+    def counts(self, diameters_mm: Sequence[float]) -> dict[str, int]:
+        """How many of the diameters are in each class."""
+        found = np.bincount(self.index(np.asarray(diameters_mm, dtype=float)), minlength=len(self))
+        return {name: int(n) for name, n in zip(self.names, found, strict=True)}
