@@ -89,7 +89,7 @@ def find_cases(
     if layout not in ("auto", *finders):
         raise ValueError(f"layout: expected auto, {', '.join(finders)}, got {layout!r}")
     finder = finders[_detect(folder) if layout == "auto" else layout]
-    cases = sorted(finder(folder, channels, _group_function(group_pattern)), key=lambda case: case.name)
+    cases = sorted(finder(folder, channels, group_function(group_pattern)), key=lambda case: case.name)
     if not cases:
         raise ValueError(_nothing_found(folder, layout))
     for first, second in itertools.pairwise(cases):
@@ -259,7 +259,13 @@ def _home(case: Case) -> Path:
 # ------------------------------------------------------------------------------------------- groups and splits
 
 
-def _group_function(pattern: str | None) -> GroupOf:
+def group_function(pattern: str | None) -> GroupOf:
+    """What finds the patient in a case name; see `group_pattern` of `find_cases`.
+
+    Raises:
+        ValueError: from the function that is returned, where the pattern does not match.
+    """
+
     def known(name: str) -> str:
         match = next((m for p in _GROUP_OF_NAME if (m := p.match(name))), None)
         return match[1] if match else name

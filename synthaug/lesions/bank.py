@@ -160,20 +160,23 @@ class LesionBank(LesionSource):
     @classmethod
     def from_arrays(
         cls,
-        samples: Iterable[tuple[str, str | None, Any, Any, Sequence[float]]],
+        samples: Iterable[tuple],
         classes: Classes | str,
         channels: Sequence[str],
         per: str = "lesion",
         min_voxels: int = MIN_VOXELS,
     ) -> "LesionBank":
-        """The bank of samples in memory: (name, patient group, image (C, X, Y, Z), label (X, Y, Z), spacing in mm).
+        """The bank of samples in memory.
+
+        Each is (name, patient group, image (C, X, Y, Z), label (X, Y, Z), spacing in mm), and where it is known a mask
+        of host tissue (X, Y, Z), which is derived from the image otherwise.
 
         Raises:
             ValueError: as for `from_cases`, and a label with values outside `classes`.
         """
         cutter = LesionCutter(get_classes(classes), canonical_channels(channels), per, min_voxels)
-        for name, group, image, label, spacing_mm in samples:
-            cutter.add(name, group, np.asarray(image), np.asarray(label), spacing_mm)
+        for name, group, image, label, spacing_mm, *host in samples:
+            cutter.add(name, group, np.asarray(image), np.asarray(label), spacing_mm, *map(np.asarray, host))
         return cls._of(cutter)
 
     @classmethod
@@ -215,7 +218,7 @@ class LesionBank(LesionSource):
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}")
-        header = json.dumps(self._header | {"crc32": _checksum(self._tensors)})
+        header = json.dumps(self._header | {"skipped": self.skipped, "crc32": _checksum(self._tensors)})
         try:
             # not safetensors' save_file, which makes files that only their owner may read
             beside.write_bytes(serialized(self._tensors, metadata={"bank": header}))

@@ -44,7 +44,15 @@ class LesionCutter:
         logger.warning("lesion bank: left out: %s", message)
         self.skipped.append(message)
 
-    def add(self, name: str, group: str | None, image: np.ndarray, label: np.ndarray, spacing_mm: Sequence[float]):
+    def add(
+        self,
+        name: str,
+        group: str | None,
+        image: np.ndarray,
+        label: np.ndarray,
+        spacing_mm: Sequence[float],
+        host: np.ndarray | None = None,
+    ) -> None:
         """Cut the lesions of a case; what cannot be used is noted in `skipped`.
 
         Args:
@@ -53,6 +61,7 @@ class LesionCutter:
             image: (C, X, Y, Z) in the channels' order.
             label: (X, Y, Z) integer.
             spacing_mm: voxel size.
+            host: (X, Y, Z) bool, host tissue; derived from the image where not given.
         """
         unknown = sorted(set(np.unique(label).tolist()) - {0, *self.classes.values.values()})
         if unknown:
@@ -68,15 +77,15 @@ class LesionCutter:
             self.skipped.append(f"{name}: {small} components below {self.min_voxels} voxels")
         if not kept:
             return self.skip(f"{name}: no lesion of at least {self.min_voxels} voxels")
-        z = self._model_intensities(image, mask)
+        z = self._model_intensities(image, mask, host)
         for number, component in enumerate(sorted(kept, key=lambda i: -sizes[i])):
             lesion_name = f"{name}/{number}" if self.per == "lesion" else name
             self._cut(lesion_name, group, np.where(components == component, mask, 0), z, spacing_mm)
 
-    def _model_intensities(self, image: np.ndarray, mask: np.ndarray) -> Tensor:
+    def _model_intensities(self, image: np.ndarray, mask: np.ndarray, host: np.ndarray | None) -> Tensor:
         volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
-        tissue = host_tissue(volume) & torch.from_numpy(mask == 0)
-        return to_model(volume, *host_statistics(volume, tissue))
+        tissue = host_tissue(volume) if host is None else torch.from_numpy(host != 0)
+        return to_model(volume, *host_statistics(volume, tissue & torch.from_numpy(mask == 0)))
 
     def _cut(self, name: str, group: str | None, mask: np.ndarray, z: Tensor, spacing_mm: Sequence[float]) -> None:
         found = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
