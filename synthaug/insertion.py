@@ -67,11 +67,13 @@ class TumorInsertion:
         audit: a JSONL file to which the rows of every applied plan are appended; this makes the device wait.
         seed: of everything random; nothing touches the global generators.
         rank: of this process, so that ranks differ; by default that of `torch.distributed`, or 0.
+        **generator_options: for a trained generator given by name, folder or hub id, such as ``steps=4``; see
+            `synthaug.load_generator`.
 
     Raises:
         ValueError: an empty bank, a bank or generator of other classes or channels, a probability outside [0, 1], an
             inverted range, a swap of an unknown class, `swaps` with `class_mix`, `scale` with `diameter_mm`.
-        TypeError: an argument of the wrong kind.
+        TypeError: an argument of the wrong kind, or one that neither this class nor the generator knows.
     """
 
     def __init__(
@@ -102,10 +104,11 @@ class TumorInsertion:
         audit: str | os.PathLike | None = None,
         seed: int = 0,
         rank: int | None = None,
+        **generator_options: Any,
     ):
         self.classes, self.channels = get_classes(classes), canonical_channels(channels)
         self.lesions = resolve_lesions(lesions)
-        self.generator = resolve_generator(generator).bind(self.channels, self.classes.names)
+        self.generator = resolve_generator(generator, **generator_options).bind(self.channels, self.classes.names)
         self.tissue_share = checked_probability("tissue_share", tissue_share)
         self.clearance_mm = checked_at_least("clearance_mm", clearance_mm)
         self.min_voxels = int(checked_at_least("min_voxels", min_voxels, 1))
@@ -158,6 +161,20 @@ class TumorInsertion:
     @prob.setter
     def prob(self, value: float) -> None:
         self._decider.prob = checked_probability("prob", value)
+
+    @property
+    def number(self) -> int:
+        """Running number of the next sample; with `seed` and `rank` it decides what is drawn for it.
+
+        May be set between batches: loader workers, which start from equal copies of one insertion, set it to a number
+        of their framework's random state.
+        """
+        return self._decider.number
+
+    @number.setter
+    def number(self, value: int) -> None:
+        checked_at_least("number", value)
+        self._decider.number = int(value)
 
     def __call__(self, image: Tensor, label: Tensor, spacing_mm: Any = None, **context: Any) -> tuple[Tensor, Tensor]:
         """Plan and apply; see `plan` for the arguments.

@@ -1,0 +1,84 @@
+"""What loader workers must not do, and the one random number that each of their samples gets."""
+
+import multiprocessing
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import get_worker_info
+
+from synthaug.generators.base import TumorGenerator
+from synthaug.insertion import TumorInsertion
+
+DRAWS = 2**31 - 1
+"""Adapters draw an integer in [0, DRAWS) for a sample, from their framework's own random state."""
+
+
+def in_worker() -> bool:
+    """Whether this is a worker of a data loader: torch's, or a daemonic child process such as batchgenerators'."""
+    return get_worker_info() is not None or multiprocessing.current_process().daemon
+
+
+def refuse_accelerator_in_worker(generator: TumorGenerator) -> None:
+    """Check that a loader worker does not get a generator whose weights are on an accelerator.
+
+    A forked process cannot use CUDA, and one context per worker would waste the device's memory where it could.
+
+    Raises:
+        RuntimeError: this is a worker, and the generator has a tensor on a device other than the CPU.
+    """
+    if not in_worker():
+        return
+    elsewhere = sorted({str(device) for device in devices_of(generator) if device.type not in ("cpu", "meta")})
+    if elsewhere:
+        raise RuntimeError(
+            f"{type(generator).__name__} is on {', '.join(elsewhere)} and was called in a loader worker, where no "
+            "accelerator can be used: insert into the batch after it was moved to the device (the batch form of this "
+            'adapter, or TumorInsertion itself in the training loop), or take "paste" or "procedural" in workers'
+        )
+
+
+def devices_of(thing: Any) -> Iterator[torch.device]:
+    """Devices of a generator: its `device`, its tensors, and those of the modules and containers in its attributes."""
+    if isinstance(thing, nn.Module):
+        yield from (tensor.device for tensor in (*thing.parameters(), *thing.buffers()))
+    yield from _devices(getattr(thing, "device", None))
+    for value in vars(thing).values():
+        for part in _parts(value):
+            yield from _devices(part)
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    if isinstance(value, Mapping):
+        return value.values()
+    return value if isinstance(value, (list, tuple)) else (value,)
+
+
+def _devices(part: Any) -> Iterator[torch.device]:
+    if isinstance(part, nn.Module):
+        yield from (tensor.device for tensor in (*part.parameters(), *part.buffers()))
+    elif isinstance(part, torch.device):
+        yield part
+    elif isinstance(part, Tensor) or isinstance(getattr(part, "device", None), torch.device):
+        yield part.device
+
+
+@contextmanager
+def drawn(insertion: TumorInsertion, number: int, prob: float | None = None) -> Iterator[TumorInsertion]:
+    """An insertion whose next plan follows from `number`, whatever it planned before; afterwards it is as it was.
+
+    Args:
+        insertion: whose `plan` is to be called in the context, once.
+        number: drawn from the framework's random state; the same number gives the same plan.
+        prob: instead of the insertion's own.
+    """
+    before = insertion.number, insertion.prob
+    insertion.number = number
+    if prob is not None:
+        insertion.prob = prob
+    try:
+        yield insertion
+    finally:
+        insertion.number, insertion.prob = before
