@@ -1,7 +1,9 @@
 """The voxels of one NIfTI file, checked, and what a case's voxels are once they are arrays."""
 
 import gzip
+import io
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,16 +38,42 @@ class Volume:
     spacing_mm: tuple[float, float, float]
 
 
-def read_nifti(case: str, path: Path, volumes: int) -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """A file as it is stored, so that it can be written again with nothing changed but what is meant to change.
+
+    Attributes:
+        header: as in the file, with its scale factors, offset and extensions.
+        raw: (X, Y, Z) or (X, Y, Z, V) in the file's dtype and byte order, before scaling.
+        scaled: the same, scaled as the header says; `raw` itself where the header says nothing.
+        affine: (4, 4).
+        slope: of the scaling.
+        inter: likewise.
+    """
+
+    header: nib.Nifti1Header
+    raw: np.ndarray
+    scaled: np.ndarray
+    affine: np.ndarray
+    slope: float = 1.0
+    inter: float = 0.0
+
+    def stored_values(self, values: np.ndarray) -> np.ndarray:
+        """Scaled intensities as the file stores them: rounded and clipped to the range where its dtype is integer."""
+        raw = (values.astype(np.float64) - self.inter) / self.slope
+        if self.raw.dtype.kind in "iu":
+            limits = np.iinfo(self.raw.dtype)
+            raw = np.clip(np.rint(raw), limits.min, limits.max)
+        return raw.astype(self.raw.dtype)
+
+
+def read_stored(case: str, path: Path, volumes: int) -> Stored:
     """Read one file whole, so that the checksum of a compressed one is checked too.
 
     Args:
         case: name of the case, for messages.
         path: a NIfTI-1 or NIfTI-2 file, gzip-compressed where it ends in ``.gz``.
         volumes: how many volumes it should have: 1 for a 3-D image.
-
-    Returns:
-        The voxels (volumes, X, Y, Z), scaled as the header says, and the affine (4, 4).
 
     Raises:
         CaseError: the file cannot be read, or its dimensions, voxels or affine are not usable.
@@ -55,14 +83,15 @@ def read_nifti(case: str, path: Path, volumes: int) -> tuple[np.ndarray, np.ndar
         content = gzip.decompress(content) if path.name.endswith(".gz") else content
         is_nifti2 = 540 in (int.from_bytes(content[:4], order) for order in ("little", "big"))
         nifti = (nib.Nifti2Image if is_nifti2 else nib.Nifti1Image).from_bytes(content)
-        voxels = np.asanyarray(nifti.dataobj)
+        header = type(nifti.header).from_fileobj(io.BytesIO(content))
+        proxy = nifti.dataobj
+        raw, voxels = proxy.get_unscaled(), np.asanyarray(proxy)
     except _READ_ERRORS as error:
         raise CaseError(f"{case}: cannot read {path} as NIfTI: {error or type(error).__name__}") from error
     if voxels.dtype.kind not in "iufb":
         raise CaseError(f"{case}: {path} has voxels of type {voxels.dtype}, expected numbers")
-    if voxels.ndim == 3:
-        voxels = voxels[..., None]
-    if voxels.ndim != 4 or voxels.shape[-1] != volumes or 0 in voxels.shape:
+    with_volumes = voxels.shape if voxels.ndim != 3 else (*voxels.shape, 1)
+    if len(with_volumes) != 4 or with_volumes[-1] != volumes or 0 in with_volumes:
         expected = "(X, Y, Z)" if volumes == 1 else f"(X, Y, Z, {volumes})"
         raise CaseError(f"{case}: {path} has the shape {nifti.shape}, expected {expected}")
     with np.errstate(over="ignore"):
@@ -71,7 +100,54 @@ def read_nifti(case: str, path: Path, volumes: int) -> tuple[np.ndarray, np.ndar
         raise CaseError(f"{case}: {path} has {int((~finite).sum())} voxels that are not finite")
     if not np.isfinite(nifti.affine).all() or np.linalg.det(nifti.affine[:3, :3]) == 0:
         raise CaseError(f"{case}: {path} has an affine that is no invertible matrix: {nifti.affine.tolist()}")
-    return np.moveaxis(voxels, -1, 0), nifti.affine
+    return Stored(header, raw, voxels, nifti.affine, float(proxy.slope), float(proxy.inter))
+
+
+def read_nifti(case: str, path: Path, volumes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The voxels (volumes, X, Y, Z) of one file, scaled as the header says, and the affine (4, 4).
+
+    Args:
+        case: as for `read_stored`.
+        path: likewise.
+        volumes: likewise.
+
+    Raises:
+        CaseError: as for `read_stored`.
+    """
+    stored = read_stored(case, path, volumes)
+    return volumes_first(stored.scaled), stored.affine
+
+
+def volumes_first(voxels: np.ndarray) -> np.ndarray:
+    """(V, X, Y, Z) of (X, Y, Z, V) or (X, Y, Z)."""
+    return voxels[None] if voxels.ndim == 3 else np.moveaxis(voxels, -1, 0)
+
+
+def nifti_bytes(
+    like: nib.Nifti1Header, raw: np.ndarray, level: int | None = 1, scaling: Sequence[float] | None = None
+) -> bytes:
+    """A NIfTI file with a header like another file's: its affine, units, description and extensions are kept.
+
+    The same voxels give the same bytes whenever they are written: no time stamp goes into the compressed file.
+
+    Args:
+        like: the header, of `Stored`; left as it is.
+        raw: (X, Y, Z) or (X, Y, Z, V), stored values; dtype and shape go into the new header where they differ.
+        level: of gzip compression, 1 to 9, or None for a file without.
+        scaling: slope and intercept in place of those of `like`.
+    """
+    header = like.copy()
+    if header.get_data_shape() != raw.shape:
+        header.set_data_shape(raw.shape)
+    if header.get_data_dtype().newbyteorder("=") != raw.dtype.newbyteorder("="):
+        header.set_data_dtype(raw.dtype)
+    if scaling is not None:
+        header["scl_slope"], header["scl_inter"] = scaling
+    beside = io.BytesIO()
+    header.write_to(beside)
+    head = beside.getvalue().ljust(int(header["vox_offset"]), b"\0")
+    content = head + raw.astype(header.get_data_dtype(), copy=False).tobytes(order="F")
+    return content if level is None else gzip.compress(content, level, mtime=0)
 
 
 def check_same_grid(case: str, path_a: Path, a: tuple, path_b: Path, b: tuple) -> None:
