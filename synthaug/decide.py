@@ -8,8 +8,8 @@ import numpy as np
 from synthaug.blending import margin_vox
 from synthaug.lesions.base import Candidates, LesionSource
 from synthaug.lesions.rebalance import ClassMix, Swaps
-from synthaug.lesions.scale import LARGEST_UPSCALE, ScaleRange, Turns, extents_vox
-from synthaug.plan import Insertion, Outcome
+from synthaug.lesions.scale import LARGEST_UPSCALE, ScaleRange, SizeWeights, Turns, extents_vox
+from synthaug.plan import Insertion, Outcome, equivalent_diameter_mm
 
 BOX_STEP = 8
 
@@ -38,6 +38,7 @@ class Decider:
         seed: of the whole run.
         rank: of this process.
         number: samples seen.
+        size_weights: of lesion sizes, or None.
     """
 
     source: LesionSource
@@ -56,6 +57,7 @@ class Decider:
     seed: int
     rank: int
     number: int = 0
+    size_weights: SizeWeights | None = None
 
     def batch(
         self, spacing_mm: Sequence[tuple[float, float, float]], volume: Sequence[int], groups: Sequence[str | None]
@@ -80,6 +82,7 @@ class Decider:
         if not len(candidates):
             empty = {"lesion": None, "donor_group": None, "swaps": swaps, "scale": drawn}
             return Insertion(**base, **empty, refused=Outcome.NO_DONOR)
+        drawn = self.scale.tilted(drawn, swaps, candidates, self.size_weights)
         factors = self.scale.factors(drawn, candidates)
         extents = extents_vox(candidates, factors, spacing, turns)
         usable, refused = self._usable(candidates, factors, extents, spacing, volume)
@@ -114,12 +117,16 @@ class Decider:
     def _pick(
         self, candidates: Candidates, factors, usable, refused, swaps, spacing, rng
     ) -> tuple[int, dict[str, str]]:
+        weights = None
+        if self.size_weights is not None:
+            own = equivalent_diameter_mm(candidates.volume_mm3[usable], (1, 1, 1))
+            weights = self.size_weights.of(own * factors[usable])
         if self.mix is None or refused:
-            return int(rng.choice(usable)), swaps
+            return int(rng.choice(usable, p=None if weights is None else weights / weights.sum())), swaps
         voxels = np.zeros((len(usable), len(self.mix.names)))
         voxels[:, self.class_order] = candidates.voxels[usable]
         volume = factors[usable] ** 3 * candidates.spacing_mm[usable].prod(1) / np.prod(spacing)
-        donor, swaps = self.mix.choose(voxels, volume, rng)
+        donor, swaps = self.mix.choose(voxels, volume, rng, weights)
         return int(usable[donor]), swaps
 
     def _margin(self, spacing: Sequence[float]) -> int:

@@ -24,6 +24,7 @@ from synthaug.lesions.scale import ScaleRange, Turns
 from synthaug.painting import Painter
 from synthaug.placement import Site, grown, place
 from synthaug.plan import InsertionPlan, Outcome
+from synthaug.steering import Steering
 from synthaug.validation import (
     ValueCheck,
     checked_batch,
@@ -34,7 +35,7 @@ from synthaug.validation import (
 )
 
 
-class TumorInsertion:
+class TumorInsertion(Steering):
     """Inserts label-conditioned synthetic tumours into training batches.
 
     ``insert(image, label)`` is ``insert.apply(image, label, insert.plan(image, label))``. Inputs are never modified:
@@ -153,29 +154,6 @@ class TumorInsertion:
         self._check = ValueCheck(self.classes, ignore_label)
         self._batches = 0
 
-    @property
-    def prob(self) -> float:
-        """Probability of a lesion per sample; may be set between batches."""
-        return self._decider.prob
-
-    @prob.setter
-    def prob(self, value: float) -> None:
-        self._decider.prob = checked_probability("prob", value)
-
-    @property
-    def number(self) -> int:
-        """Running number of the next sample; with `seed` and `rank` it decides what is drawn for it.
-
-        May be set between batches: loader workers, which start from equal copies of one insertion, set it to a number
-        of their framework's random state.
-        """
-        return self._decider.number
-
-    @number.setter
-    def number(self, value: int) -> None:
-        checked_at_least("number", value)
-        self._decider.number = int(value)
-
     def __call__(self, image: Tensor, label: Tensor, spacing_mm: Any = None, **context: Any) -> tuple[Tensor, Tensor]:
         """Plan and apply; see `plan` for the arguments.
 
@@ -286,23 +264,6 @@ class TumorInsertion:
         """What was asked for, done and refused so far; reading it makes the host wait for the device."""
         self._check.raise_pending(wait=True)
         return self._audit.report()
-
-    def expected(self, samples: int) -> float:
-        """Insertions that will be asked for, on average, over this many samples at the present `prob`."""
-        return samples * self._decider.prob * (1 + self._decider.second)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the random sequence and the counters stand, JSON-able; waits for the device."""
-        mix = self._decider.mix
-        counts = None if mix is None else mix.counts.tolist()
-        return {"number": self._decider.number, "mix_counts": counts, "audit": self._audit.state_dict()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
-        self._audit.load_state_dict(state["audit"])
-        self._decider.number = int(state["number"])
-        if self._decider.mix is not None and state["mix_counts"] is not None:
-            self._decider.mix.counts[:] = state["mix_counts"]
 
     def _host_sample(self, plan: InsertionPlan, image: Tensor, label: Tensor, host, b: int) -> HostSample:
         if b not in plan.hosts:

@@ -95,20 +95,28 @@ class ClassMix:
         self.moves = np.eye(k)[self.maps]
         self.renamed = self.maps != np.arange(k)
 
-    def choose(self, voxels: np.ndarray, factors: np.ndarray, rng: np.random.Generator) -> tuple[int, dict[str, str]]:
+    def choose(
+        self, voxels: np.ndarray, factors: np.ndarray, rng: np.random.Generator, weights: np.ndarray | None = None
+    ) -> tuple[int, dict[str, str]]:
         """Donor and swaps that bring the running counts nearest to the target.
 
         Args:
             voxels: (D, K) class counts of the donors that may be taken.
             factors: (D,) volume factor that the insertion's scale gives each of them.
             rng: of the insertion; at most `considered` donors are compared, drawn at random.
+            weights: (D,) above 0, of the donors in that draw; all alike where not given.
 
         Returns:
             Position of the donor, and its swaps, old name to new name.
         """
         now = self.counts / self.counts.sum() if self.counts.any() else self.target
         best, best_cost = (0, 0), np.inf
-        for d in rng.permutation(len(voxels))[: self.considered]:
+        if weights is None:
+            compared = rng.permutation(len(voxels))[: self.considered]
+        else:
+            few = min(self.considered, len(voxels))
+            compared = rng.choice(len(voxels), few, replace=False, p=weights / weights.sum())
+        for d in compared:
             # judged by its composition, not by its size: else tiny lesions, which disturb least, would always win
             mixes = np.einsum("k,mkj->mj", voxels[d] / voxels[d].sum(), self.moves)
             distance = np.abs((1 - self.pull) * now + self.pull * mixes - self.target).sum(1)

@@ -10,8 +10,47 @@ from synthaug.checks import checked_range
 from synthaug.classes import Classes
 from synthaug.lesions.base import Candidates
 from synthaug.plan import equivalent_diameter_mm
+from synthaug.sizes import SizeClasses
 
 LARGEST_UPSCALE = 1.5
+TILT_CELLS = 64
+
+
+@dataclass(frozen=True)
+class SizeWeights:
+    """How much more often lesions of some sizes are to be inserted than they would be; 1 for all changes nothing.
+
+    Weights tilt what would be drawn anyway: a size that no donor reaches at any scale in the range stays absent.
+
+    Args:
+        sizes: the size classes, by equivalent diameter.
+        weights: of each of them, above 0; only their ratios matter.
+
+    Raises:
+        ValueError: another number of weights than of classes, or one that is not a finite number above 0.
+    """
+
+    sizes: SizeClasses
+    weights: tuple[float, ...]
+
+    def __post_init__(self):
+        values = tuple(checked_range("size weight", w)[0] for w in self.weights)
+        if len(values) != len(self.sizes):
+            raise ValueError(f"size_weights: expected {len(self.sizes)} weights, got {self.weights}")
+        object.__setattr__(self, "weights", values)
+
+    def of(self, diameters_mm: np.ndarray) -> np.ndarray:
+        """Weights of these diameters in mm, of the same shape."""
+        return np.asarray(self.weights)[self.sizes.index(diameters_mm)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON-able values."""
+        return {"edges_mm": list(self.sizes.edges_mm), "names": list(self.sizes.names), "weights": list(self.weights)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "SizeWeights":
+        """What `to_dict` gave."""
+        return cls(SizeClasses(tuple(values["edges_mm"]), tuple(values["names"])), tuple(values["weights"]))
 
 
 @dataclass(frozen=True)
@@ -47,10 +86,35 @@ class ScaleRange:
 
     def draw(self, rng: np.random.Generator, swaps: Mapping[str, str]) -> float:
         """A linear factor or, where `diameter_mm` is set, a diameter in mm; takes one random number."""
-        low, high = self.diameter_mm or self.scale
-        for name in swaps:
-            low, high = self.after_swap.get(name, (low, high))
+        low, high = self._range(swaps)
         return float(low + (high - low) * rng.random())
+
+    def _range(self, swaps: Mapping[str, str]) -> tuple[float, float]:
+        found = self.diameter_mm or self.scale
+        for name in swaps:
+            found = self.after_swap.get(name, found)
+        return found
+
+    def tilted(
+        self, drawn: float, swaps: Mapping[str, str], candidates: Candidates, weights: SizeWeights | None
+    ) -> float:
+        """What `draw` gave, moved within its range so that sizes come as often as their weights say.
+
+        The uniform draw u becomes the value below which the share u of the weighted range lies. The weight of a
+        linear factor is the mean weight of the diameters that the candidates would have; takes no random number.
+        """
+        low, high = self._range(swaps)
+        if weights is None or low == high:
+            return drawn
+        edges = np.linspace(low, high, TILT_CELLS + 1)
+        middles = (edges[:-1] + edges[1:]) / 2
+        if self.diameter_mm is None:
+            own = equivalent_diameter_mm(candidates.volume_mm3, (1, 1, 1))
+            density = weights.of(middles[:, None] * own).mean(1)
+        else:
+            density = weights.of(middles)
+        reached = np.concatenate(([0.0], np.cumsum(density)))
+        return float(np.interp((drawn - low) / (high - low) * reached[-1], reached, edges))
 
     def factors(self, drawn: float, candidates: Candidates) -> np.ndarray:
         """(D,) linear factor of each lesion for what `draw` gave."""
