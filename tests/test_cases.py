@@ -150,7 +150,7 @@ def test_nothing_found_says_what_was_looked_for(tmp_path):
     with pytest.raises(ValueError, match="not there"):
         find_cases(tmp_path / "missing")
     with pytest.raises(ValueError, match="layout: expected auto, brats"):
-        find_cases(tmp_path, layout="bids")
+        find_cases(tmp_path, layout="dicom")
 
 
 def test_ambiguous_files_are_refused(tmp_path):

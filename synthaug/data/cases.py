@@ -1,17 +1,19 @@
 """Case folders in: find the cases of a data set, load one as arrays, and say clearly what is wrong with a case.
 
-Three layouts are read, all NIfTI (``.nii`` or ``.nii.gz``):
+Four layouts are read, all NIfTI (``.nii`` or ``.nii.gz``):
 
 - ``brats``: files ``<case>_<channel>`` and ``<case>_seg``, anywhere below the folder. BraTS 2018 writes
   ``_flair, _t1, _t1ce, _t2, _seg``; BraTS 2023 and later ``-t2f, -t1n, -t1c, -t2w, -seg``; ``_ct`` is read too.
 - ``nnunet``: ``imagesTr/<case>_0000``, ``labelsTr/<case>``, ``imagesTs``; ``dataset.json`` names the channels.
 - ``msd`` (Medical Segmentation Decathlon): ``imagesTr/<case>`` with 4-D images; ``dataset.json`` names the volumes.
+- ``bids``: ``sub-*/[ses-*/]anat/*_{T1w,T2w,FLAIR}``, a T1w with ``ce-`` is ``t1ce``; label maps are ``*_dseg``
+  or ``*_mask`` in ``derivatives/<pipeline>/sub-*/...``. The subject is the patient.
 """
 
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,15 +21,24 @@ import nibabel as nib
 import numpy as np
 
 from synthaug.channels import ALIASES, canonical_channels
-from synthaug.data.nifti import CaseError, Volume, as_label, check_same_grid, read_nifti, zscore_host
+from synthaug.data.bids import bids_images, bids_labels, is_bids
+from synthaug.data.groups import GroupOf, group_function
+from synthaug.data.nifti import (
+    CaseError,
+    Stored,
+    Volume,
+    as_label,
+    check_same_grid,
+    read_stored,
+    volumes_first,
+    zscore_host,
+)
 
 __all__ = ["Case", "CaseError", "Volume", "find_cases", "load_case", "zscore_host"]
 
 _SUFFIXES = (".nii.gz", ".nii")
 _BRATS_TAGS = {"flair", "t1", "t1ce", "t2", "ct", *ALIASES}
-_GROUP_OF_NAME = (re.compile(r"brats1[789]_(.+)_\d+$", re.I), re.compile(r"(brats-[a-z]+-\d+)-\d+$", re.I))
 
-GroupOf = Callable[[str], str]
 Split = Mapping[str, str] | Mapping[str, Sequence[str]]
 
 
@@ -64,7 +75,8 @@ def find_cases(
 
     Args:
         folder: the data set's folder.
-        layout: ``"brats"``, ``"nnunet"``, ``"msd"``, or ``"auto"`` to tell by ``imagesTr`` and the file names.
+        layout: ``"brats"``, ``"nnunet"``, ``"msd"``, ``"bids"``, or ``"auto"`` to tell by ``imagesTr``, ``sub-*/`` and
+            the file names.
         channels: for ``nnunet`` and ``msd`` the channel names in order, in place of those in ``dataset.json``;
             for ``brats`` further file endings to read as channels, for example ``("adc",)``.
         group_pattern: regular expression that finds the patient in a case name: its first group, or the whole match.
@@ -85,7 +97,7 @@ def find_cases(
         raise ValueError(
             f"expected a folder of cases, got {folder}, which is {'a file' if folder.exists() else 'not there'}"
         )
-    finders = {"brats": _find_brats, "nnunet": _find_nnunet, "msd": _find_msd}
+    finders = {"brats": _find_brats, "nnunet": _find_nnunet, "msd": _find_msd, "bids": _find_bids}
     if layout not in ("auto", *finders):
         raise ValueError(f"layout: expected auto, {', '.join(finders)}, got {layout!r}")
     finder = finders[_detect(folder) if layout == "auto" else layout]
@@ -113,6 +125,26 @@ def load_case(case: Case, channels: Sequence[str], require_label: bool = True) -
         CaseError: a missing channel or label; a file that is missing, damaged or no NIfTI; wrong dimensions;
             shapes or affines that differ; voxels that are not finite; a label that is not integral.
     """
+    return load_stored(case, channels, require_label).volume
+
+
+@dataclass(frozen=True, eq=False)
+class StoredCase:
+    """A case and its files as they are stored.
+
+    Attributes:
+        volume: its voxels as arrays.
+        files: path to the file, of those that hold the channels asked for.
+        label: the label's file, or None.
+    """
+
+    volume: Volume
+    files: Mapping[Path, Stored]
+    label: Stored | None
+
+
+def load_stored(case: Case, channels: Sequence[str], require_label: bool = True) -> StoredCase:
+    """As `load_case`, and with the files as they are stored, so that they can be written again."""
     wanted = canonical_channels(channels)
     missing = [name for name in wanted if name not in case.images]
     if missing:
@@ -120,21 +152,31 @@ def load_case(case: Case, channels: Sequence[str], require_label: bool = True) -
         raise CaseError(f"{case.name}: no file for {', '.join(missing)} (channels found: {known}) in {_home(case)}")
     if require_label and case.label is None:
         raise CaseError(f"{case.name}: no label map found in {_home(case)}")
-    paths = list(dict.fromkeys(case.images[name] for name in wanted))
-    volumes = {path: [n for n, p in case.images.items() if p == path] for path in paths}
-    read = {path: read_nifti(case.name, path, volumes=len(names)) for path, names in volumes.items()}
-    reference = paths[0]
-    affine = read[reference][1]
-    for path in paths[1:]:
-        check_same_grid(case.name, reference, read[reference], path, read[path])
-    image = np.stack([read[case.images[n]][0][volumes[case.images[n]].index(n)] for n in wanted]).astype(np.float32)
-    label = None
-    if case.label is not None:
-        found = read_nifti(case.name, case.label, volumes=1)
-        check_same_grid(case.name, reference, read[reference], case.label, found)
-        label = as_label(case.name, case.label, found[0][0])
+    files, label_file = _checked_files(case, wanted)
+    volumes = {path: volumes_first(stored.scaled) for path, stored in files.items()}
+    where = [(case.images[n], _volume_names(case, case.images[n]).index(n)) for n in wanted]
+    image = np.stack([volumes[path][v] for path, v in where]).astype(np.float32)
+    label = None if label_file is None else as_label(case.name, case.label, volumes_first(label_file.scaled)[0])
+    affine = files[case.images[wanted[0]]].affine
     spacing = tuple(float(s) for s in nib.affines.voxel_sizes(affine))
-    return Volume(image=image, label=label, affine=affine, spacing_mm=spacing)
+    return StoredCase(Volume(image, label, affine, spacing), files, label_file)
+
+
+def _checked_files(case: Case, wanted: Sequence[str]) -> tuple[dict[Path, Stored], Stored | None]:
+    """The files of these channels and the label, each read once, with one shape and affine."""
+    paths = list(dict.fromkeys(case.images[name] for name in wanted))
+    files = {path: read_stored(case.name, path, len(_volume_names(case, path))) for path in paths}
+    label = None if case.label is None else read_stored(case.name, case.label, 1)
+    grids = {path: (volumes_first(f.raw), f.affine) for path, f in files.items()}
+    if label is not None:
+        grids[case.label] = (volumes_first(label.raw), label.affine)
+    for path in list(grids)[1:]:
+        check_same_grid(case.name, paths[0], grids[paths[0]], path, grids[path])
+    return files, label
+
+
+def _volume_names(case: Case, path: Path) -> list[str]:
+    return [name for name, other in case.images.items() if other == path]
 
 
 # ------------------------------------------------------------------------------------------------ layouts
@@ -155,7 +197,7 @@ def _nifti_files(folder: Path, pattern: str = "*") -> list[Path]:
 def _detect(folder: Path) -> str:
     """nnU-Net and MSD keep images in ``imagesTr``; only in MSD has an image the name of its label."""
     if not (folder / "imagesTr").is_dir():
-        return "brats"
+        return "bids" if is_bids(folder) else "brats"
     images = _nifti_files(folder / "imagesTr")
     labels = {_stem(p) for p in _nifti_files(folder / "labelsTr")}
     if any(_stem(p) in labels for p in images):
@@ -206,6 +248,18 @@ def _find_msd(folder: Path, channels: Sequence[str] | None, group_of: GroupOf) -
     return cases
 
 
+def _find_bids(folder: Path, channels: Sequence[str] | None, group_of: GroupOf) -> list[Case]:
+    groups: dict[str, str] = {}
+    images: dict[str, dict[str, Path]] = {}
+    for name, subject, channel, path in bids_images(folder):
+        groups[name] = subject
+        _add(images.setdefault(name, {}), channel, path, name)
+    labels: dict[str, Path] = {}
+    for name, path in bids_labels(folder):
+        _add(labels, name, path, name)
+    return [Case(name, group_of(groups[name]), found, labels.get(name)) for name, found in images.items()]
+
+
 def _listed_channels(folder: Path, channels: Sequence[str] | None) -> tuple[str, ...]:
     """Channel names as given, or from ``dataset.json`` (``channel_names``; ``modality`` in MSD and nnU-Net 1)."""
     if channels is not None:
@@ -248,37 +302,12 @@ def _nothing_found(folder: Path, layout: str) -> str:
     return (
         f"{folder}: no case found (layout {layout}). Expected NIfTI files <case>_flair, _t1, _t1ce, _t2, _ct, _seg "
         "(BraTS 2018) or <case>-t2f, -t1n, -t1c, -t2w, -seg (BraTS 2023) below it, or imagesTr, labelsTr and "
-        f"dataset.json in it (nnU-Net, MSD); it holds {holds}"
+        f"dataset.json in it (nnU-Net, MSD), or sub-*/anat (BIDS); it holds {holds}"
     )
 
 
 def _home(case: Case) -> Path:
     return next(p for p in (*case.images.values(), case.label) if p is not None).parent
-
-
-# ------------------------------------------------------------------------------------------- groups and splits
-
-
-def group_function(pattern: str | None) -> GroupOf:
-    """What finds the patient in a case name; see `group_pattern` of `find_cases`.
-
-    Raises:
-        ValueError: from the function that is returned, where the pattern does not match.
-    """
-
-    def known(name: str) -> str:
-        match = next((m for p in _GROUP_OF_NAME if (m := p.match(name))), None)
-        return match[1] if match else name
-
-    def by_pattern(name: str) -> str:
-        if (match := compiled.search(name)) is None:
-            raise ValueError(f"group_pattern {pattern!r} does not match the case name {name!r}")
-        return match[1] if compiled.groups else match[0]
-
-    if pattern is None:
-        return known
-    compiled = re.compile(pattern)
-    return by_pattern
 
 
 def _with_split(cases: Iterable[Case], split: Split) -> list[Case]:
