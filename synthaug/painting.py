@@ -60,7 +60,8 @@ class Painter:
         crops = [w.read(image[r.sample]) for w, r in zip(windows, rows, strict=True)]
         classes = torch.stack([one_hot(m, len(self.classes)) for m in masks])
         context = torch.stack([to_model(c, h.mean, h.std) for c, h in zip(crops, hosts, strict=True)])
-        context = context * (classes.sum(1, keepdim=True) == 0)
+        if not self.generator.needs_host:
+            context = context * (classes.sum(1, keepdim=True) == 0)
         donor = torch.stack([plan.rendered[n].donor for n in group]) if self.generator.needs_donor else None
         painted = self.generator.generate(context, classes, [row.seed for row in rows], donor)
         for items in zip(rows, windows, hosts, masks, crops, painted, strict=True):

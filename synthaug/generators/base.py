@@ -20,6 +20,7 @@ class TumorGenerator(ABC):
         crop_sizes: sides in voxels of the cubic crops that it takes, ascending, or None where any box will do.
         margin_vox: voxels of surroundings that it wants on each side of a lesion.
         needs_donor: whether `generate` must be given the donor's intensities.
+        needs_host: whether `generate` is given the host's tissue in the lesion's place too, in place of 0.
     """
 
     channels: tuple[str, ...] | None = None
@@ -27,6 +28,7 @@ class TumorGenerator(ABC):
     crop_sizes: tuple[int, ...] | None = None
     margin_vox: int = 4
     needs_donor: bool = False
+    needs_host: bool = False
 
     def bind(self, channels: tuple[str, ...], classes: tuple[str, ...]) -> "TumorGenerator":
         """The generator for a batch of these channels and classes, in this order; called once by `TumorInsertion`.
@@ -57,7 +59,8 @@ class TumorGenerator(ABC):
         is in the batch, and the global random state is left alone.
 
         Args:
-            context: (N, C, X, Y, Z) float32, the host crops in model intensities, 0 where the lesion will be.
+            context: (N, C, X, Y, Z) float32, the host crops in model intensities, 0 where the lesion will be unless
+                `needs_host`.
             mask: (N, K, X, Y, Z) float32, one-hot classes of the lesion; all 0 outside it.
             seeds: N integers in [0, 2**63).
             donor: (N, C, X, Y, Z) float32, the donors' intensities in the donors' model intensities, in place;

@@ -5,125 +5,13 @@ them from noise and one-hot classes. Unlike there, one network makes all channel
 given, and crops have the size of the lesion.
 """
 
-import copy
-from collections.abc import Sequence
-
-import torch
-from torch import Tensor
-
-from synthaug.generators.base import TumorGenerator, seeded_noise
 from synthaug.generators.networks import Painter
-from synthaug.generators.style import StylePrior
+from synthaug.generators.styled import CROP_SIZES, StyledGenerator
 
-CROP_SIZES = (32, 48, 64, 96, 128)
-"""The network has no preferred size; sides beyond 96 are for the few lesions that need them."""
+__all__ = ["CROP_SIZES", "GANGenerator"]
 
 
-class GANGenerator(TumorGenerator):
-    """A trained painter with its prior over styles.
+class GANGenerator(StyledGenerator):
+    """A trained GAN's painter with its prior over styles; arguments are those of `StyledGenerator`."""
 
-    Args:
-        painter: the network, trained for `channels` and `classes` in this order.
-        prior: Gaussian over styles, of the same.
-        channels: canonical channel names that the network knows.
-        classes: class names that it knows.
-        truncation: how far styles stray from the mean patient's, 0 (always the mean) to 1 (as the patients do).
-        crop_sizes: sides of the crops that it takes; multiples of 16.
-        batched: whether crops go through the network together. None: on accelerators, yes; on the CPU, where it saves
-            nothing, no. Together, a crop's rounding (1e-6) depends on how many there are; one by one it does not.
-
-    Raises:
-        ValueError: network or prior made for other numbers of channels or classes, or crop sizes that do not fit.
-    """
-
-    margin_vox = 6
-
-    def __init__(
-        self,
-        painter: Painter,
-        prior: StylePrior,
-        channels: Sequence[str],
-        classes: Sequence[str],
-        truncation: float = 0.8,
-        crop_sizes: Sequence[int] = CROP_SIZES,
-        batched: bool | None = None,
-    ):
-        given = (len(classes), len(channels))
-        for part, has in (("painter", (painter.classes, painter.channels)), ("style prior", tuple(prior.shape[:2]))):
-            if has != given:
-                raise ValueError(f"{part}: made for {has} classes and channels, got {given}: {classes}, {channels}")
-        if wrong := [s for s in crop_sizes if s % painter.factor]:
-            raise ValueError(f"crop_sizes: expected multiples of {painter.factor}, got {wrong}")
-        if not 0 <= truncation <= 1.5:
-            raise ValueError(f"truncation: expected 0 to 1.5, got {truncation}")
-        self.painter = painter.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d)
-        self.prior, self.batched = prior, batched
-        self.channels, self.classes = tuple(channels), tuple(classes)
-        self.truncation, self.crop_sizes = truncation, tuple(crop_sizes)
-        self._channel_index = tuple(range(len(self.channels)))
-        self._class_index = tuple(range(len(self.classes)))
-
-    def bind(self, channels: tuple[str, ...], classes: tuple[str, ...]) -> "GANGenerator":
-        """The generator for these channels (any subset of its own, in any order) and classes; shares the weights.
-
-        Raises:
-            ValueError: a channel or class that it does not know; both sides are named.
-        """
-        super().bind(channels, classes)
-        bound = copy.copy(self)
-        bound._channel_index = tuple(self.channels.index(name) for name in channels)
-        bound._class_index = tuple(self.classes.index(name) for name in classes)
-        return bound
-
-    @torch.no_grad()
-    def generate(self, context: Tensor, mask: Tensor, seeds: Sequence[int], donor: Tensor | None = None) -> Tensor:
-        """Paint N lesions; see `TumorGenerator.generate`. One seed gives one style and one texture.
-
-        Raises:
-            ValueError: a crop whose sides are not multiples of the network's factor, or shapes that do not fit.
-        """
-        self._check(context, mask)
-        self._to(context.device)
-        # a convolution rounds otherwise for another batch size: where a batch saves nothing, crops go one by one
-        together = len(seeds) if self._batched(context.device) else 1
-        rows = [slice(i, i + together) for i in range(0, len(seeds), together)]
-        return torch.cat([self._paint(context[r].float(), mask[r].float(), seeds[r]) for r in rows])
-
-    def _paint(self, context: Tensor, mask: Tensor, seeds: Sequence[int]) -> Tensor:
-        shapes = self.painter.noise_shapes(context.shape[2:])
-        counts = [self.prior.noise_size(), *(torch.Size(shape).numel() for shape in shapes)]
-        z, *noise = seeded_noise(seeds, (sum(counts),), context.device).split(counts, 1)
-        full, available = self._full(context, self._channel_index, len(self.channels))
-        classes, _ = self._full(mask, self._class_index, len(self.classes))
-        painted = self.painter(
-            full * (1 - classes.sum(1, keepdim=True)),
-            classes,
-            self.prior.sample(z, self.truncation),
-            available,
-            [n.unflatten(1, shape) for n, shape in zip(noise, shapes, strict=True)],
-        )
-        return painted[:, list(self._channel_index)]
-
-    def _batched(self, device: torch.device) -> bool:
-        return device.type != "cpu" if self.batched is None else self.batched
-
-    def _check(self, context: Tensor, mask: Tensor) -> None:
-        expected = (len(self._channel_index), len(self._class_index))
-        if (context.shape[1], mask.shape[1]) != expected:
-            raise ValueError(f"expected {expected} channels and classes, got {context.shape[1]} and {mask.shape[1]}")
-        if wrong := [s for s in context.shape[2:] if s % self.painter.factor]:
-            raise ValueError(f"crop sides: expected multiples of {self.painter.factor}, got {wrong}")
-
-    def _to(self, device: torch.device) -> None:
-        if self.prior.mean.device != device:
-            self.painter.to(device)
-            self.prior.to(device)
-
-    @staticmethod
-    def _full(x: Tensor, index: Sequence[int], size: int) -> tuple[Tensor, Tensor]:
-        """Tensor (N, c, ...) at the places `index` of (N, size, ...), zeros elsewhere, and which places were filled."""
-        out = x.new_zeros((len(x), size, *x.shape[2:]))
-        out[:, list(index)] = x
-        flags = x.new_zeros((len(x), size))
-        flags[:, list(index)] = 1
-        return out, flags
+    painter: Painter

@@ -5,6 +5,7 @@ A name is looked for among the weights shipped with the package, then as a folde
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,62 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialized
 from torch import Tensor, nn
 
+from synthaug.generators.denoiser import Denoiser
+from synthaug.generators.diffusion import DiffusionGenerator
 from synthaug.generators.gan import GANGenerator
 from synthaug.generators.networks import Painter
 from synthaug.generators.style import StylePrior
+from synthaug.generators.styled import StyledGenerator
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
-ARCHITECTURE = "synthaug-painter-1"
 SHIPPED = Path(__file__).parent.parent / "weights"
+PUBLISHED = ("brats-diffusion", "brats-gan")
+"""Names of weights that are made for this package, whether or not they are part of an installation."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """One kind of generator in files.
+
+    Attributes:
+        architecture: its name in the configuration.
+        generator: its class.
+        network: the class of its network.
+        part: what the network is called in both files.
+        shape: arguments of the network, and the attributes that hold them.
+        sampling: further arguments of the generator that are stored, attributes of its painter.
+        transient: arguments of the generator that are not.
+    """
+
+    architecture: str
+    generator: type[StyledGenerator]
+    network: type[nn.Module]
+    part: str
+    shape: Mapping[str, str]
+    sampling: tuple[str, ...] = ()
+    transient: tuple[str, ...] = ("batched",)
+
+    def network_of(self, generator: StyledGenerator) -> nn.Module:
+        """The module whose weights are stored."""
+        return generator.painter if self.part == "painter" else getattr(generator.painter, self.part)
+
+    def options(self) -> tuple[str, ...]:
+        """What a user may say when loading."""
+        fixed = ("refined",)
+        return ("truncation", "crop_sizes", *self.transient, *(s for s in self.sampling if s not in fixed))
+
+
+KINDS = (
+    _Kind("synthaug-painter-1", GANGenerator, Painter, "painter", {"widths": "widths", "head": "head_width"}),
+    _Kind(
+        "synthaug-flow-1",
+        DiffusionGenerator,
+        Denoiser,
+        "denoiser",
+        {"widths": "widths", "head": "head_width", "embedding": "embedding"},
+        sampling=("steps", "scheduler", "guidance", "strength", "refined"),
+    ),
+)
 
 
 def shipped_generators() -> tuple[str, ...]:
@@ -28,26 +78,34 @@ def shipped_generators() -> tuple[str, ...]:
     return tuple(sorted(p.parent.name for p in SHIPPED.glob(f"*/{CONFIG}")))
 
 
-def save_generator(generator: GANGenerator, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
+def save_generator(generator: StyledGenerator, folder: str | Path, dtype: torch.dtype = torch.float16) -> None:
     """Write a generator as ``config.json`` and ``model.safetensors``.
 
     Args:
         generator: to write; not bound to a subset of its channels.
         folder: made where it is not there.
         dtype: of the stored weights; the style prior stays in float32.
+
+    Raises:
+        TypeError: a kind of generator that is not stored in files.
     """
+    kind = next((k for k in KINDS if type(generator) is k.generator), None)
+    if kind is None:
+        kinds = ", ".join(k.generator.__name__ for k in KINDS)
+        raise TypeError(f"generator: expected one of {kinds}, got {type(generator).__name__}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    painter = generator.painter
-    state = {f"painter.{k}": v.to(dtype).contiguous().cpu() for k, v in painter.state_dict().items()}
+    network = kind.network_of(generator)
+    state = {f"{kind.part}.{k}": v.to(dtype).contiguous().cpu() for k, v in network.state_dict().items()}
     state |= {f"prior.{k}": v.float().contiguous().cpu() for k, v in generator.prior.state_dict().items()}
     config = {
-        "architecture": ARCHITECTURE,
+        "architecture": kind.architecture,
         "channels": list(generator.channels),
         "classes": list(generator.classes),
         "crop_sizes": list(generator.crop_sizes),
         "truncation": generator.truncation,
-        "painter": {"widths": list(painter.widths), "head": painter.head_width},
+        kind.part: {name: _plain(getattr(network, attribute)) for name, attribute in kind.shape.items()},
+        **{name: _plain(getattr(generator.painter, name)) for name in kind.sampling},
     }
     for name, write in (
         # not safetensors' save_file, which makes files that only their owner may read
@@ -64,38 +122,52 @@ def load_generator(
     channels: Sequence[str] | None = None,
     classes: Sequence[str] | None = None,
     revision: str | None = None,
-) -> GANGenerator:
+    **options: Any,
+) -> StyledGenerator:
     """Load a generator.
 
     Args:
-        name: of shipped weights (``"brats-gan"``), a folder, or the id of a Hugging Face repository (``"owner/name"``;
-            needs ``huggingface_hub``).
+        name: of shipped weights (``"brats-gan"``, ``"brats-diffusion"``), a folder, or the id of a Hugging Face
+            repository (``"owner/name"``; needs ``huggingface_hub``).
         channels: canonical names that it must know, where given.
         classes: names that it must know, where given.
         revision: of the Hugging Face repository.
+        **options: in place of what was saved: ``truncation``, ``crop_sizes``, ``batched``; of a diffusion generator
+            also ``steps``, ``scheduler``, ``guidance``, ``strength``.
 
     Returns:
-        The generator, on the CPU.
+        A `GANGenerator` or `DiffusionGenerator`, on the CPU.
 
     Raises:
         FileNotFoundError: the name is none of the three, or a file is missing; what is there is named.
-        ValueError: damaged files, another architecture, channels or classes; both sides are named.
+        ValueError: damaged files, another architecture, channels or classes; both sides are named. An option's value
+            that the generator refuses.
+        TypeError: an option that this kind of generator does not have; those it has are named.
         ImportError: a hub id without ``huggingface_hub``.
     """
     folder = _locate(str(name), revision)
-    config, state = _read_config(folder / CONFIG), _read_weights(folder / WEIGHTS)
+    kind, config = _read_config(folder / CONFIG)
+    state = _read_weights(folder / WEIGHTS)
+    if unknown := options.keys() - kind.options():
+        known = ", ".join(kind.options())
+        raise TypeError(
+            f"unexpected {', '.join(sorted(unknown))}: {folder.name}, a {kind.generator.__name__}, takes {known}"
+        )
     found_channels, found_classes = tuple(config["channels"]), tuple(config["classes"])
     for what, wanted, found in (("channels", channels, found_channels), ("classes", classes, found_classes)):
         if unknown := [n for n in wanted or () if n not in found]:
             raise ValueError(f"{folder}: made for the {what} {', '.join(found)}; asked for {', '.join(unknown)} too")
     with torch.random.fork_rng(devices=[]):
-        painter = Painter(len(found_channels), len(found_classes), **config["painter"])
+        network = kind.network(len(found_channels), len(found_classes), **config[kind.part])
     prior = StylePrior(len(found_classes), len(found_channels))
-    _fill(painter, "painter.", state, folder / WEIGHTS)
+    _fill(network, f"{kind.part}.", state, folder / WEIGHTS)
     _fill(prior, "prior.", state, folder / WEIGHTS)
-    return GANGenerator(
-        painter, prior, found_channels, found_classes, config["truncation"], tuple(config["crop_sizes"])
-    )
+    saved = {name: config[name] for name in ("truncation", "crop_sizes", *kind.sampling)}
+    return kind.generator(network, prior, found_channels, found_classes, **(saved | options))
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _locate(name: str, revision: str | None) -> Path:
@@ -103,6 +175,8 @@ def _locate(name: str, revision: str | None) -> Path:
         return SHIPPED / name
     if Path(name).is_dir():
         return Path(name)
+    if name in PUBLISHED:
+        raise FileNotFoundError(f"no weights of {name!r} in this installation ({SHIPPED / name} is not there)")
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         shipped = ", ".join(shipped_generators()) or "none"
         raise FileNotFoundError(f"no generator {name!r}: shipped are {shipped}; it is no folder and no hub id")
@@ -113,7 +187,7 @@ def _locate(name: str, revision: str | None) -> Path:
     return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
 
 
-def _read_config(path: Path) -> Mapping[str, Any]:
+def _read_config(path: Path) -> tuple[_Kind, Mapping[str, Any]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: not there; a generator's folder has {CONFIG} and {WEIGHTS}")
     try:
@@ -121,12 +195,16 @@ def _read_config(path: Path) -> Mapping[str, Any]:
     except ValueError as error:
         raise ValueError(f"{path}: damaged, not JSON ({error})") from error
     found = config.get("architecture") if isinstance(config, dict) else type(config).__name__
-    if found != ARCHITECTURE:
-        raise ValueError(f"{path}: expected the architecture {ARCHITECTURE!r}, got {found!r}")
-    expected = {"channels", "classes", "crop_sizes", "truncation", "painter"}
+    kind = next((k for k in KINDS if k.architecture == found), None)
+    if kind is None:
+        known = " or ".join(repr(k.architecture) for k in KINDS)
+        raise ValueError(f"{path}: expected the architecture {known}, got {found!r}")
+    expected = {"channels", "classes", "crop_sizes", "truncation", kind.part, *kind.sampling}
     if missing := expected - set(config):
         raise ValueError(f"{path}: damaged, {', '.join(sorted(missing))} missing")
-    return config
+    if not isinstance(config[kind.part], dict) or config[kind.part].keys() != kind.shape.keys():
+        raise ValueError(f"{path}: damaged, expected {', '.join(kind.shape)} of the {kind.part}")
+    return kind, config
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

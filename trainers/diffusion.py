@@ -1,0 +1,213 @@
+"""Train the diffusion generator: a flow from informed noise to lesions, then its refinement for few steps.
+
+    accelerate launch trainers/diffusion.py --config configs/diffusion_tiny.yaml [--out runs/x] [key=value ...]
+
+Read from top to bottom: the flow, the refinement, the loop. The flow learns from one point of each lesion's path a
+step. From step `refine.start` on the network also learns to jump: it follows the path from noise as a sampler of 1, 2,
+4 or 8 steps does, and the last step is judged as the GAN's paintings are, by a patch critic and by the style asked for
+(adversarial diffusion distillation, Sauer et al. 2023, arXiv 2311.17042, but from the student's own states, and with
+no teacher: the network is told which of the two is wanted, so the flow stays what it was). Runs continue, and leave
+behind, what those of trainers/gan.py do.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import typer
+from accelerate.utils import set_seed
+from common import MAY_CHANGE, Window, command, open_cases, resume, start, update
+from diffusers.training_utils import EMAModel
+from diffusion_config import Config
+from gan import averaged, batches, critic_loss, demo_batch, lr_factor, make_crops, painter_parts, prepare, weighted
+from torch import Tensor
+
+from synthaug import get_classes
+from synthaug.config import ConfigError
+from synthaug.data.crops import LesionCrops
+from synthaug.generators import losses
+from synthaug.generators.demo import demo_picture, save_picture
+from synthaug.generators.denoiser import Denoiser
+from synthaug.generators.diffusion import DiffusionGenerator
+from synthaug.generators.flow import Point, Scene, loss_weight, noise_shapes, on_path
+from synthaug.generators.flow_painter import FlowPainter
+from synthaug.generators.hub import load_generator, save_generator
+from synthaug.generators.networks import PatchCritic
+from synthaug.generators.samplers import sample
+from synthaug.generators.style import class_moments, lesion_style, present_classes
+from synthaug.runs import MetricsLog, read_metrics, save_checkpoint
+
+# ------------------------------------------------------------------------------------------------- the flow
+
+
+def drawn_noise(scene: Scene, rng: torch.Generator) -> Tensor:
+    """Noise of a scene, drawn on the CPU so that it does not depend on the device."""
+    count, channels, *size = scene.context.shape
+    images = [torch.randn((count, *s), generator=rng) for s in noise_shapes(channels, size)]
+    return scene.noise([image.to(scene.context.device) for image in images])
+
+
+def flow_point(batch: Mapping[str, Tensor], config: Config, rng: torch.Generator) -> tuple[Point, Tensor]:
+    """A point of each real lesion's path, and the lesion, whitened."""
+    real, mask = batch["real"], batch["real_mask"]
+    scene = Scene.of(real, mask, lesion_style(real, mask), batch["available"])
+    lesion, noise = scene.whitened(real), drawn_noise(scene, rng)
+    # one time in each part of the path, so that every batch sees all of it
+    times = (torch.rand(len(real), generator=rng) + torch.randperm(len(real), generator=rng)) / len(real)
+    times = times.clamp(min=0.01).to(real.device)
+    blind = torch.rand(len(real), generator=rng) < config.flow.class_dropout
+    seen = scene.without_classes(blind.to(real.device))
+    return Point(seen, on_path(lesion, noise, times), times, torch.zeros_like(times)), lesion
+
+
+def flow_parts(
+    found: Tensor, around: Tensor, lesion: Tensor, point: Point, batch: Mapping[str, Tensor], config: Config
+) -> dict[str, Tensor]:
+    """Squared error of the lesion found: mean over each class's voxels, then over classes, channels and samples.
+
+    So a class of few voxels weighs as much as one of many, and what surrounds the lesion nothing.
+    """
+    error, _ = class_moments((found - lesion).square(), batch["real_mask"])
+    weight = present_classes(batch["real_mask"])[:, :, None] * batch["available"][:, None, :]
+    at = loss_weight(point.time, config.flow.weighting, config.flow.gamma)[:, None, None]
+    return {
+        "flow": (error * weight * at).sum() / weight.sum().clamp(min=1),
+        "halo": losses.masked_l1(around, batch["real"], losses.shell(batch["real_lesion"])),
+    }
+
+
+# ------------------------------------------------------------------------------------------- the refinement
+
+
+@torch.no_grad()
+def last_point(denoiser: Denoiser, batch: Mapping[str, Tensor], config: Config, rng: torch.Generator) -> Point:
+    """Where a sampler of few steps stands before its last one, with lesions in their own and in other places."""
+    scene = Scene.of(batch["host"], batch["mask"], batch["style"], batch["available"])
+    steps = config.refine.steps[int(torch.randint(len(config.refine.steps), (), generator=rng))]
+    reached = {}
+
+    def denoise(state: Tensor, time: float, last: bool) -> Tensor:
+        times = state.new_full((len(state),), time)
+        if last:
+            reached["point"] = Point(scene, state, times, times)
+            return state
+        return denoiser(scene, state, times, torch.zeros_like(times))[0]
+
+    sample(denoise, drawn_noise(scene, rng), steps=steps)
+    return reached["point"]
+
+
+# ------------------------------------------------------------------------------------------------- the loop
+
+
+def make_networks(config: Config) -> tuple[Denoiser, PatchCritic]:
+    """Both networks; the denoiser may start from a trained painter or denoiser.
+
+    Raises:
+        ConfigError: `denoiser.init` is of another shape, or no generator.
+    """
+    set_seed(config.seed)  # the first weights
+    part, names = config.denoiser, get_classes(config.data.classes).names
+    denoiser = Denoiser(len(config.data.channels), len(names), part.widths, part.head, part.embedding)
+    critic = PatchCritic(len(config.data.channels), len(names), config.critic.widths)
+    if part.init is not None:
+        try:
+            painter = load_generator(part.init, config.data.channels, names).painter
+            denoiser.start_from(painter.denoiser if isinstance(painter, FlowPainter) else painter)
+        except (ValueError, FileNotFoundError) as error:
+            raise ConfigError(f"denoiser.init: {error}") from error
+    return tuple(network.to(memory_format=torch.channels_last_3d) for network in (denoiser, critic))
+
+
+def train(config: Config, out: Path) -> dict[str, Any]:
+    """Train, or go on training, in the folder `out`; returns the last row of metrics.
+
+    Raises:
+        ConfigError: a configuration that does not fit, or `out` holds a run of another configuration.
+        CaseError: a case that cannot be read.
+        RuntimeError: gradients that stay not finite.
+    """
+    accelerator = start(config, out, (*MAY_CHANGE, "data.cache", "demo"))
+    device, rank, processes = accelerator.device, accelerator.process_index, accelerator.num_processes
+    cases, held_out = open_cases(config.data, out, accelerator)
+    crops = make_crops(config, cases, processes)
+    demo = demo_batch(config, held_out or cases, crops.prior, device) if accelerator.is_main_process else None
+
+    denoiser, critic = make_networks(config)
+    optimizers = [
+        torch.optim.Adam(network.parameters(), options.lr, betas=betas)
+        for network, options, betas in (
+            (denoiser, config.denoiser, config.optimizer.betas),
+            (critic, config.critic, CRITIC_BETAS),
+        )
+    ]
+    denoiser, critic, *optimizers = accelerator.prepare(denoiser, critic, *optimizers)
+    bare, bare_critic = accelerator.unwrap_model(denoiser), accelerator.unwrap_model(critic)
+    ema = EMAModel(bare.parameters(), decay=config.optimizer.ema, use_ema_warmup=True, power=0.75)
+    accelerator.register_for_checkpointing(ema)
+
+    first, own = resume(out, accelerator)
+    window = Window(**own["window"]) if own else Window()
+    ema.to(device)
+    metrics = MetricsLog(out, accelerator, first)
+    clock, clocked = time.perf_counter(), first
+    for step, batch in enumerate(batches(crops, config, first, rank, processes), start=first + 1):
+        for optimizer, options in zip(optimizers, (config.denoiser, config.critic), strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = options.lr * lr_factor(config.optimizer, step)
+        batch = prepare(batch, device)
+        rng = torch.Generator().manual_seed((config.seed * 1_000_003 + step) * 4096 + rank)
+        point, lesion = flow_point(batch, config, rng)
+        refining = config.refine is not None and step > config.refine.start
+        points, count = point, len(point.time)
+        if refining:
+            with accelerator.autocast():
+                last_one = last_point(bare, batch, config, rng)
+            points = Point.joined(point, last_one)
+        found, around = denoiser(points.scene, points.state, points.time, points.stride)
+        parts = flow_parts(found[:count], around[:count], lesion, point, batch, config)
+
+        if refining:
+            painted = last_one.scene.painted(found[count:], around[count:])
+            fake = (batch["context"] + painted * batch["lesion"]) * batch["view"]
+            critic.requires_grad_(True)
+            loss = critic_loss(critic, batch, fake)
+            window.add({"critic": loss}, update(accelerator, critic, optimizers[1], loss, config.optimizer.clip))
+            critic.requires_grad_(False)
+            with accelerator.autocast():
+                parts |= painter_parts(bare_critic, batch, painted, fake)
+        loss = weighted(parts, config.loss)
+        finite = update(accelerator, denoiser, optimizers[0], loss, config.optimizer.clip)
+        if finite:
+            ema.step(bare.parameters())
+        window.add({"loss": loss} | parts, finite)
+
+        last = step == config.optimizer.steps
+        if step % config.log_every == 0 or last:
+            seconds = (time.perf_counter() - clock) / (step - clocked)
+            metrics.write({"step": step, "seconds_per_step": seconds} | window.close())
+            clock, clocked = time.perf_counter(), step
+        if accelerator.is_main_process and (step % config.demo.every == 0 or last):
+            picture = demo_picture(FlowPainter(averaged(bare, ema), refined=refining), demo, config.seed)
+            save_picture(picture, out / "demos" / f"step_{step:08d}.png")
+        if step % config.checkpoint_every == 0 or last:
+            save_checkpoint(out, accelerator, step, config.keep_checkpoints, {"window": window.state_dict()})
+            if accelerator.is_main_process:
+                save_generator(make_generator(config, averaged(bare, ema), crops, refining), out / "generator")
+    accelerator.end_training()
+    return read_metrics(out)[-1]
+
+
+CRITIC_BETAS = (0.5, 0.99)
+"""Of Adam, as the GAN's: a critic whose opponent moves wants a short memory."""
+
+
+def make_generator(config: Config, denoiser: Denoiser, crops: LesionCrops, refined: bool) -> DiffusionGenerator:
+    channels, classes = config.data.channels, get_classes(config.data.classes).names
+    return DiffusionGenerator(denoiser, crops.prior, channels, classes, refined=refined)
+
+
+if __name__ == "__main__":
+    typer.run(command(train, Config, "Train the diffusion generator"))

@@ -1,0 +1,78 @@
+"""What trainers/diffusion.py may be told, checked before anything is read.
+
+What each key means is written beside it in configs/diffusion_tiny.yaml.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from common import RunConfig, Share
+from gan_config import CriticConfig, CropConfig, DataConfig, DemoConfig, OptimizerConfig, PainterConfig, Weight
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from synthaug import get_classes
+from synthaug.config import Section
+
+
+class DenoiserConfig(PainterConfig):
+    """The network, and what it starts from."""
+
+    embedding: PositiveInt = 64
+    lr: PositiveFloat = 5e-4
+    init: Path | None = None
+
+
+class FlowConfig(Section):
+    """Points of the path and their loss; see `synthaug.generators.flow`."""
+
+    weighting: Literal["flow", "min_snr"] = "flow"
+    gamma: PositiveFloat = 5.0
+    class_dropout: Share = 0.1
+
+
+class RefineConfig(Section):
+    """The refinement for few steps."""
+
+    start: Annotated[int, Field(ge=0)]
+    steps: tuple[PositiveInt, ...] = Field((1, 2, 4, 8), min_length=1)
+
+
+class LossConfig(Section):
+    """Weights of the parts of the denoiser's loss; all but the first belong to the refinement, and the halo to both."""
+
+    flow: Weight = 1.0
+    adversarial: Weight = 1.0
+    features: Weight = 2.0
+    style: Weight = 4.0
+    band: Weight = 0.5
+    lowpass: Weight = 0.03
+    halo: Weight = 1.0
+
+
+class DiffusionOptimizerConfig(OptimizerConfig):
+    """How long and how fast."""
+
+    betas: tuple[Share, Share] = (0.9, 0.99)
+    clip: PositiveFloat = 2.0
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+
+
+class Config(RunConfig):
+    """A whole configuration."""
+
+    data: DataConfig
+    crops: CropConfig = CropConfig()
+    denoiser: DenoiserConfig = DenoiserConfig()
+    critic: CriticConfig = CriticConfig()
+    flow: FlowConfig = FlowConfig()
+    refine: RefineConfig | None
+    loss: LossConfig = LossConfig()
+    optimizer: DiffusionOptimizerConfig
+    demo: DemoConfig = DemoConfig()
+
+    @model_validator(mode="after")
+    def _fits(self):
+        get_classes(self.data.classes)
+        if self.denoiser.head <= 2 * len(self.data.channels):
+            raise ValueError(f"denoiser.head: expected more than two features a channel, got {self.denoiser.head}")
+        return self
