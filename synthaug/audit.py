@@ -1,6 +1,7 @@
 """Counting what was asked for and what was done, without making the device wait, and warning when little happens."""
 
 import json
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from synthaug.readback import Readback
 
 WINDOW_SAMPLES = 100
 DIAMETER_BINS = 256
+PROCESSES = 256
 
 
 class LowInsertionRateWarning(UserWarning):
@@ -58,16 +60,33 @@ class Report:
 
 
 class Audit:
-    """Counters of one `TumorInsertion`; they live on the batch's device until they are read."""
+    """Counters of one `TumorInsertion`; they live on the batch's device until they are read.
+
+    Those of the CPU are in memory that loader workers share with the process that started them, a row per process: a
+    report tells what all of them did. A deep copy counts for itself.
+    """
 
     def __init__(self, classes: Sequence[str], rows_file: Path | None = None):
         self.classes, self.rows_file = tuple(classes), rows_file
-        self.samples = 0
         self._width = len(Outcome) + len(self.classes) + DIAMETER_BINS + 1
-        self._counts: Tensor | None = None
-        self._base = np.zeros(self._width)
-        self._window_start = (0, np.zeros(len(Outcome)))
-        self._pending: tuple[int, Readback] | None = None
+        self._shared = _shared_zeros(PROCESSES + 1, self._width + 1)  # samples are the last column, the window last row
+        self._base = np.zeros(self._width + 1)
+        self._on_device: Tensor | None = None
+        self._pending: tuple[np.ndarray, Readback] | None = None
+
+    def __deepcopy__(self, memo: dict) -> "Audit":
+        copy = Audit(self.classes, self.rows_file)
+        copy.load_state_dict(self.state_dict())
+        return copy
+
+    @property
+    def samples(self) -> int:
+        """Samples seen, in all processes."""
+        return int(self._base[-1] + self._table()[:-1, -1].sum())
+
+    def saw(self, samples: int) -> None:
+        """Add to the samples seen."""
+        self._table()[os.getpid() % PROCESSES, -1] += samples
 
     def count(self, plan: InsertionPlan) -> None:
         """Add a plan's outcomes, once however often it is applied."""
@@ -75,28 +94,43 @@ class Audit:
             return
         plan.counted = True
         if len(plan):
-            self._add(plan)
+            self._add(plan, self._counters(plan.outcome.device))
             if self.rows_file is not None:
                 append_rows(self.rows_file, plan.to_rows())
 
-    def _add(self, plan: InsertionPlan) -> None:
-        device = plan.outcome.device
-        if self._counts is None or self._counts.device != device:
-            self._base = self._read()
-            self._counts = torch.zeros(self._width, dtype=torch.float64, device=device)
+    def _counters(self, device: torch.device) -> Tensor:
+        """Where insertions on `device` are counted."""
+        if device.type == "cpu":
+            return self._shared[os.getpid() % PROCESSES, :-1]
+        if self._on_device is None or self._on_device.device != device:
+            if self._on_device is not None:
+                self._base[:-1] += self._on_device.cpu().numpy()
+            self._on_device = torch.zeros(self._width, dtype=torch.float64, device=device)
+        return self._on_device
+
+    def _table(self) -> np.ndarray:
+        """The shared rows as an array of the same memory; what the host alone reads needs no tensor operations."""
+        return self._shared.numpy()
+
+    def _add(self, plan: InsertionPlan, counts: Tensor) -> None:
         done = plan.outcome == Outcome.DONE
         spacing = torch.tensor([np.prod(i.spacing_mm) for i in plan.insertions], dtype=torch.float32)
-        volume = plan.voxels.sum(1) * spacing.to(device, non_blocking=True)
+        volume = plan.voxels.sum(1) * spacing.to(counts.device, non_blocking=True)
         diameter = (6 / torch.pi * volume).pow(1 / 3)
         start = len(Outcome) + len(self.classes)
         bins = start + diameter.long().clamp(max=DIAMETER_BINS - 1)
-        self._counts.index_add_(0, plan.outcome, torch.ones_like(plan.outcome, dtype=torch.float64))
-        self._counts[len(Outcome) : start] += (plan.voxels * done[:, None]).sum(0)
-        self._counts.index_add_(0, bins, done.double())
-        self._counts[-1] += (diameter * done).sum()
+        counts.index_add_(0, plan.outcome, torch.ones_like(plan.outcome, dtype=torch.float64))
+        counts[len(Outcome) : start] += (plan.voxels * done[:, None]).sum(0)
+        counts.index_add_(0, bins, done.double())
+        counts[-1] += (diameter * done).sum()
+
+    def _on_host(self) -> np.ndarray:
+        """What can be read without waiting for a device; the samples come last."""
+        return self._base + self._table()[:-1].sum(0)
 
     def _read(self) -> np.ndarray:
-        return self._base if self._counts is None else self._base + self._counts.cpu().numpy()
+        counts = self._on_host()[:-1]
+        return counts if self._on_device is None else counts + self._on_device.cpu().numpy()
 
     def report(self) -> Report:
         """Everything since the start; reading makes the host wait for the device."""
@@ -126,26 +160,37 @@ class Audit:
         counts = np.array(state["counts"], dtype=np.float64)
         if counts.shape != (self._width,):
             raise ValueError(f"audit state: expected {self._width} counters, got {counts.size}: other classes?")
-        self.samples, self._base, self._counts = int(state["samples"]), counts, None
-        self._window_start, self._pending = (self.samples, counts[: len(Outcome)].copy()), None
+        self._base = np.append(counts, float(state["samples"]))
+        self._table()[:] = 0
+        self._table()[-1] = self._base
+        self._on_device, self._pending = None, None
 
     def watch(self) -> None:
         """Warn when fewer than half of the insertions asked for in the last 100 samples were done.
 
-        The counters are read once per 100 samples, without waiting for the device: a later call sees what arrived.
+        The counters are read once per 100 samples of all processes, without waiting for the device: a later call sees
+        what arrived. One of the processes warns.
         """
-        if self._pending is None and self._counts is not None:
-            if self.samples - self._window_start[0] < WINDOW_SAMPLES:
+        window = self._table()[-1]
+        if self._pending is None:
+            if self.samples - window[-1] < WINDOW_SAMPLES:
                 return
-            self._pending = (self.samples, Readback(self._counts[: len(Outcome)]))
-        if self._pending is not None and self._pending[1].arrived():
-            samples, counts = self._pending
-            self._pending = None
-            total = self._base[: len(Outcome)] + counts.numpy()
-            since = total - self._window_start[1]
-            seen = samples - self._window_start[0]
-            self._window_start = (samples, total)
-            _warn_if_low(since, seen)
+            on_device = torch.zeros(len(Outcome)) if self._on_device is None else self._on_device[: len(Outcome)]
+            self._pending = (self._on_host(), Readback(on_device))
+        if self._pending[1].arrived():
+            (total, on_device), self._pending = self._pending, None
+            total[: len(Outcome)] += on_device.numpy()
+            since = total - window
+            window[:] = total
+            _warn_if_low(since[: len(Outcome)], int(since[-1]))
+
+
+def _shared_zeros(*shape: int) -> Tensor:
+    counters = torch.zeros(shape, dtype=torch.float64)
+    try:
+        return counters.share_memory_()
+    except RuntimeError:  # no shared memory here; loaders cannot have workers then either
+        return counters
 
 
 def _warn_if_low(since: np.ndarray, seen: int) -> None:

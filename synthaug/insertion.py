@@ -202,7 +202,7 @@ class TumorInsertion(Steering):
         usable = self._check.check(image, label, self._batches)
         self._batches += 1
         insertions = tuple(self._decider.batch(spacing, volume, names))
-        self._audit.samples += samples
+        self._audit.saw(samples)
         count, k = len(insertions), len(self.classes)
         plan = InsertionPlan(
             insertions=insertions,
