@@ -1,0 +1,13 @@
+"""nnU-Net v2: the trainer `nnUNetTrainerSynthAug`, its settings, and the lesion bank of a fold's training cases.
+
+Nothing here imports nnU-Net until it is used, so that ``synthaug nnunet-path`` works without it.
+"""
+
+from pathlib import Path
+
+__all__ = ["trainer_folder"]
+
+
+def trainer_folder() -> Path:
+    """The folder that ``nnUNet_extTrainer`` names, so that nnU-Net finds `nnUNetTrainerSynthAug` by its name."""
+    return Path(__file__).parent / "trainers"

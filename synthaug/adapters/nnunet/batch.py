@@ -1,0 +1,97 @@
+"""Insertion into nnU-Net's batches: its labels, its intensities, its case names."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from synthaug.adapters.nnunet.settings import Settings
+from synthaug.adapters.nnunet.task import BLOCKED, Task
+from synthaug.config import ConfigError
+from synthaug.data.cases import group_function
+from synthaug.generators.procedural import ProceduralGenerator
+from synthaug.insertion import TumorInsertion
+from synthaug.lesions.bank import LesionBank
+from synthaug.lesions.shapes import LesionShapes
+
+
+class BatchInsertion:
+    """`TumorInsertion` for nnU-Net's batches.
+
+    Args:
+        task: the dataset and its plans.
+        engine: an insertion for the task's classes and channels, with ``ignore_label=BLOCKED``.
+        group_of: patient of a case name.
+    """
+
+    def __init__(self, task: Task, engine: TumorInsertion, group_of: Callable[[str], str]):
+        self.task, self.engine, self.group_of = task, engine, group_of
+
+    @classmethod
+    def of(cls, task: Task, settings: Settings, bank: LesionBank | None, **options) -> "BatchInsertion":
+        """The insertion that the settings describe.
+
+        Args:
+            task: the dataset and its plans.
+            settings: what is to be inserted.
+            bank: the fold's, or None where the settings name none.
+            **options: further arguments of `TumorInsertion`.
+
+        Raises:
+            ConfigError: what `TumorInsertion` refuses: classes, channels, swaps or a generator that do not fit.
+        """
+        try:
+            lesions = bank
+            if settings.lesions == "shapes":
+                lesions = LesionShapes(classes=task.classes, proportions=settings.proportions)
+            generator = ProceduralGenerator.fit(bank) if settings.generator == "fitted" else settings.generator
+            engine = TumorInsertion(
+                lesions,
+                generator,
+                classes=task.classes,
+                channels=task.channels,
+                ignore_label=BLOCKED,
+                **settings.insertion.model_dump(),
+                **options,
+            )
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"insertion: {error}") from error
+        return cls(task, engine, group_function(settings.group_pattern))
+
+    @torch.no_grad()
+    def __call__(self, image: Tensor, label: Tensor, cases: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Insert tumours; inputs are not modified, and voxels that do not change keep their bits.
+
+        Args:
+            image: (B, C, X, Y, Z) float, normalised by nnU-Net.
+            label: (B, 1, X, Y, Z) integer with nnU-Net's values.
+            cases: name of each sample's case.
+
+        Returns:
+            image and label of the same shapes and dtypes.
+        """
+        raw, view = self.task.units.raw(image), self.task.view(label)
+        new_raw, new_view = self.engine(
+            raw,
+            view,
+            self.task.spacing_mm,
+            host=self.task.host(raw, label),
+            groups=[self.group_of(str(case)) for case in cases],
+            host_stats=(0.0, 1.0) if self.task.known_statistics else None,
+        )
+        if new_raw is raw:
+            return image, label
+        return self.task.units.written(image, raw, new_raw), torch.where(new_view == view, label, new_view)
+
+
+def groups_of(cases: Iterable[str], settings: Settings) -> dict[str, str]:
+    """Patient of each case.
+
+    Raises:
+        ConfigError: the settings' pattern does not match a case.
+    """
+    group_of = group_function(settings.group_pattern)
+    try:
+        return {case: group_of(case) for case in cases}
+    except ValueError as error:
+        raise ConfigError(str(error)) from error

@@ -1,0 +1,245 @@
+"""`nnUNetTrainerSynthAug`: nnU-Net's own training with tumours inserted on the device.
+
+nnU-Net makes patches in worker processes and ends their transforms with the targets: regions, and copies at the
+resolutions of deep supervision. Insertion needs the label before that. So the workers stop short of the targets; the
+training step inserts on the device, and then applies the very transforms that were left out there. Validation
+patches, `validation_step` and the final validation are nnU-Net's own.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
+from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
+from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
+from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+from torch import Tensor
+from torch import distributed as dist
+
+from synthaug.adapters.nnunet.batch import BatchInsertion, groups_of
+from synthaug.adapters.nnunet.settings import Settings, read_settings
+from synthaug.adapters.nnunet.task import Task, check_configuration
+from synthaug.config import ConfigError
+from synthaug.lesions.bank import LesionBank
+
+TARGET_TRANSFORMS = (
+    RemoveLabelTransform,
+    ConvertSegmentationToRegionsTransform,
+    DownsampleSegForDSTransform,
+)
+"""The transforms that make targets of a label map; they come last in nnU-Net's training transforms."""
+
+
+CUDA = torch.device("cuda")
+
+
+class InsertionMixin:
+    """Tumour insertion for any trainer derived from `nnUNetTrainer`.
+
+    ``class MyTrainer(InsertionMixin, nnUNetTrainerDA5)`` inserts with that trainer's augmentation, losses and lengths.
+    Settings come from the YAML file that the environment variable ``SYNTHAUG_CONFIG`` names; they are read when
+    training starts, and neither by prediction nor by ``--val``.
+
+    Raises:
+        ConfigError: a configuration that is not 3-D or is the second stage of a cascade, at once; when training
+            starts, no settings, settings that do not fit the dataset, or a bank that holds patients of the fold's
+            validation cases.
+    """
+
+    def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict, device=CUDA):
+        check_configuration(PlansManager(plans).get_configuration(configuration), configuration)
+        super().__init__(plans, configuration, fold, dataset_json, device)
+        self.insertion: BatchInsertion | None = None
+        self.target_transforms: list[BasicTransform] = []
+        self._loaded_insertion: dict[str, Any] | None = None
+        self._counted = Counter()
+
+    def on_train_start(self) -> None:
+        """Make the insertion first, so that nothing is begun with settings that do not fit."""
+        settings = read_settings()
+        if not self.was_initialized:
+            self.initialize()
+        self.insertion = self.make_insertion(settings)
+        super().on_train_start()
+
+    def make_insertion(self, settings: Settings) -> BatchInsertion:
+        """The insertion of this fold, continued where a checkpoint was loaded.
+
+        Raises:
+            ConfigError: as the class says.
+        """
+        task = Task.of(self.plans_manager, self.configuration_name, self.dataset_json, settings)
+        train, validation = self.do_split()
+        bank = None
+        if settings.bank is not None:
+            bank = load_bank(settings, self.fold, train, validation)
+        record = f"{self.output_folder}/insertions_{self.local_rank}.jsonl" if settings.record else None
+        insertion = BatchInsertion.of(task, settings, bank, rank=self.local_rank, audit=record)
+        if self._loaded_insertion is not None:
+            self._continue(insertion, self._loaded_insertion)
+        lesions = "procedural shapes"
+        if bank is not None and settings.lesions == "bank":
+            own = bank.groups & set(groups_of(train, settings).values())
+            lesions = f"{len(bank)} lesions of {len(bank.groups)} patients ({len(own)} of them in this fold's training)"
+        expected = insertion.engine.expected(self.batch_size * self.num_iterations_per_epoch)
+        self.print_to_log_file(
+            f"synthaug: {lesions}; generator {settings.generator}; {task.classes!r}; "
+            f"channels {', '.join(task.channels)}; voxels of {task.spacing_mm} mm; "
+            f"about {expected:.0f} insertions asked for per epoch and process"
+        )
+        self.print_to_log_file("synthaug settings:", settings.model_dump(mode="json"), also_print_to_console=False)
+        return insertion
+
+    def get_training_transforms(self, *args, **kwargs) -> BasicTransform:
+        """The parent's transforms up to the targets; the others are kept for `train_step`.
+
+        Raises:
+            ConfigError: the parent changes patches after it made targets, so that insertion has no place.
+        """
+        transforms = super().get_training_transforms(*args, **kwargs).transforms
+        first = next((i for i, t in enumerate(transforms) if isinstance(t, TARGET_TRANSFORMS)), len(transforms))
+        before, self.target_transforms = transforms[:first], transforms[first:]
+        late = [type(t).__name__ for t in self.target_transforms if not isinstance(t, TARGET_TRANSFORMS)]
+        if late:
+            raise ConfigError(
+                f"{type(self).__name__}: expected the training transforms to end with those that make targets, "
+                f"got {', '.join(late)} after {type(transforms[first]).__name__}"
+            )
+        return ComposeTransforms(before)
+
+    def train_step(self, batch: dict) -> dict:
+        """Insert on the device, make the targets there, and take the parent's step."""
+        if self.insertion is None:
+            raise RuntimeError("train_step before on_train_start: there is no insertion yet")
+        image = batch["data"].to(self.device, non_blocking=True)
+        label = batch["target"].to(self.device, non_blocking=True)
+        image, label = self.insertion(image, label, batch["keys"])
+        return super().train_step(batch | {"data": image, "target": self.targets(label)})
+
+    def targets(self, label: Tensor) -> Tensor | list[Tensor]:
+        """Targets of the loss, as nnU-Net's own workers would make them of this label.
+
+        Args:
+            label: (B, 1, X, Y, Z) integer with nnU-Net's values.
+
+        Returns:
+            One tensor (B, 1 or regions, X, Y, Z), or with deep supervision a list of them.
+        """
+        return collated([made_target(sample.clone(), self.target_transforms) for sample in label])
+
+    def on_epoch_end(self) -> None:
+        """Write what was inserted into nnU-Net's log, then what the parent does."""
+        self.print_to_log_file(self.epoch_summary())
+        super().on_epoch_end()
+
+    def epoch_summary(self) -> str:
+        """Insertions since the last call, of all processes, in words; makes the device be waited for."""
+        total = self._counts()
+        new = total - self._counted
+        self._counted = total
+        words = f"synthaug: {new['samples']} samples, {new['asked']} insertions asked, {new['done']} done"
+        for kind in ("refused", "voxels"):
+            parts = [f"{key[1]} {n}" for key, n in new.items() if key[0] == kind]
+            words += f"; {kind}: {', '.join(parts)}" if parts else ""
+        if new["done"] < new["asked"] / 2:
+            words += "; WARNING: fewer than half were done"
+        return words
+
+    def save_checkpoint(self, filename: str) -> None:
+        """The parent's checkpoint, with where the insertion stands among the trainer's arguments."""
+        if self.insertion is not None and not self.disable_checkpointing:
+            states = self._of_all_ranks(self.insertion.engine.state_dict())
+            self.my_init_kwargs = self.my_init_kwargs | {"synthaug": {"ranks": states}}
+        super().save_checkpoint(filename)
+
+    def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
+        """The parent's, and where the insertion stood; it is taken up when training starts."""
+        super().load_checkpoint(filename_or_checkpoint)
+        own = self.my_init_kwargs.get("synthaug")
+        if own is None:
+            self.print_to_log_file("synthaug: the checkpoint is of a training without insertion; it begins anew")
+        self._loaded_insertion = own
+
+    def _continue(self, insertion: BatchInsertion, saved: dict[str, Any]) -> None:
+        """Go on where each process stood; with another number of processes all go on after the furthest of them."""
+        states = saved["ranks"]
+        if self.local_rank < len(states):
+            state = states[self.local_rank]
+        else:
+            state = insertion.engine.state_dict()
+        if len(states) != (dist.get_world_size() if self.is_ddp else 1):
+            state = state | {"number": max(s["number"] for s in states)}
+        try:
+            insertion.engine.load_state_dict(state)
+        except ValueError as error:
+            raise ConfigError(f"the checkpoint's insertion does not fit the settings: {error}") from error
+        self._counted = self._counts(insertion)
+
+    def _counts(self, insertion: BatchInsertion | None = None) -> Counter:
+        """Samples and insertions since the start of the training, of all processes; waits for the device."""
+        total = Counter()
+        for report in self._of_all_ranks((insertion or self.insertion).engine.report().to_dict()):
+            total.update({key: report[key] for key in ("samples", "asked", "done")})
+            for kind in ("refused", "voxels"):
+                total.update({(kind, name): n for name, n in report[kind].items()})
+        return total
+
+    def _of_all_ranks(self, value: Any) -> list[Any]:
+        if not self.is_ddp:
+            return [value]
+        values = [None] * dist.get_world_size()
+        dist.all_gather_object(values, value)
+        return values
+
+
+class nnUNetTrainerSynthAug(InsertionMixin, nnUNetTrainer):  # noqa: N801 (nnU-Net finds trainers by such names)
+    """nnU-Net's standard trainer with tumour insertion; ``nnUNetv2_train ... -tr nnUNetTrainerSynthAug``."""
+
+
+def load_bank(settings: Settings, fold: int | str, train: Sequence[str], validation: Sequence[str]) -> LesionBank:
+    """The fold's bank, which may hold no patient that the fold validates on.
+
+    Fold ``"all"`` trains on its validation cases, and so may take its donors from them.
+
+    Raises:
+        ConfigError: no such file, a damaged one, or one with patients of the validation cases.
+    """
+    path = settings.bank_path(fold)
+    try:
+        bank = LesionBank.load(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{error}; `synthaug nnunet-bank DATASET_ID --fold {fold}` writes the bank of a fold"
+        ) from error
+    groups_of(train, settings)
+    leaks = {case: group for case, group in groups_of(validation, settings).items() if group in bank.groups}
+    if leaks and fold != "all":
+        raise ConfigError(
+            f"the bank {path} holds lesions of the patients {', '.join(sorted(set(leaks.values())))}, who are in the "
+            f"validation set of fold {fold} (cases {', '.join(leaks)}): donors must be of training cases alone; "
+            f"`synthaug nnunet-bank DATASET_ID --fold {fold}` writes such a bank"
+        )
+    return bank
+
+
+def made_target(label: Tensor, transforms: Sequence[BasicTransform]) -> Tensor | list[Tensor]:
+    """The target of one sample: its label (1, X, Y, Z), which may be overwritten, through nnU-Net's transforms."""
+    sample = {"segmentation": label}
+    for transform in transforms:
+        if isinstance(transform, ConvertSegmentationToRegionsTransform):
+            # it compares with tensors of its own, which must be on the label's device
+            transform.regions = [region.to(label.device) for region in transform.regions]
+        sample = transform(**sample)
+    return sample["segmentation"]
+
+
+def collated(targets: Sequence[Tensor | list[Tensor]]) -> Tensor | list[Tensor]:
+    """Samples to a batch, level by level where there are several."""
+    if isinstance(targets[0], list):
+        return [torch.stack(level) for level in zip(*targets, strict=True)]
+    return torch.stack(list(targets))
