@@ -51,16 +51,23 @@ def test_image_and_label_are_cut_at_the_same_place():
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**40), step=st.integers(0, 10**7), rank=st.integers(0, 64))
 def test_a_step_is_a_function_of_seed_step_and_rank(seed, step, rank):
-    draw = PatchSampler([volume()], (8, 6, 4), 2, seed=seed, rank=rank)
+    draw = PatchSampler([volume()], (8, 6, 4), 2, seed=seed, rank=rank, processes=65)
     draw[0]  # what was drawn before does not matter
-    again = PatchSampler([volume()], (8, 6, 4), 2, seed=seed, rank=rank)
+    again = PatchSampler([volume()], (8, 6, 4), 2, seed=seed, rank=rank, processes=65)
     assert torch.equal(draw[step].image, again[step].image) and torch.equal(draw[step].label, again[step].label)
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"rank": 1}])
 def test_seeds_and_ranks_differ(change):
-    one, other = (PatchSampler([volume()], (8, 6, 4), 4, **options) for options in ({}, change))
+    one, other = (PatchSampler([volume()], (8, 6, 4), 4, processes=2, **options) for options in ({}, change))
     assert all(not torch.equal(one[step].image, other[step].image) for step in range(5))
+
+
+def test_two_processes_draw_together_what_one_draws_with_the_doubled_batch():
+    one = PatchSampler([volume()], (8, 6, 4), 4)
+    two = [PatchSampler([volume()], (8, 6, 4), 2, rank=rank, processes=2) for rank in (0, 1)]
+    for step in range(3):
+        assert torch.equal(one[step].image, torch.cat([sampler[step].image for sampler in two]))
 
 
 def test_worker_processes_draw_the_same():
@@ -116,7 +123,8 @@ def test_small_volumes_are_padded_with_each_channels_background():
         ({"patch_size": (8, 8)}, "three sides"),
         ({"batch": 0}, "batch above 0"),
         ({"lesion_share": 1.5}, "1.5"),
-        ({"seed": -1}, "seed and rank"),
+        ({"seed": -1}, "seed >= 0"),
+        ({"rank": 2, "processes": 2}, "rank below processes"),
     ],
 )
 def test_bad_input_is_named(options, message):

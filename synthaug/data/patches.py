@@ -1,12 +1,13 @@
 """Training patches: whole volumes kept in memory, and random patches of them with lesions oversampled.
 
-Step n of a `PatchSampler` is a function of (seed, n, rank) alone, so that a training that goes on from step n
-sees what it would have seen without the interruption, however many worker processes draw the patches.
+A patch is a function of the seed and of its number in the training alone, so that a training that goes on from
+step n sees what it would have seen without the interruption, however many worker processes draw the patches; and two
+processes see, together, what one process with the doubled batch sees.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch.utils.data import Dataset
 
 from synthaug.classes import Classes
 from synthaug.data.cases import Case, CaseError, load_case, zscore_host
+from synthaug.data.resampling import resample_image, resample_label
 from synthaug.intensity import host_statistics, host_tissue
 
 LESION_VOXELS_KEPT = 10_000
@@ -65,14 +67,31 @@ class PatchBatch(NamedTuple):
     host_std: Tensor
 
 
-def cache_case(case: Case, channels: Sequence[str], classes: Classes, dtype: str = "float32") -> CachedVolume:
-    """Read a case, z-score it over the brain (`zscore_host`), and keep it.
+class PatchAugmentation(Protocol):
+    """What changes patches, such as `synthaug.segmentation.augmentation.Augmentation`."""
+
+    def region_size(self, seed: int) -> tuple[int, int, int]:
+        """How large a region the patch of a sample is made from."""
+
+    def __call__(self, image: Tensor, label: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Image and label of the patch, and the image before its intensities changed."""
+
+
+def cache_case(
+    case: Case,
+    channels: Sequence[str],
+    classes: Classes,
+    dtype: str = "float32",
+    spacing_mm: Sequence[float] | None = None,
+) -> CachedVolume:
+    """Read a case, z-score it over the brain (`zscore_host`), resample it where asked to, and keep it.
 
     Args:
         case: with a label.
         channels: in the order wanted.
         classes: vocabulary of the label.
         dtype: of the image, ``"float32"`` or ``"float16"`` (half the memory).
+        spacing_mm: voxel size to resample to (`synthaug.data.resampling`); the case's own where not given.
 
     Raises:
         CaseError: what `load_case` finds; an image that cannot be z-scored; label values outside `classes`.
@@ -85,15 +104,18 @@ def cache_case(case: Case, channels: Sequence[str], classes: Classes, dtype: str
         image = zscore_host(volume.image)
     except ValueError as error:
         raise CaseError(f"{case.name}: {error}") from error
+    label, spacing = volume.label, volume.spacing_mm
+    if spacing_mm is not None:
+        image, affine = resample_image(image, volume.affine, spacing_mm)
+        label = resample_label(label, volume.affine, affine, image.shape[1:])
+        spacing = tuple(float(s) for s in spacing_mm)
     tensor = torch.from_numpy(image)
-    mean, std = host_statistics(tensor, host_tissue(tensor) & torch.from_numpy(volume.label == 0))
-    return CachedVolume(
-        case.name, case.group, image.astype(dtype), volume.label, volume.spacing_mm, mean.numpy(), std.numpy()
-    )
+    mean, std = host_statistics(tensor, host_tissue(tensor) & torch.from_numpy(label == 0))
+    return CachedVolume(case.name, case.group, image.astype(dtype), label, spacing, mean.numpy(), std.numpy())
 
 
 class PatchSampler(Dataset):
-    """Random patches of volumes in memory; item n is the `PatchBatch` of step n of one process.
+    """Random patches of volumes in memory; item n is the `PatchBatch` of batch n of one process.
 
     A volume is drawn uniformly. With probability `lesion_share` the patch is centred on a voxel of a class drawn
     uniformly from those in the volume (moved inside the volume at its border); else it lies anywhere. A volume
@@ -103,11 +125,13 @@ class PatchSampler(Dataset):
     Args:
         volumes: at least one.
         patch_size: (X, Y, Z) in voxels.
-        batch: patches per step and process.
+        batch: patches per batch and process.
         lesion_share: 0 to 1.
         background: value of each channel outside the body, one or C numbers; 0 in what `cache_case` returns.
         seed: of everything random; the global generators are left alone.
         rank: of this process; ranks draw different patches.
+        processes: how many there are.
+        augment: changes each patch; `host_mean` and `host_std` follow the change of its intensities.
 
     Raises:
         ValueError: no volume, volumes of differing channels, or a number out of range.
@@ -122,6 +146,8 @@ class PatchSampler(Dataset):
         background: float | Sequence[float] = 0.0,
         seed: int = 0,
         rank: int = 0,
+        processes: int = 1,
+        augment: PatchAugmentation | None = None,
     ):
         if not volumes:
             raise ValueError("patches: expected at least one volume, got none")
@@ -129,31 +155,48 @@ class PatchSampler(Dataset):
             raise ValueError(f"patches: volumes differ in channels: { {v.name: len(v.image) for v in volumes} }")
         if len(patch_size) != 3 or min(patch_size) < 1 or batch < 1:
             raise ValueError(f"patches: expected three sides and a batch above 0, got {patch_size} and {batch}")
-        if not 0 <= lesion_share <= 1 or seed < 0 or rank < 0:
+        if not 0 <= lesion_share <= 1 or seed < 0 or not 0 <= rank < processes:
             raise ValueError(
-                f"patches: expected lesion_share in [0, 1], seed and rank >= 0, got {lesion_share}, {seed}, {rank}"
+                "patches: expected lesion_share in [0, 1], seed >= 0 and rank below processes, "
+                f"got {lesion_share}, {seed}, {rank} of {processes}"
             )
         self.patch_size, self.batch, self.lesion_share = tuple(patch_size), batch, lesion_share
-        self.seed, self.rank = seed, rank
-        outside = np.broadcast_to(np.asarray(background, np.float32), len(volumes[0].image))
-        self.volumes = [padded(volume, self.patch_size, outside) for volume in volumes]
+        self.seed, self.rank, self.processes, self.augment = seed, rank, processes, augment
+        self._outside = np.broadcast_to(np.asarray(background, np.float32), len(volumes[0].image))
+        self.volumes = [padded(volume, self.patch_size, self._outside) for volume in volumes]
         self._lesions = [_lesion_voxels(v.label, np.random.default_rng((seed, i))) for i, v in enumerate(self.volumes)]
 
-    def __getitem__(self, step: int) -> PatchBatch:
-        """The patches of one step, the same whenever and wherever it is asked for."""
-        picked = [self._sample(np.random.default_rng((self.seed, step, self.rank, b))) for b in range(self.batch)]
-        volumes = [volume for volume, _ in picked]
+    def __getitem__(self, number: int) -> PatchBatch:
+        """The patches of one batch, the same whenever and wherever it is asked for."""
+        first = (number * self.processes + self.rank) * self.batch
+        samples = [self._sample(first + i) for i in range(self.batch)]
+        volumes, images, labels, means, stds = zip(*samples, strict=True)
         return PatchBatch(
-            image=torch.from_numpy(np.stack([v.image[:, *box] for v, box in picked]).astype(np.float32)),
-            label=torch.from_numpy(rearrange([v.label[box] for v, box in picked], "b x y z -> b 1 x y z")),
+            image=torch.stack(images),
+            label=rearrange(list(labels), "b x y z -> b 1 x y z"),
             groups=[v.group for v in volumes],
             spacing_mm=[v.spacing_mm for v in volumes],
-            host_mean=torch.from_numpy(np.stack([v.host_mean for v in volumes])),
-            host_std=torch.from_numpy(np.stack([v.host_std for v in volumes])),
+            host_mean=torch.stack(means),
+            host_std=torch.stack(stds),
         )
 
-    def _sample(self, rng: np.random.Generator) -> tuple[CachedVolume, tuple[slice, slice, slice]]:
-        """One volume and the box of a patch in it."""
+    def _sample(self, number: int) -> tuple[CachedVolume, Tensor, Tensor, Tensor, Tensor]:
+        """Volume, image, label and host statistics of one sample of the training."""
+        rng = np.random.default_rng((self.seed, number))
+        volume, start = self._place(rng)
+        seed = int(rng.integers(2**31))
+        size = self.patch_size if self.augment is None else self.augment.region_size(seed)
+        start = start - (np.array(size) - self.patch_size) // 2
+        image = np.stack([_cut(c, start, size, v) for c, v in zip(volume.image, self._outside, strict=True)])
+        image, label = torch.from_numpy(image.astype(np.float32)), torch.from_numpy(_cut(volume.label, start, size, 0))
+        mean, std = torch.from_numpy(volume.host_mean), torch.from_numpy(volume.host_std)
+        if self.augment is not None:
+            image, label, before = self.augment(image, label, seed)
+            mean, std = followed(mean, std, before, image, label)
+        return volume, image, label, mean, std
+
+    def _place(self, rng: np.random.Generator) -> tuple[CachedVolume, np.ndarray]:
+        """One volume and where a patch in it begins."""
         number = int(rng.integers(len(self.volumes)))
         volume, classes = self.volumes[number], self._lesions[number]
         last = np.array(volume.label.shape) - self.patch_size
@@ -162,7 +205,39 @@ class PatchSampler(Dataset):
             voxels = classes[rng.integers(len(classes))]
             center = np.unravel_index(voxels[rng.integers(len(voxels))], volume.label.shape)
             start = np.clip(np.array(center) - np.array(self.patch_size) // 2, 0, last)
-        return volume, tuple(slice(int(s), int(s) + p) for s, p in zip(start, self.patch_size, strict=True))
+        return volume, start
+
+
+def _cut(voxels: np.ndarray, start: np.ndarray, size: Sequence[int], outside: float) -> np.ndarray:
+    """The box of `size` from `start` on, which may reach beyond the voxels."""
+    stop = start + np.array(size)
+    inside = voxels[tuple(slice(max(0, int(a)), int(b)) for a, b in zip(start, stop, strict=True))]
+    sides = [(max(0, -int(a)), max(0, int(b) - n)) for a, b, n in zip(start, stop, voxels.shape, strict=True)]
+    return np.pad(inside, sides, constant_values=outside) if any(map(any, sides)) else inside
+
+
+def followed(mean: Tensor, std: Tensor, before: Tensor, after: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Host statistics of a whole volume, moved as those of its patch were moved by a change of intensities.
+
+    Args:
+        mean: (C,) of the volume.
+        std: (C,) likewise.
+        before: (C, X, Y, Z), the patch as it was, background 0.
+        after: (C, X, Y, Z), as it is.
+        label: (X, Y, Z).
+
+    Returns:
+        (C,) mean and standard deviation; as they were where the patch has too little tissue to tell.
+    """
+    tissue = (before != 0) & (label == 0)
+    new_mean, new_std = mean.clone(), std.clone()
+    for c, voxels in enumerate(tissue):
+        old, new = before[c][voxels], after[c][voxels]
+        if len(old) < 100 or torch.equal(old, new) or not (old.std() > 0 and new.std() > 0):
+            continue
+        gain = new.std() / old.std()
+        new_mean[c], new_std[c] = new.mean() + gain * (mean[c] - old.mean()), gain * std[c]
+    return new_mean, new_std
 
 
 def padded(volume: CachedVolume, size: Sequence[int], background: np.ndarray) -> CachedVolume:

@@ -1,0 +1,1 @@
+"""Segmentation: what `trainers/segmentation.py` is made of, and trained models that segment cases (`Segmenter`)."""
