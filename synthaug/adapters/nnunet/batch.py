@@ -52,9 +52,10 @@ class BatchInsertion:
                 channels=task.channels,
                 ignore_label=BLOCKED,
                 **settings.insertion.model_dump(),
+                **settings.generator_options,
                 **options,
             )
-        except (ValueError, OSError) as error:
+        except (ValueError, TypeError, OSError) as error:
             raise ConfigError(f"insertion: {error}") from error
         return cls(task, engine, group_function(settings.group_pattern))
 

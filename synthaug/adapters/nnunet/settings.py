@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -55,6 +55,7 @@ class Settings(Section):
     bank: Path | None = None
     proportions: dict[str, NotNegative] | None = None
     generator: str = "paste"
+    generator_options: dict[str, Any] = Field(default_factory=dict)
     classes: str | dict[str, int] | tuple[str, ...] | None = None
     channels: tuple[str, ...] | None = None
     group_pattern: str | None = None

@@ -9,15 +9,13 @@ import torch.nn.functional as F
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor
 
+from synthaug.adapters.batchgenerators import OUTSIDE
 from synthaug.adapters.nnunet.settings import HostSettings, Settings
 from synthaug.adapters.nnunet.units import Units
 from synthaug.channels import canonical_channels
 from synthaug.classes import Classes, get_classes
 from synthaug.config import ConfigError
 from synthaug.intensity import host_tissue
-
-OUTSIDE = -1
-"""nnU-Net's label of voxels outside the non-zero region, and of what its augmentation padded."""
 
 BLOCKED = -1
 """Label value of what an insertion avoids: other organs and nnU-Net's ignore label."""

@@ -1,0 +1,95 @@
+"""batchgeneratorsv2, which nnU-Net augments with: tumour insertion in loader workers, sample by sample."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from torch import Tensor
+
+from synthaug.adapters.workers import DRAWS, drawn, refuse_accelerator_in_worker
+from synthaug.insertion import TumorInsertion
+from synthaug.intensity import host_tissue
+from synthaug.plan import InsertionPlan
+
+OUTSIDE = -1
+"""nnU-Net's label of voxels outside the non-zero region, and of what its augmentation padded."""
+
+
+class InsertTumorTransform(BasicTransform):
+    """Inserts tumours into samples ``{"image": (C, X, Y, Z) float, "segmentation": (1, X, Y, Z) integer}``.
+
+    For training transforms only, before those that make targets of the segmentation (`ConvertSegmentationToRegions-
+    Transform`, `DownsampleSegForDSTransform`). Each sample's insertion follows from numpy's and torch's global random
+    states, as the library's own transforms do: it is reproducible where the loader seeds its workers, and differs
+    between workers even where it does not. A sample may bring ``"group"``, its patient, whose lesions are then not
+    inserted into it, and ``"spacing_mm"``.
+
+    Args:
+        insertion: what is inserted; its `prob` is that of a sample. ``"paste"`` and ``"procedural"`` suit workers;
+            generators on an accelerator are refused there.
+        spacing_mm: voxel size of all samples that bring none; 1 mm where not given.
+        outside_label: a label value that marks no host tissue and stays as it is, or None.
+
+    Raises:
+        TypeError: `insertion` is no `TumorInsertion`; when called, what `TumorInsertion.plan` raises, and a
+            segmentation that was made into targets.
+        ValueError: what `TumorInsertion.plan` raises.
+        RuntimeError: when called, a generator on an accelerator in a worker.
+
+    Example:
+        >>> transforms = ComposeTransforms([SpatialTransform(...), InsertTumorTransform(insert)])  # doctest: +SKIP
+    """
+
+    def __init__(self, insertion: TumorInsertion, spacing_mm: Any = None, outside_label: int | None = OUTSIDE):
+        super().__init__()
+        if not isinstance(insertion, TumorInsertion):
+            raise TypeError(f"insertion: expected a TumorInsertion, got {type(insertion).__name__}")
+        self.insertion, self.spacing_mm, self.outside_label = insertion, spacing_mm, outside_label
+
+    def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
+        """Decide what goes where.
+
+        Returns:
+            ``{"plan": InsertionPlan}``; `apply` with the same plan repeats the insertion bit for bit.
+        """
+        refuse_accelerator_in_worker(self.insertion.generator)
+        # both states, for batchgenerators seeds numpy's in every worker and torch's only where it was given seeds
+        number = int(np.random.randint(DRAWS)) * DRAWS + int(torch.randint(DRAWS, ()))
+        image, label, host = self._batch(data_dict)
+        with drawn(self.insertion, number) as insertion:
+            spacing = data_dict.get("spacing_mm", self.spacing_mm)
+            plan = insertion.plan(image, label, spacing, host=host, groups=[data_dict.get("group")])
+        return {"plan": plan}
+
+    def apply(self, data_dict: dict, plan: InsertionPlan, **params: Any) -> dict:
+        """Do what the plan says; the sample's tensors are replaced, not modified."""
+        image, label, host = self._batch(data_dict)
+        new_image, new_label = self.insertion.apply(image, label, plan, host=host)
+        plan.forget()
+        segmentation = data_dict["segmentation"]
+        data_dict["image"] = new_image[0]
+        data_dict["segmentation"] = torch.where(new_label[0] == label[0], segmentation, new_label[0])
+        return data_dict
+
+    def _batch(self, data_dict: dict) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The sample as a batch of one: image, label without the outside, host (None where there is no outside)."""
+        image, label = data_dict.get("image"), data_dict.get("segmentation")
+        if not isinstance(image, Tensor) or image.ndim != 4:
+            raise TypeError(f"image: expected a tensor (C, X, Y, Z), got {_described(image)}; insertion is 3-D only")
+        if not isinstance(label, Tensor) or label.ndim != 4 or label.shape[0] != 1 or label.dtype == torch.bool:
+            raise TypeError(
+                f"segmentation: expected an integer tensor (1, X, Y, Z), got {_described(label)}; insert before "
+                "ConvertSegmentationToRegionsTransform and DownsampleSegForDSTransform"
+            )
+        if self.outside_label is None:
+            return image[None], label[None], None
+        outside = label == self.outside_label
+        host = host_tissue(image)[None] & ~outside
+        return image[None], torch.where(outside, 0, label)[None], host[None]
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{tuple(value.shape)} {value.dtype}"
+    return f"a list of {len(value)}" if isinstance(value, list) else type(value).__name__
