@@ -1,19 +1,24 @@
 """What one insertion costs, beside the transforms that training loops already run. All figures from one run.
 
     python benchmarks/insertion.py [--bank bank.safetensors] [--repeats 5] [--sizes 96 128] [--batches 1 2 4]
+                                   [--generators brats-gan] [--only-learned]
 
 CPU seconds (all threads together) per call on batches of 4 channels: plan and apply of `TumorInsertion` with one lesion
 in every sample (scale 0.3-0.8), kornia's RandomTransplantation3D (which neither places nor resamples),
 TorchIO's RandomAffine and RandomElasticDeformation (one sample at a time, as they work). The median over the repeats,
-each with other lesions. Without a bank, lesions of a phantom bank are pasted. Last, how the cost of plan and apply
+each with other lesions. Without a bank, lesions of a phantom bank are pasted. Then how the cost of plan and apply
 grows with the inserted voxels at fixed volume, and with the volume at fixed lesion.
+
+With `--generators` (names, folders), what one insertion by learned generators costs in a patch of 4 x 128^3, by the
+size of the crop they paint, beside RandomAffine on the patch and the published cost of GliGAN: four forwards of its
+SwinUNETR (random weights) on 4 x 96^3.
 """
 
 import argparse
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -29,6 +34,10 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     warnings.filterwarnings("ignore", category=FutureWarning)
     bank = LesionBank.load(args.bank) if args.bank else phantom_bank()
+    if args.generators:
+        learned(args.generators, args.repeats)
+    if args.only_learned:
+        return
     print(f"torch {torch.__version__}, {args.threads} threads, {len(bank)} donors, median of {args.repeats} calls\n")
     print(
         f"{'CPU seconds per call':34}" + "".join(f"{f'{b} x 4 x {s}^3':>16}" for s in args.sizes for b in args.batches)
@@ -98,6 +107,48 @@ def cost(bank: LesionBank, size: int, diameter: float, repeats: int) -> float:
     return median_of(lambda: engine(image, label), repeats)
 
 
+def learned(names: Sequence[str], repeats: int) -> None:
+    """Print what insertions by learned generators cost, by crop size, beside an affine and GliGAN's forwards."""
+    import torchio as tio
+
+    from synthaug.generators.legacy_swin import legacy_swin_unetr
+
+    image, _ = patches(4, 128)
+    label = torch.zeros(4, 1, 128, 128, 128, dtype=torch.int64)
+    affine, subject = tio.RandomAffine(), tio.ScalarImage(tensor=image[0])
+    base = median_of(lambda: affine(subject), repeats)
+    print(f"{'TorchIO RandomAffine, 4 x 128^3':42}{base:10.3f} s")
+    swin, crop = legacy_swin_unetr(4), torch.randn(1, 4, 96, 96, 96)
+    with torch.no_grad():
+        gligan = median_of(lambda: [swin(crop) for _ in CHANNELS], 1)
+    print(f"{'GliGAN, four forwards, 4 x 96^3':42}{gligan:10.3f} s {gligan / base:8.2f} of RandomAffine")
+    for name in names:
+        for size in (32, 48, 64, 96):
+            engine = painting_crops_of(name, size)
+            once = median_of(lambda engine=engine: engine(image[:1], label[:1]), repeats)
+            four = median_of(lambda engine=engine: engine(image, label), repeats)
+            print(
+                f"{f'{Path(name).name}, insertion of 4 x {size}^3':42}{once:10.3f} s {once / base:8.2f} of RandomAffine"
+                f"{gligan / once:8.0f} times faster than GliGAN; per sample of four together {four / 4 / once:.2f}"
+            )
+    print()
+
+
+def painting_crops_of(name: str, size: int) -> TumorInsertion:
+    """An engine whose lesions, balls of one size, take crops of just this side and are the largest that do.
+
+    Raises:
+        ValueError: the generator has no such crops.
+    """
+    volume = torch.randn(1, 4, 128, 128, 128), torch.zeros(1, 1, 128, 128, 128, dtype=torch.int64)
+    for diameter in range(size, 4, -4):
+        shapes = LesionShapes(diameter_mm=diameter, irregularity=0.0)
+        engine = TumorInsertion(shapes, name, prob=1.0, second=0.0, tissue_share=0.5)
+        if engine.plan(*volume).to_rows()[0]["crop_vox"] == [size] * 3:
+            return engine
+    raise ValueError(f"{name} paints no crops of {size}")
+
+
 def patches(batch: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Brains of noise, background 0, with a lesion of 10 % of the side in each."""
     generator = torch.Generator().manual_seed(0)
@@ -132,6 +183,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--sizes", type=int, nargs="+", default=[96, 128])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--generators", nargs="*", default=[], help="learned generators: names or folders")
+    parser.add_argument("--only-learned", action="store_true", help="leave out all but these")
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args()
 
