@@ -4,7 +4,7 @@ import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ from torch import Tensor
 
 from synthaug.plan import InsertionPlan, Outcome
 from synthaug.readback import Readback
+from synthaug.sizes import SizeClasses
 
 WINDOW_SAMPLES = 100
 DIAMETER_BINS = 256
 PROCESSES = 256
+SIZES = SizeClasses()
 
 
 class LowInsertionRateWarning(UserWarning):
@@ -36,6 +38,8 @@ class Report:
         voxels: class name to voxels written.
         diameter_mm: mean, and the 10th, 50th and 90th percentile and extremes (to 1 mm), of the diameters of the
             spheres of equal volume; empty where nothing was inserted.
+        sizes: insertions done in each of the default `SizeClasses`.
+        lesions: class name to the insertions done that have voxels of it, in each size class of the whole lesion.
     """
 
     samples: int
@@ -44,6 +48,8 @@ class Report:
     refused: dict[str, int]
     voxels: dict[str, int]
     diameter_mm: dict[str, float]
+    sizes: dict[str, int] = field(default_factory=dict)
+    lesions: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON-able values."""
@@ -68,7 +74,9 @@ class Audit:
 
     def __init__(self, classes: Sequence[str], rows_file: Path | None = None):
         self.classes, self.rows_file = tuple(classes), rows_file
-        self._width = len(Outcome) + len(self.classes) + DIAMETER_BINS + 1
+        self._lesions = len(Outcome) + len(self.classes)  # where the columns of lesions per class and size begin
+        self._bins = self._lesions + len(self.classes) * len(SIZES)
+        self._width = self._bins + DIAMETER_BINS + 1
         self._shared = _shared_zeros(PROCESSES + 1, self._width + 1)  # samples are the last column, the window last row
         self._base = np.zeros(self._width + 1)
         self._on_device: Tensor | None = None
@@ -117,10 +125,13 @@ class Audit:
         spacing = torch.tensor([np.prod(i.spacing_mm) for i in plan.insertions], dtype=torch.float32)
         volume = plan.voxels.sum(1) * spacing.to(counts.device, non_blocking=True)
         diameter = (6 / torch.pi * volume).pow(1 / 3)
-        start = len(Outcome) + len(self.classes)
-        bins = start + diameter.long().clamp(max=DIAMETER_BINS - 1)
+        bins = self._bins + diameter.long().clamp(max=DIAMETER_BINS - 1)
+        size = torch.bucketize(diameter, torch.tensor(SIZES.edges_mm).to(diameter, non_blocking=True), right=True)
+        first = torch.arange(self._lesions, self._bins, len(SIZES), device=diameter.device)
+        has_class = ((plan.voxels > 0) & done[:, None]).double()
         counts.index_add_(0, plan.outcome, torch.ones_like(plan.outcome, dtype=torch.float64))
-        counts[len(Outcome) : start] += (plan.voxels * done[:, None]).sum(0)
+        counts[len(Outcome) : self._lesions] += (plan.voxels * done[:, None]).sum(0)
+        counts.index_add_(0, (first + size[:, None]).flatten(), has_class.flatten())
         counts.index_add_(0, bins, done.double())
         counts[-1] += (diameter * done).sum()
 
@@ -136,7 +147,7 @@ class Audit:
         """Everything since the start; reading makes the host wait for the device."""
         counts = self._read()
         outcomes = {o: int(counts[o]) for o in Outcome}
-        start = len(Outcome) + len(self.classes)
+        histogram, lesions = counts[self._bins : -1], counts[self._lesions : self._bins].reshape(-1, len(SIZES))
         voxels = {name: int(counts[len(Outcome) + k]) for k, name in enumerate(self.classes)}
         return Report(
             samples=self.samples,
@@ -144,7 +155,12 @@ class Audit:
             done=outcomes[Outcome.DONE],
             refused={o.reason: n for o, n in outcomes.items() if n and o is not Outcome.DONE},
             voxels=voxels,
-            diameter_mm=_diameters(counts[start:-1], counts[-1]),
+            diameter_mm=_diameters(histogram, counts[-1]),
+            sizes=SIZES.counts(np.repeat(np.arange(DIAMETER_BINS), histogram.astype(int))),
+            lesions={
+                name: dict(zip(SIZES.names, map(int, row), strict=True))
+                for name, row in zip(self.classes, lesions, strict=True)
+            },
         )
 
     def state_dict(self) -> dict[str, Any]:

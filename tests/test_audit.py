@@ -5,9 +5,10 @@ import warnings
 
 import pytest
 import torch
-from engine import toy_bank, toy_batch, toy_insertion
+from engine import done_rows, toy_bank, toy_batch, toy_insertion
 
 from synthaug import LowInsertionRateWarning, Outcome, TumorInsertion
+from synthaug.sizes import SizeClasses
 
 
 def test_a_low_rate_warns_with_the_main_reason():
@@ -117,3 +118,19 @@ def test_a_bank_may_be_given_as_a_path(tmp_path):
     insert = TumorInsertion(tmp_path / "bank.safetensors", prob=1.0, scale=0.6)
     insert(*toy_batch(1))
     assert insert.report().done >= 1
+
+
+def test_lesions_are_counted_per_class_and_size():
+    insert = toy_insertion(prob=0.9, second=0.5, scale=(0.5, 1.0), lesions=toy_bank(size=14), clearance_mm=0.0)
+    rows = []
+    for seed in range(4):
+        batch = toy_batch(4, seed=seed)
+        plan = insert.plan(*batch)
+        insert.apply(*batch, plan)
+        rows += done_rows(plan)
+    report = insert.report()
+    assert report.sizes == SizeClasses().counts([row["diameter_mm"] for row in rows])
+    assert report.sizes["small"] and report.sizes["medium"]
+    for name in ("NCR", "ED", "ET"):
+        having = [row["diameter_mm"] for row in rows if row["voxels"][name]]
+        assert report.lesions[name] == SizeClasses().counts(having)
