@@ -4,6 +4,8 @@ import numpy as np
 import torch
 
 from synthaug import BRATS18, LesionBank, LesionShapes, TumorInsertion
+from synthaug.generators.denoiser import Denoiser
+from synthaug.generators.diffusion import DiffusionGenerator
 from synthaug.generators.gan import GANGenerator
 from synthaug.generators.networks import Painter
 from synthaug.generators.style import StylePrior
@@ -59,10 +61,20 @@ def toy_gan(channels=CHANNELS, classes=BRATS18.names, seed=0, **options) -> GANG
     return GANGenerator(painter, StylePrior(len(classes), len(channels)), channels, classes, **options)
 
 
+def toy_diffusion(channels=CHANNELS, classes=BRATS18.names, seed=0, **options) -> DiffusionGenerator:
+    """A denoiser of very few channels with random weights, and two steps."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        denoiser = Denoiser(len(channels), len(classes), (8, 8, 16, 16), head=12, embedding=8)
+    prior = StylePrior(len(classes), len(channels))
+    return DiffusionGenerator(denoiser, prior, channels, classes, **({"steps": 2, "refined": True} | options))
+
+
 GENERATORS = {
     "paste": lambda: ("paste", toy_bank()),
     "procedural": lambda: ("procedural", LesionShapes(diameter_mm=(8, 14))),
     "gan": lambda: (toy_gan(), LesionShapes(diameter_mm=(8, 14))),
+    "diffusion": lambda: (toy_diffusion(), LesionShapes(diameter_mm=(8, 14))),
 }
 """Every generator with lesions it can work on; the engine's properties are tested for each."""
 

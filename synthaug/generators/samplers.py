@@ -89,17 +89,26 @@ def sample(
     if strength < 1 and start is None:
         raise ValueError(f"strength {strength}: expected something to start from, got none")
     solver = make_scheduler(scheduler, steps)
-    flow = not hasattr(solver, "alphas_cumprod") or getattr(solver.config, "use_flow_sigmas", False)
     first = steps - max(1, round(steps * strength))
-    if flow:
+    levels = [noise_level(solver, i) for i in range(steps)]
+    if hasattr(solver, "set_begin_index"):
         solver.set_begin_index(first)
-    state = None
-    for i in range(first, steps):
-        timestep = solver.timesteps[i]
-        b = float(solver.sigmas[i]) if flow else float((1 - solver.alphas_cumprod[timestep]).sqrt())
-        a = 1 - b if flow else float(solver.alphas_cumprod[timestep].sqrt())
-        if state is None:
-            state = b * noise + (0 if start is None or first == 0 else a * start)
-        found = denoise(state / (a + b), b / (a + b), i == steps - 1)
-        state = solver.step((state - found) / b if flow else found, timestep, state).prev_sample
-    return state
+    a, b = levels[first]
+    state = b * noise + (0 if start is None or first == 0 else a * start)
+    for i in range(first, steps - 1):
+        a, b = levels[i]
+        found = denoise(state / (a + b), b / (a + b), False)
+        wanted = found if solver.config.get("prediction_type") == "sample" else (state - found) / b
+        state = solver.step(wanted, solver.timesteps[i], state).prev_sample
+    a, b = levels[-1]
+    # here every path ends; DDIM would stop short of it where 1000 is no multiple of the steps
+    return denoise(state / (a + b), b / (a + b), True)
+
+
+def noise_level(solver: Any, step: int) -> tuple[float, float]:
+    """Factors a and b of u_0 and of the noise in a scheduler's state before a step."""
+    if solver.config.get("prediction_type") == "sample":
+        kept = float(solver.alphas_cumprod[solver.timesteps[step]])
+        return kept**0.5, (1 - kept) ** 0.5
+    sigma = float(solver.sigmas[step])
+    return 1 - sigma, sigma

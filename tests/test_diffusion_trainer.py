@@ -1,0 +1,212 @@
+"""The trainer of the diffusion generator: it learns, and a run that was killed goes on as if it had not been."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from engine import CHANNELS
+from safetensors.torch import load_file
+
+from synthaug import BRATS18
+from synthaug.config import ConfigError, read_config
+from synthaug.generators.diffusion import DiffusionGenerator
+from synthaug.generators.hub import load_generator
+
+ROOT = Path(__file__).parent.parent
+TRAINERS = ROOT / "trainers"
+sys.path.insert(0, str(TRAINERS))
+
+import diffusion  # noqa: E402
+from diffusion_config import Config  # noqa: E402
+
+TINY = (
+    "precision=fp32",
+    "threads=1",
+    "optimizer.steps=6",
+    "refine.start=3",
+    "log_every=2",
+    "checkpoint_every=2",
+    "demo.every=3",
+    "demo.count=1",
+    "denoiser.widths=[8,8,8,16]",
+    "denoiser.embedding=8",
+    "critic.widths=[8,8,8]",
+    "data.phantom.count=3",
+    "data.phantom.size=[48,48,48]",
+    "data.validation=[]",
+)
+
+
+def changes_of(out, changes):
+    return ["--config", str(ROOT / "configs/diffusion_tiny.yaml"), "--out", str(out), *TINY, *changes]
+
+
+def configured(*changes):
+    return read_config(ROOT / "configs/diffusion_tiny.yaml", Config, [*TINY, *changes])
+
+
+def run(out, *changes):
+    """A run in this process."""
+    return diffusion.train(configured(*changes), Path(out))
+
+
+def launched(out, *changes, launcher=()):
+    """A run in processes of its own."""
+    return subprocess.Popen(
+        [sys.executable, *launcher, str(TRAINERS / "diffusion.py"), *changes_of(out, changes)],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def rows(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def timeless(table):
+    return [{key: value for key, value in row.items() if key != "seconds_per_step"} for row in table]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that was never stopped."""
+    out = tmp_path_factory.mktemp("whole")
+    run(out)
+    return out
+
+
+def test_a_run_leaves_what_it_says(whole):
+    assert sorted(p.name for p in (whole / "checkpoints").iterdir()) == ["step_00000004", "step_00000006"]
+    assert sorted(p.name for p in (whole / "demos").iterdir()) == ["step_00000003.png", "step_00000006.png"]
+    assert any((whole / "tensorboard").rglob("events*"))
+    table = rows(whole)
+    assert [row["step"] for row in table] == [2, 4, 6]
+    assert "critic" not in table[0], "the flow comes first"
+    assert {"loss", "flow", "halo", "style", "adversarial", "critic", "skipped"} <= table[-1].keys()
+    generator = load_generator(whole / "generator")
+    assert isinstance(generator, DiffusionGenerator) and generator.painter.refined
+    assert (generator.channels, generator.classes) == (CHANNELS, BRATS18.names)
+
+
+def test_killed_and_resumed_it_gives_the_same_weights(whole, tmp_path):
+    """Killed without warning, at whatever moment it had come to after its first checkpoint."""
+    process = launched(tmp_path)
+    deadline = time.monotonic() + 300
+    while not any((tmp_path / "checkpoints").glob("step_*")) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, "it was done before it could be killed"
+    run(tmp_path)
+    for name in ("pytorch_model.bin", "pytorch_model_1.bin"):
+        files = [out / "checkpoints" / "step_00000006" / name for out in (tmp_path, whole)]
+        ours, theirs = (torch.load(file, weights_only=True) for file in files)
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs), name
+    ours, theirs = (load_file(out / "generator" / "model.safetensors") for out in (tmp_path, whole))
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert timeless(rows(tmp_path)) == timeless(rows(whole))
+
+
+def test_two_processes_train_one_network(tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29583")
+    process = launched(tmp_path, "optimizer.steps=3", "refine.start=1", "data.batch=1", launcher=launcher)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output[-3000:]
+    assert (tmp_path / "checkpoints" / "step_00000003" / "rank_1.json").exists()
+    assert load_generator(tmp_path / "generator").channels == CHANNELS
+    assert [row["step"] for row in rows(tmp_path)] == [2, 3]
+
+
+def test_it_goes_on_from_a_trained_generator(whole, tmp_path):
+    """What it starts from is what the other left; the flow alone leaves a generator that does not jump."""
+    network, _ = diffusion.make_networks(configured(f"denoiser.init={whole / 'generator'}"))
+    trained = load_generator(whole / "generator").painter.denoiser
+    assert torch.equal(network.middle.first.weight, trained.middle.first.weight)
+    run(tmp_path, f"denoiser.init={whole / 'generator'}", "refine=null", "optimizer.steps=2")
+    assert not load_generator(tmp_path / "generator").painter.refined
+    with pytest.raises(ConfigError, match=r"denoiser\.init.*'head_width': 24.*'head_width': 16"):
+        run(tmp_path / "other", f"denoiser.init={whole / 'generator'}", "denoiser.head=24")
+    with pytest.raises(ConfigError, match=r"denoiser\.init"):
+        run(tmp_path / "none", "denoiser.init=no-such-folder")
+
+
+def test_the_flow_learns_what_a_lesion_looks_like():
+    """On one lesion the error falls below that of a network that knows nothing, even for one as small as this."""
+    config = configured("flow.weighting=min_snr", "flow.gamma=1")
+    network, _ = diffusion.make_networks(config)
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    rng = torch.Generator().manual_seed(0)
+    mask = torch.zeros(2, 3, 16, 16, 16)
+    mask[:, 0, 4:12, 4:12, 4:12] = 1
+    ramp = torch.linspace(-1, 1, 16).expand(2, 4, 16, 16, 16).contiguous()
+    batch = {"real": ramp, "real_mask": mask, "real_lesion": mask[:, :1], "available": torch.ones(2, 4)}
+    found_losses = []
+    for _ in range(120):
+        point, lesion = diffusion.flow_point(batch, config, rng)
+        found, around = network(point.scene, point.state, point.time, point.stride)
+        parts = diffusion.flow_parts(found, around, lesion, point, batch, config)
+        optimizer.zero_grad()
+        sum(parts.values()).backward()
+        optimizer.step()
+        found_losses.append(parts["flow"].item())
+    assert sum(found_losses[-20:]) < 0.85 * sum(found_losses[:20])
+
+
+def test_classes_weigh_alike_and_missing_channels_nothing():
+    config = configured()
+    mask = torch.zeros(1, 3, 16, 16, 16)
+    mask[:, 0, 2:14, 2:14, 2:14] = 1
+    mask[:, :, 6:10, 6:10, 6:10] = 0
+    mask[:, 1, 6:10, 6:10, 6:10] = 1
+    batch = {"real": torch.zeros(1, 4, 16, 16, 16), "real_mask": mask, "real_lesion": mask.sum(1, keepdim=True)}
+    point, lesion = diffusion.flow_point(batch | {"available": torch.ones(1, 4)}, config, torch.Generator())
+
+    def loss(error, available=(1.0, 1.0, 1.0, 1.0)):
+        given = batch | {"available": torch.tensor([available])}
+        return diffusion.flow_parts(lesion + error, batch["real"], lesion, point, given, config)["flow"].item()
+
+    large, small = (loss(mask[:, k : k + 1].sqrt()) for k in (0, 1))
+    assert large == pytest.approx(small, rel=1e-4), "a class's voxels count together, however many they are"
+    only_t1 = torch.zeros(1, 4, 1, 1, 1)
+    only_t1[:, 1] = 1
+    assert loss(mask[:, :1] * only_t1, (1.0, 0.0, 1.0, 1.0)) == 0 < loss(mask[:, :1] * only_t1)
+
+
+def test_the_last_point_is_where_a_sampler_stands():
+    config = configured("refine.steps=[4]")
+    network, _ = diffusion.make_networks(config)
+    mask = torch.zeros(1, 3, 16, 16, 16)
+    mask[:, 0, 4:12, 4:12, 4:12] = 1
+    batch = {
+        "host": torch.zeros(1, 4, 16, 16, 16),
+        "mask": mask,
+        "style": torch.zeros(1, 3, 4, 3),
+        "available": torch.ones(1, 4),
+    }
+    point = diffusion.last_point(network, batch, config, torch.Generator().manual_seed(0))
+    assert float(point.time) == float(point.stride) == pytest.approx(0.25)
+    assert not point.state.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("crops.sizes={40: 1}", "multiples of 16"),
+        ("flow.weighting=snr", "min_snr"),
+        ("refine.steps=[0]", r"refine\.steps"),
+        ("denoiser.head=8", "more than two features a channel"),
+        ("data.validation=[Phantom_009_1]", "Phantom_009_1"),
+    ],
+)
+def test_wrong_configurations_say_what_was_expected(change, words, tmp_path):
+    with pytest.raises(ConfigError, match=words):
+        run(tmp_path, change)
