@@ -6,6 +6,8 @@ from typing import Annotated
 import torch
 import typer
 
+from synthaug.cohort.commands import cohort, inspect
+
 app = typer.Typer(help="Synthetic tumours for segmentation training.", no_args_is_help=True, add_completion=False)
 bank_app = typer.Typer(help="Lesion banks: real masks and intensities in one file.", no_args_is_help=True)
 app.add_typer(bank_app, name="bank")
@@ -67,6 +69,10 @@ def bank_show(path: Annotated[Path, typer.Argument(help="A bank file.")]) -> Non
         diameter = equivalent_diameter_mm(sum(lesion.voxels), lesion.spacing_mm)
         counts = "  ".join(f"{n:8}" for n in lesion.voxels)
         typer.echo(f"{lesion.name:{width}}  {lesion.group or '':14}  {diameter:11.1f}  {counts}")
+
+
+app.command()(cohort)
+app.command()(inspect)
 
 
 @app.command()

@@ -33,11 +33,11 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def read_config(path: str | Path, model: type[Model], overrides: Sequence[str] = ()) -> Model:
+def read_config(path: str | Path | None, model: type[Model], overrides: Sequence[str] = ()) -> Model:
     """Read a YAML file into a pydantic model.
 
     Args:
-        path: the file.
+        path: the file, or None for the overrides alone.
         model: what it must hold; make it of `Section`, so that unknown keys are errors.
         overrides: changes of single values, ``"train.steps=50"``; the value is YAML.
 
@@ -50,9 +50,9 @@ def read_config(path: str | Path, model: type[Model], overrides: Sequence[str] =
     Example:
         >>> read_config("configs/segmentation_tiny.yaml", Config, ["optimizer.steps=50"])  # doctest: +SKIP
     """
-    path = Path(path)
+    path = "configuration" if path is None else Path(path)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
+        content = None if path == "configuration" else yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from error
     except yaml.YAMLError as error:

@@ -139,6 +139,8 @@ def nifti_bytes(
     header = like.copy()
     if header.get_data_shape() != raw.shape:
         header.set_data_shape(raw.shape)
+        if raw.ndim == 4 and not header["pixdim"][4] > 0:
+            header["pixdim"][4] = 1  # a step of 0 between volumes is an error for some readers
     if header.get_data_dtype().newbyteorder("=") != raw.dtype.newbyteorder("="):
         header.set_data_dtype(raw.dtype)
     if scaling is not None:

@@ -1,0 +1,191 @@
+"""The configuration of a cohort: data-only YAML, or keyword arguments of the models here."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from synthaug.channels import canonical_channels
+from synthaug.classes import Classes, get_classes
+from synthaug.config import Section
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Range = PositiveFloat | tuple[PositiveFloat, PositiveFloat]
+
+SIZES_MM = {"small": (8.0, 15.0), "medium": (20.0, 30.0), "large": (35.0, 50.0)}
+"""Diameters of the spheres of equal volume, for sets that are balanced by size."""
+
+
+class HostsConfig(Section):
+    """Which cases get lesions."""
+
+    layout: Literal["auto", "brats", "nnunet", "msd", "bids"] = "auto"
+    group_pattern: str | None = None
+    only: tuple[str, ...] | None = None
+    tumour: Literal["any", "with", "free"] = "any"
+    tissue_range: tuple[float, float] | None = None
+
+
+class ShapesConfig(Section):
+    """Procedural lesion masks, in place of a bank."""
+
+    diameter_mm: Range = (10.0, 50.0)
+    proportions: dict[str, float] | None = None
+    irregularity: Annotated[float, Field(ge=0)] = 0.35
+
+
+class LesionsConfig(Section):
+    """Which lesions, how many, how large, where; see `TumorInsertion` for what has the same name there."""
+
+    bank: Path | None = None
+    shapes: ShapesConfig | None = None
+    per_case: PositiveInt | tuple[PositiveInt, PositiveInt] = 1
+    retries: Annotated[int, Field(ge=0, le=200)] = 10
+    scale: Range | None = None
+    diameter_mm: Range | None = None
+    scale_after_swap: dict[str, Range] | None = None
+    swaps: tuple[tuple[str, str, Share], ...] = ()
+    swap_draw: Literal["joint", "each"] = "joint"
+    clearance_mm: Annotated[float, Field(ge=0)] = 3.0
+    tissue_share: Share = 0.9
+    min_voxels: PositiveInt = 27
+    flip: Share = 0.5
+    rotate90: bool = True
+    rotate_deg: Annotated[float, Field(ge=0)] = 0.0
+    elastic_mm: Annotated[float, Field(ge=0)] = 0.0
+    halo_mm: Annotated[float, Field(ge=0)] = 0.0
+    edge_vox: Annotated[float, Field(ge=0)] = 1.0
+    unknown_groups: Literal["refuse", "allow"] = "refuse"
+
+    @property
+    def range_per_case(self) -> tuple[int, int]:
+        """Least and greatest number of lesions in a case."""
+        return self.per_case if isinstance(self.per_case, tuple) else (self.per_case, self.per_case)
+
+    @property
+    def engine_options(self) -> dict[str, Any]:
+        """The keyword arguments of `TumorInsertion`."""
+        own = {"bank", "shapes", "per_case", "retries", "unknown_groups"}
+        return {name: getattr(self, name) for name in type(self).model_fields if name not in own}
+
+    @model_validator(mode="after")
+    def _sensible(self):
+        low, high = self.range_per_case
+        if low > high or high > 32:
+            raise ValueError(f"per_case: expected a number or a range up to 32, got {self.per_case}")
+        if self.bank is not None and self.shapes is not None:
+            raise ValueError("expected a bank or shapes, got both")
+        return self
+
+
+class GateConfig(Section):
+    """What a lesion must hold; a limit that is null is not looked at."""
+
+    deviation: PositiveFloat | None = 4.0
+    border_jump: PositiveFloat | None = 2.0
+    segmenter: Path | None = None
+    agreement: Share | None = None
+
+
+class SplitsConfig(Section):
+    """Folds of the real data set that the cohort will be trained with."""
+
+    folds: Path | Annotated[int, Field(ge=2)] | None = None
+    outside: Literal["refuse", "train"] = "refuse"
+
+
+class BalanceConfig(Section):
+    """A balanced set for classifiers: so many cases of each kind."""
+
+    per_class: PositiveInt
+    by: Literal["class", "size"] = "class"
+    sizes_mm: dict[str, tuple[PositiveFloat, PositiveFloat]] = SIZES_MM
+
+
+class AboutConfig(Section):
+    """What the description files say."""
+
+    name: str = "Synthetic"
+    description: str = "Synthetic tumours inserted into real cases by synthaug"
+    licence: str = "that of the host and donor cases; not stated"
+    reference: str = "not stated"
+    authors: tuple[str, ...] = ("synthaug",)
+
+
+class CohortConfig(Section):
+    """A whole cohort.
+
+    Attributes:
+        cases: folder of the hosts.
+        layout: how the cohort is written.
+        count: of cases; not with `balance`.
+        generator: name, folder or hub id; by default ``paste`` with a bank and ``procedural`` without.
+        classes: vocabulary of the hosts' labels.
+        channels: of the hosts that are read and written, in this order.
+        seed: of everything random; a case depends on it and on the case's number alone.
+        prefix: of the cases' names.
+        include_real: also write the labelled host cases as they are, under their own names.
+        threads: CPU threads of the insertion in each process; another number may round otherwise.
+        compression: gzip level of the files.
+        workers: threads of each process that write; has no influence on what is written.
+    """
+
+    cases: Path
+    layout: Literal["nnunet", "msd", "bids", "brats"]
+    count: PositiveInt | None = None
+    generator: str | None = None
+    classes: str | dict[str, int] = "BRATS18"
+    channels: tuple[str, ...] = ("flair", "t1", "t1ce", "t2")
+    seed: Annotated[int, Field(ge=0)] = 0
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$")] = "synth"
+    hosts: HostsConfig = HostsConfig()
+    lesions: LesionsConfig = LesionsConfig()
+    gate: GateConfig | None = None
+    splits: SplitsConfig = SplitsConfig()
+    balance: BalanceConfig | None = None
+    about: AboutConfig = AboutConfig()
+    include_real: bool = False
+    threads: PositiveInt = 1
+    compression: Annotated[int, Field(ge=1, le=9)] = 1
+    workers: PositiveInt = 2
+
+    @field_validator("channels")
+    @classmethod
+    def _known_channels(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return canonical_channels(value)
+
+    @model_validator(mode="after")
+    def _fits(self):
+        get_classes(self.classes)
+        if (self.count is None) == (self.balance is None):
+            raise ValueError("expected count or balance.per_class, one of the two")
+        if self.balance is not None and (self.lesions.range_per_case != (1, 1) or self.hosts.tumour != "free"):
+            raise ValueError(
+                "balance: the kind of a case is that of its only lesion; expected lesions.per_case=1 and "
+                f"hosts.tumour=free, got {self.lesions.per_case} and {self.hosts.tumour}"
+            )
+        if self.balance is not None and self.balance.by == "size" and self.lesions.scale is not None:
+            raise ValueError("balance by size sets the diameter; expected no lesions.scale")
+        return self
+
+    @property
+    def vocabulary(self) -> Classes:
+        """The classes, resolved."""
+        return get_classes(self.classes)
+
+    @property
+    def kinds(self) -> tuple[str | None, ...]:
+        """Kinds of cases in a balanced set: classes or sizes; (None,) otherwise."""
+        if self.balance is None:
+            return (None,)
+        return self.vocabulary.names if self.balance.by == "class" else tuple(self.balance.sizes_mm)
+
+    @property
+    def total(self) -> int:
+        """Synthetic cases asked for."""
+        return self.count if self.balance is None else self.balance.per_class * len(self.kinds)
+
+    @property
+    def generator_name(self) -> str:
+        """The generator asked for, or the default."""
+        return self.generator or ("procedural" if self.lesions.bank is None else "paste")

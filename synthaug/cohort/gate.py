@@ -1,0 +1,159 @@
+"""The quality gate: what an inserted lesion looks like beside the bank's, and whether a segmenter finds it.
+
+Three measures, each in its own unit and each with a limit of its own:
+
+- deviation: mean and spread of every class in every channel, as z-scores of host tissue, against the same numbers of
+  the bank's lesions, in standard deviations between these.
+- border jump: the mean difference of neighbours across the lesion's border, against the median of the bank's lesions.
+- agreement: Dice of the lesion and what a segmenter marks around it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from synthaug.classes import Classes
+from synthaug.cohort.config import GateConfig
+from synthaug.cohort.hosts import Host, bounding_box
+from synthaug.config import ConfigError
+from synthaug.intensity import to_model
+from synthaug.lesions.bank import LesionBank
+from synthaug.lesions.base import LesionSource
+
+MIN_VOXELS = 27
+LEAST_SPREAD = {"mean": 0.25, "log_std": 0.25}
+"""Floors of the bank's own spread, so that a bank of a few similar lesions does not refuse all others."""
+
+WINDOW_MARGIN, WINDOW_STEP = 16, 32
+
+Segmenter = Callable[[Tensor], Tensor]
+
+
+class Gate:
+    """Measures lesions and says which limit one does not hold.
+
+    Args:
+        config: the limits.
+        lesions: a bank, where deviation or border jump is looked at.
+        classes: vocabulary of the labels.
+        channels: of the images.
+        segmenter: takes z-scores of host tissue, (1, C, X, Y, Z) float32 with 0 outside the tissue, and gives logits
+            (1, 1 + K, X, Y, Z), background first; sides are multiples of 32.
+
+    Raises:
+        ConfigError: a limit without what it needs: a bank with these channels, or a segmenter.
+    """
+
+    def __init__(
+        self,
+        config: GateConfig,
+        lesions: LesionSource,
+        classes: Classes,
+        channels: tuple[str, ...],
+        segmenter: Segmenter | None = None,
+    ):
+        self.config, self.classes, self.segmenter = config, classes, segmenter
+        compares = config.deviation is not None or config.border_jump is not None
+        if compares and not isinstance(lesions, LesionBank):
+            raise ConfigError(
+                "gate: deviation and border_jump compare with a bank's lesions, expected lesions.bank; "
+                "gate.deviation=null gate.border_jump=null leaves them out"
+            )
+        if (config.agreement is None) != (segmenter is None):
+            raise ConfigError("gate: agreement and segmenter go together, expected both or none of them")
+        if compares:
+            self._learn(lesions, channels)
+
+    def _learn(self, bank: LesionBank, channels: tuple[str, ...]) -> None:
+        if missing := [c for c in channels if c not in bank.channels]:
+            raise ConfigError(f"gate: the bank has the channels {', '.join(bank.channels)}; lacks {', '.join(missing)}")
+        columns = [bank.channels.index(c) for c in channels]
+        names = [self.classes.canonical(n) for n in bank.classes]
+        found: dict[str, list[np.ndarray]] = {name: [] for name in self.classes.names}
+        jumps = []
+        for lesion in bank:
+            mean, std = (t.numpy() for t in bank.class_statistics(lesion.name, columns))
+            for k, name in enumerate(names):
+                if lesion.voxels[k] >= MIN_VOXELS:
+                    found[name].append(np.concatenate([mean[k], np.log(np.maximum(std[k], 1e-3))]))
+            mask = bank.mask(lesion.name, torch.device("cpu")) > 0
+            jumps.append(border_jump(bank.intensities(lesion.name, columns, torch.device("cpu")), mask))
+        floor = np.repeat([LEAST_SPREAD["mean"], LEAST_SPREAD["log_std"]], len(channels))
+        self._bank = {
+            name: (np.median(rows, 0), np.maximum(np.std(rows, 0), floor)) for name, rows in found.items() if rows
+        }
+        self._bank_jump = max(float(np.median(jumps)), 1e-3)
+
+    def look(self, host: Host, image: Tensor, label: Tensor, lesion: Tensor) -> tuple[dict[str, Any], str | None]:
+        """Measure a lesion.
+
+        Args:
+            host: where it was put.
+            image: (C, x, y, z) of the host's box, with it.
+            label: (x, y, z), likewise.
+            lesion: (x, y, z) bool, what is new.
+
+        Returns:
+            What was measured, and why it is refused or None.
+        """
+        box = bounding_box(lesion.cpu().numpy(), (WINDOW_MARGIN,) * 3)
+        mean, std = (torch.tensor(values, device=image.device) for values in (host.mean, host.std))
+        z = to_model(image[(slice(None), *box)], mean, std)
+        mask, values = lesion[box], label[box]
+        measured: dict[str, Any] = {}
+        if self.config.deviation is not None:
+            measured["deviation"] = self._deviation(z, torch.where(mask, values, 0))
+        if self.config.border_jump is not None:
+            measured["border_jump"] = round(border_jump(z, mask) / self._bank_jump, 3)
+        if self.segmenter is not None:
+            tissue = host.tissue[0].to(image.device)[box]
+            measured["agreement"] = self._agreement(z * tissue, mask)
+        return measured, self._refusal(measured)
+
+    def _refusal(self, measured: dict[str, Any]) -> str | None:
+        config = self.config
+        if measured.get("deviation", 0) > (config.deviation or np.inf):
+            return "gate: intensities unlike the bank's"
+        if measured.get("border_jump", 0) > (config.border_jump or np.inf):
+            return "gate: border sharper than the bank's"
+        if config.agreement is not None and measured["agreement"] < config.agreement:
+            return "gate: the segmenter does not agree"
+        return None
+
+    def _deviation(self, z: Tensor, label: Tensor) -> float:
+        worst = 0.0
+        for name, (center, spread) in self._bank.items():
+            values = z[:, label == self.classes.values[name]]
+            if values.shape[1] >= MIN_VOXELS:
+                own = torch.cat([values.mean(1), values.std(1).clamp(min=1e-3).log()]).cpu().numpy()
+                worst = max(worst, float((np.abs(own - center) / spread).max()))
+        return round(worst, 3)
+
+    @torch.no_grad()
+    def _agreement(self, z: Tensor, lesion: Tensor) -> float:
+        pad = [n for size in reversed(lesion.shape) for n in (0, -size % WINDOW_STEP)]
+        logits = self.segmenter(F.pad(z, pad)[None].float())
+        found = (logits.argmax(1)[0] > 0)[tuple(slice(n) for n in lesion.shape)]
+        both, either = (found & lesion).sum(), found.sum() + lesion.sum()
+        return round(float(2 * both / either.clamp(min=1)), 3)
+
+
+def border_jump(z: Tensor, lesion: Tensor) -> float:
+    """Mean absolute difference between neighbours of which one is in the lesion, over directions and channels.
+
+    Args:
+        z: (C, X, Y, Z) float.
+        lesion: (X, Y, Z) bool.
+    """
+    total, count = torch.zeros((), device=z.device), 0
+    for axis in range(3):
+        n = lesion.shape[axis] - 1
+        across = lesion.narrow(axis, 0, n) ^ lesion.narrow(axis, 1, n)
+        step = (z.narrow(axis + 1, 1, n) - z.narrow(axis + 1, 0, n)).abs()
+        total = total + step[:, across].sum()
+        count += int(across.sum()) * len(z)
+    return float(total / max(count, 1))

@@ -1,0 +1,127 @@
+"""Hosts: which cases get lesions, and one of them as the engine wants it, with its files to be written again."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from synthaug.cohort.config import CohortConfig
+from synthaug.config import ConfigError
+from synthaug.data.cases import Case, StoredCase, find_cases, load_stored
+from synthaug.data.nifti import CaseError, as_label, read_stored
+from synthaug.intensity import host_statistics, host_tissue
+
+HOST_STREAM = 0xC0
+BOX_MARGIN_VOX = 2
+
+
+@dataclass(eq=False)
+class Host:
+    """A host case; the engine sees the box around its tissue only.
+
+    Attributes:
+        case: where its files are.
+        stored: the files, with voxels as stored.
+        box: where in the volume the following lie.
+        image: (1, C, x, y, z) float32.
+        label: (1, x, y, z) int16, 0 where the case has no label.
+        tissue: (1, x, y, z) bool.
+        mean: of the tissue outside labels, per channel.
+        std: likewise.
+    """
+
+    case: Case
+    stored: StoredCase
+    box: tuple[slice, slice, slice]
+    image: Tensor
+    label: Tensor
+    tissue: Tensor
+    mean: list[float]
+    std: list[float]
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel size."""
+        return self.stored.volume.spacing_mm
+
+    @cached_property
+    def stats(self) -> tuple[list[float], list[float]] | None:
+        """What `TumorInsertion.plan` takes as `host_stats`; None where a channel is constant, which has no scale."""
+        return (self.mean, self.std) if min(self.std) > 0 else None
+
+
+def find_hosts(config: CohortConfig) -> list[Case]:
+    """The host cases, sorted by name.
+
+    Raises:
+        ConfigError: none is left, or `hosts.only` names unknown ones.
+    """
+    hosts = config.hosts
+    channels = config.channels if hosts.layout in ("nnunet", "msd") else None
+    try:
+        cases = find_cases(config.cases, hosts.layout, channels, hosts.group_pattern)
+    except ValueError as error:
+        raise ConfigError(f"cases: {error}") from error
+    if hosts.only is not None:
+        known = {name for case in cases for name in (case.name, case.group)}
+        if unknown := sorted(set(hosts.only) - known):
+            raise ConfigError(f"hosts.only: no case or patient is called {', '.join(unknown)} in {config.cases}")
+        cases = [case for case in cases if {case.name, case.group} & set(hosts.only)]
+    if hosts.tumour != "any":
+        wanted = hosts.tumour == "with"
+        cases = [case for case in cases if _has_tumour(case) in (wanted, None)]
+    if not cases:
+        raise ConfigError(f"{config.cases}: no host is left with hosts.tumour={hosts.tumour}, hosts.only={hosts.only}")
+    return cases
+
+
+def host_number(seed: int, index: int, hosts: int) -> int:
+    """Which host case `index` gets: all hosts in a random order, then all of them in another one, and so on."""
+    order = np.random.default_rng([seed, HOST_STREAM, index // hosts]).permutation(hosts)
+    return int(order[index % hosts])
+
+
+def read_host(case: Case, config: CohortConfig) -> Host:
+    """Read a host.
+
+    Raises:
+        CaseError: what `load_case` raises.
+    """
+    stored = load_stored(case, config.channels, require_label=False)
+    volume = stored.volume
+    image = torch.from_numpy(volume.image)
+    label = torch.zeros(image.shape[1:], dtype=torch.int16) if volume.label is None else torch.from_numpy(volume.label)
+    if config.hosts.tissue_range is None:
+        tissue = host_tissue(image)
+    else:
+        low, high = config.hosts.tissue_range
+        tissue = (image[0] >= low) & (image[0] <= high)
+    mean, std = host_statistics(image, tissue & (label == 0))
+    margin = [int(config.lesions.clearance_mm / s) + BOX_MARGIN_VOX for s in volume.spacing_mm]
+    box = bounding_box(tissue.numpy(), margin)
+    crop = (x[(..., *box)].contiguous() for x in (image[None], label[None], tissue[None]))
+    # the whole volume in float is several times the files: let it go, the files are enough to write the case again
+    stored = replace(stored, volume=replace(volume, image=volume.image[:0]))
+    return Host(case, stored, box, *crop, mean.tolist(), std.tolist())
+
+
+def bounding_box(mask: np.ndarray, margin: list[int] | tuple[int, ...]) -> tuple[slice, slice, slice]:
+    """The box of a (X, Y, Z) mask and a margin in voxels around it; everything where the mask is nowhere true."""
+    box = []
+    for axis, n in enumerate(mask.shape):
+        found = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        low, high = (0, n) if not len(found) else (int(found[0]) - margin[axis], int(found[-1]) + 1 + margin[axis])
+        box.append(slice(max(low, 0), min(high, n)))
+    return tuple(box)
+
+
+def _has_tumour(case: Case) -> bool | None:
+    """Whether a case's label has a voxel; None where it cannot be read, which is for the case's own turn to say."""
+    if case.label is None:
+        return False
+    try:
+        return bool(as_label(case.name, case.label, read_stored(case.name, case.label, 1).scaled).any())
+    except CaseError:
+        return None

@@ -1,0 +1,75 @@
+"""The processes of one launch: which one this is, and words between them; all of it accelerate's."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+
+from synthaug.config import ConfigError
+
+T = TypeVar("T")
+PATIENCE = timedelta(days=30)
+"""How long a process waits for the others at the end; they work on their own for as long as the cohort takes."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of a launch.
+
+    Attributes:
+        rank: of this process.
+        world: how many there are.
+        device: where this process works.
+    """
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @classmethod
+    def current(cls) -> "Ranks":
+        """Of the launch by accelerate or torchrun that this process is part of, or a single process."""
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return cls(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        from accelerate import PartialState
+
+        # between machines and on CPUs only small objects are sent, for which gloo is enough everywhere
+        state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
+        return cls(state.process_index, state.num_processes, state.device)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process does what is done once."""
+        return self.rank == 0
+
+    def from_main(self, work: Callable[[], T]) -> T:
+        """What `work` gives in the main process, in all of them.
+
+        Raises:
+            ConfigError: `work` raised it, or an OSError, in the main process; it is raised in all.
+        """
+        if self.world == 1:
+            return work()
+        answer: list[Any] = [None, None]
+        if self.is_main:
+            try:
+                answer[0] = work()
+            except (ConfigError, OSError) as error:
+                answer[1] = str(error)
+        from accelerate.utils import broadcast_object_list
+
+        result, problem = broadcast_object_list(answer, from_process=0)
+        if problem is not None:
+            raise ConfigError(problem)
+        return result
+
+    def gathered(self, items: list[T]) -> list[T]:
+        """The lists of all processes, one after the other, in every process; waits for all."""
+        if self.world == 1:
+            return items
+        from accelerate.utils import gather_object
+
+        return gather_object(items)

@@ -1,0 +1,118 @@
+"""Folds without leaks: a synthetic case is only ever trained on, and only where its host and its donors are.
+
+The real data set's folds come from nnU-Net's ``splits_final.json`` (a list of ``{"train": [...], "val": [...]}``), or
+are made by patient. A synthetic case holds voxels of its host and, with paste, of its donors, and its label has their
+shapes: it joins the training set of a fold where none of these patients is validated.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from synthaug.config import ConfigError
+from synthaug.data.groups import GroupOf
+
+FOLD_STREAM = 0xF0
+
+Folds = list[dict[str, list[str]]]
+
+
+def read_folds(path: Path) -> Folds:
+    """The folds of an nnU-Net file.
+
+    Raises:
+        ConfigError: it cannot be read or is of another form.
+    """
+    try:
+        folds = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"splits.folds: {path} cannot be read as JSON: {error}") from error
+    fits = isinstance(folds, list) and folds and all(isinstance(f, dict) and {"train", "val"} <= set(f) for f in folds)
+    if not fits:
+        raise ConfigError(f'splits.folds: {path}: expected a list of {{"train": [...], "val": [...]}}')
+    return [{side: [str(name) for name in fold[side]] for side in ("train", "val")} for fold in folds]
+
+
+def made_folds(cases: Mapping[str, str], count: int, seed: int) -> Folds:
+    """Folds by patient: patients in a random order, dealt out in turn.
+
+    Args:
+        cases: name of each real case to its patient.
+        count: of folds.
+        seed: of the order.
+
+    Raises:
+        ConfigError: fewer patients than folds.
+    """
+    patients = sorted(set(cases.values()))
+    if len(patients) < count:
+        raise ConfigError(f"splits.folds: expected at least {count} patients for {count} folds, got {len(patients)}")
+    order = np.random.default_rng([seed, FOLD_STREAM]).permutation(len(patients))
+    fold_of = {patients[p]: i % count for i, p in enumerate(order)}
+    return [
+        {
+            "train": sorted(name for name, patient in cases.items() if fold_of[patient] != fold),
+            "val": sorted(name for name, patient in cases.items() if fold_of[patient] == fold),
+        }
+        for fold in range(count)
+    ]
+
+
+class LeakProof:
+    """Which folds a synthetic case may join.
+
+    Args:
+        folds: of the real cases, by name.
+        patients: name of each real case to its patient.
+        group_of: the patient of a case that `patients` does not have.
+        outside: ``"refuse"`` or ``"train"``: what becomes of hosts and donors that no fold mentions.
+
+    Raises:
+        ConfigError: a patient who is trained on and validated in one fold.
+    """
+
+    def __init__(self, folds: Folds, patients: Mapping[str, str], group_of: GroupOf, outside: str):
+        self.folds, self.outside = folds, outside
+        self._validated: list[set[str]] = []
+        self._known: set[str] = set()
+        for number, fold in enumerate(folds):
+            train, validated = (
+                {patients[name] if name in patients else group_of(name) for name in fold[side]}
+                for side in ("train", "val")
+            )
+            if both := sorted(train & validated):
+                raise ConfigError(f"splits: fold {number} trains on and validates patient {', '.join(both)}")
+            self._validated.append(validated)
+            self._known |= train | validated
+
+    def check(self, patients: Iterable[str | None], what: str) -> None:
+        """Check that the folds know these hosts or donors.
+
+        Raises:
+            ConfigError: they do not, and `outside` is ``"refuse"``.
+        """
+        strangers = sorted({str(p) for p in patients if p not in self._known})
+        if strangers and self.outside == "refuse":
+            raise ConfigError(
+                f"splits: the folds do not mention {len(strangers)} of the {what}: {', '.join(strangers[:5])}. If these are "
+                "of other patients than those of the folds, splits.outside=train takes them into every training set"
+            )
+
+    def with_cases(self, records: Sequence[Mapping[str, Any]], name: Callable[[str], str] = str) -> Folds:
+        """The folds with the synthetic cases, validation untouched; `name` gives a real case's name in the cohort."""
+        return [
+            {
+                "train": [name(n) for n in fold["train"]]
+                + [r["case"] for r in records if not self._patients(r) & validated],
+                "val": [name(n) for n in fold["val"]],
+            }
+            for fold, validated in zip(self.folds, self._validated, strict=True)
+        ]
+
+    @staticmethod
+    def _patients(record: Mapping[str, Any]) -> set[str]:
+        donors = {row["donor_group"] for row in record["lesions"] if row["donor_group"] is not None}
+        return {record["host_group"], *donors}
