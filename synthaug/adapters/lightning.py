@@ -1,0 +1,137 @@
+"""Lightning: insertion in `on_after_batch_transfer`, in training only (extra: ``lightning``)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning.pytorch import LightningModule
+
+from synthaug.adapters.images import EngineBatch, check_label, chosen_spacing
+from synthaug.generators.base import TumorGenerator
+from synthaug.insertion import TumorInsertion
+from synthaug.lesions.base import LesionSource
+
+__all__ = ["TumorInsertionMixin"]
+
+CHECKPOINT_KEY = "synthaug"
+
+
+class TumorInsertionMixin:
+    """Makes a `LightningModule` insert tumours into its training batches, on their device.
+
+    Put it before `LightningModule` and call `insert_tumors` in ``__init__``::
+
+        class Segmenter(TumorInsertionMixin, LightningModule):
+            def __init__(self, insertion):
+                super().__init__()
+                self.insert_tumors(insertion, spacing_mm=(1, 1, 1))
+
+    Batches of validation, testing and prediction, and those of the sanity check, are left alone. The insertion and its
+    generator are no part of the module: not of its parameters, its ``state_dict`` or the checkpoint, which keeps
+    no more than where the random sequence and the counters stand (rank 0's). Counts since the start, of all ranks
+    together, are logged after each training epoch as ``synthaug/samples``, ``asked`` and ``done``. A module that
+    overrides one of the hooks below calls ``super()``'s.
+    """
+
+    tumor_insertion: TumorInsertion | None = None
+
+    def insert_tumors(
+        self,
+        insertion: TumorInsertion,
+        image: Any = "image",
+        label: Any = "label",
+        spacing_mm: Any = None,
+        groups: Any = None,
+    ) -> None:
+        """Choose what is inserted, and where in a batch it goes.
+
+        Args:
+            insertion: what to insert.
+            image: key of the image (B, C, X, Y, Z) in a batch that is a dictionary; its position in a sequence. A tuple
+                of keys for images of one channel each, (B, 1, X, Y, Z), which are named after the channels.
+            label: key or position of the label (B, 1, X, Y, Z), integers or whole floating numbers.
+            spacing_mm: voxel size, (3,) or (B, 3), or the key of a (B, 3) entry; by default that of the image's
+                ``affine``, as MONAI's tensors have it.
+            groups: key or position of the samples' patient groups, if there are any.
+
+        Raises:
+            TypeError: not a `TumorInsertion`.
+        """
+        if not isinstance(insertion, TumorInsertion):
+            raise TypeError(f"insertion: expected a TumorInsertion, got {type(insertion).__name__}")
+        self.tumor_insertion = insertion
+        self._insertion_entries = {"image": image, "label": label, "spacing_mm": spacing_mm, "groups": groups}
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Insert into a training batch.
+
+        Returns:
+            A new batch of the same kind; what was not changed is the input's.
+
+        Raises:
+            TypeError, ValueError: what was expected and what came: a list of targets, one-hot labels, other channels,
+                values that are not finite or no classes, no voxel size.
+            RuntimeError: `insert_tumors` was not called.
+        """
+        batch = super().on_after_batch_transfer(batch, dataloader_idx)
+        if not self.trainer.training:
+            return batch
+        if self.tumor_insertion is None:
+            raise RuntimeError("TumorInsertionMixin: call self.insert_tumors(insertion, ...) in __init__")
+        return inserted(self.tumor_insertion, batch, **self._insertion_entries)
+
+    def on_fit_start(self) -> None:
+        """Check that the hyperparameters, which go into every checkpoint, hold no insertion.
+
+        Raises:
+            ValueError: they do.
+        """
+        super().on_fit_start()
+        heavy = [k for k, v in self.hparams.items() if isinstance(v, (TumorInsertion, TumorGenerator, LesionSource))]
+        if heavy:
+            raise ValueError(
+                f"hyperparameters: {', '.join(heavy)} would be written into every checkpoint, weights and lesions "
+                f"included; call save_hyperparameters(ignore={heavy})"
+            )
+
+    def on_train_epoch_end(self) -> None:
+        """Log the counts; the device is waited for once an epoch."""
+        super().on_train_epoch_end()
+        if self.tumor_insertion is not None:
+            report = self.tumor_insertion.report()
+            counts = {f"synthaug/{name}": float(getattr(report, name)) for name in ("samples", "asked", "done")}
+            self.log_dict(counts, sync_dist=True, reduce_fx="sum")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep where the insertion stands."""
+        super().on_save_checkpoint(checkpoint)
+        if self.tumor_insertion is not None:
+            checkpoint[CHECKPOINT_KEY] = self.tumor_insertion.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on from there; checkpoints of runs without insertion are taken as they are."""
+        super().on_load_checkpoint(checkpoint)
+        if self.tumor_insertion is not None and CHECKPOINT_KEY in checkpoint:
+            self.tumor_insertion.load_state_dict(checkpoint[CHECKPOINT_KEY])
+
+
+def inserted(insertion: TumorInsertion, batch: Any, image: Any, label: Any, spacing_mm: Any, groups: Any) -> Any:
+    """A batch, dictionary or sequence, with tumours; see `TumorInsertionMixin.insert_tumors`."""
+    keys = image if isinstance(image, tuple) else (image,)
+    if isinstance(batch, Sequence):
+        keys, label = tuple(_position(key) for key in keys), _position(label)
+    check_label(batch[label])
+    engine = EngineBatch.of({key: batch[key] for key in keys}, batch[label], insertion.channels)
+    given = batch[spacing_mm] if isinstance(spacing_mm, str) else spacing_mm
+    spacing = chosen_spacing(given, getattr(batch[keys[0]], "affine", None), "the batch's tensors")
+    names = None if groups is None else batch[groups]
+    images, new_label = engine.back(*insertion(engine.image, engine.classes, spacing, groups=names))
+    changed = images | {label: new_label}
+    if isinstance(batch, Mapping):
+        return {**batch, **changed}
+    values = [changed.get(i, value) for i, value in enumerate(batch)]
+    return batch._make(values) if hasattr(batch, "_make") else type(batch)(values)
+
+
+def _position(key: Any) -> Any:
+    """Where a sequence has its image and label: first and second, unless positions were given."""
+    return {"image": 0, "label": 1}.get(key, key)

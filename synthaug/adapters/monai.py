@@ -1,0 +1,271 @@
+"""MONAI: random transforms for loader workers, and a `prepare_batch` that inserts on the device (extra: ``monai``).
+
+Give them to the training pipeline only: a transform cannot know that it stands in a validation pipeline.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.config.type_definitions import NdarrayOrTensor
+from monai.data import MetaTensor
+from monai.engines import Evaluator, PrepareBatch, Workflow, default_prepare_batch
+from monai.transforms import MapTransform, RandomizableTransform
+from monai.utils import MAX_SEED, convert_to_dst_type, convert_to_tensor
+from monai.utils.enums import TransformBackends
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from synthaug.adapters.images import EngineBatch, check_label, chosen_spacing
+from synthaug.adapters.workers import DRAWS, drawn, refuse_accelerator_in_worker
+from synthaug.checks import checked_probability
+from synthaug.insertion import TumorInsertion
+from synthaug.validation import plain
+
+__all__ = [
+    "PrepareBatchInsertTumor",
+    "RandInsertTumor",
+    "RandInsertTumorD",
+    "RandInsertTumorDict",
+    "RandInsertTumord",
+]
+
+
+class _RandomInsertion(RandomizableTransform):
+    """What the array and the dictionary form share: the draw, and the insertion into one sample."""
+
+    backend = (TransformBackends.TORCH,)
+    _partial = False
+
+    def __init__(self, insertion: TumorInsertion, prob: float | None, spacing_mm: Any):
+        if not isinstance(insertion, TumorInsertion):
+            raise TypeError(f"insertion: expected a TumorInsertion, got {type(insertion).__name__}")
+        RandomizableTransform.__init__(self, insertion.prob if prob is None else checked_probability("prob", prob))
+        self.insertion, self.spacing_mm = insertion, spacing_mm
+        self.rows: list[dict[str, Any]] = []
+        self._number, self._seeded_in = 0, os.getpid()
+
+    def set_random_state(
+        self, seed: int | None = None, state: np.random.RandomState | None = None
+    ) -> "_RandomInsertion":
+        """Seed the draws; MONAI's loader calls it in each worker and epoch."""
+        super().set_random_state(seed, state)
+        self._seeded_in = os.getpid()
+        return self
+
+    def randomize(self, data: Any = None) -> None:
+        """Draw whether a sample gets lesions, and the number that everything about them follows from."""
+        worker = get_worker_info()
+        if worker is not None and self._seeded_in != os.getpid():
+            # a loader other than MONAI's: without this, all workers would go on from one and the same state
+            self.set_random_state(worker.seed % MAX_SEED)
+        super().randomize(None)
+        self._number = int(self.R.randint(DRAWS))
+
+    def _insert(
+        self, images: Mapping[str, NdarrayOrTensor], label: NdarrayOrTensor, group: str | None
+    ) -> tuple[dict[str, NdarrayOrTensor], NdarrayOrTensor]:
+        """One sample with what `randomize` drew; `rows` tells what was done."""
+        refuse_accelerator_in_worker(self.insertion.generator)
+        samples = {key: _sample(key, value) for key, value in images.items()}
+        batch = EngineBatch.of(samples, _sample("label", label), self.insertion.channels, self._partial)
+        affine = next((x.affine for x in images.values() if isinstance(x, MetaTensor)), None)
+        spacing = chosen_spacing(self.spacing_mm, affine, "plain tensors and arrays")
+        with drawn(self.insertion, self._number, prob=float(self._do_transform)) as insertion:
+            plan = insertion.plan(batch.image, batch.classes, spacing, groups=[group])
+            image, classes = insertion.apply(batch.image, batch.classes, plan)
+        self.rows = plan.to_rows()
+        if not len(plan):
+            return dict(images), label
+        new, new_label = batch.back(image, classes)
+        new = {k: convert_to_dst_type(x[0], images[k])[0] for k, x in new.items()}
+        return new, convert_to_dst_type(new_label.reshape(label.shape), label)[0]
+
+
+class RandInsertTumor(_RandomInsertion):
+    """Inserts tumours into an image and its label, with probability `prob`.
+
+    For loader workers, with ``"paste"`` or ``"procedural"``; generators on a GPU are refused there, see
+    `PrepareBatchInsertTumor`. What all workers did is in ``insertion.report()``.
+
+    Args:
+        insertion: what to insert; its own random sequence is not used.
+        prob: probability that a sample gets lesions; by default the insertion's.
+        spacing_mm: voxel size (3,); by default that of the affine.
+
+    Attributes:
+        rows: of the plan of the last call, JSON-able; empty where the sample was not chosen.
+    """
+
+    def __init__(self, insertion: TumorInsertion, prob: float | None = None, spacing_mm: Any = None):
+        super().__init__(insertion, prob, spacing_mm)
+
+    def __call__(
+        self, img: NdarrayOrTensor, label: NdarrayOrTensor, group: str | None = None, randomize: bool = True
+    ) -> tuple[NdarrayOrTensor, NdarrayOrTensor]:
+        """Insert into one sample.
+
+        Args:
+            img: (C, X, Y, Z) float, the insertion's channels in its order.
+            label: (1, X, Y, Z) class values, integers or whole floating numbers.
+            group: the sample's patient group; its own lesions are not used.
+            randomize: draw anew; False repeats the last draw.
+
+        Returns:
+            image and label of the same types, dtypes and metadata.
+
+        Raises:
+            TypeError, ValueError: what was expected and what came: one-hot labels, a list of targets, another number of
+                channels, voxels that are not finite, unknown label values, no voxel size.
+            RuntimeError: a generator on a GPU, in a loader worker.
+        """
+        if randomize:
+            self.randomize()
+        images, label = self._insert({"image": img}, label, group)
+        return images["image"], label
+
+
+class RandInsertTumord(_RandomInsertion, MapTransform):
+    """Dictionary form of `RandInsertTumor`; also as ``RandInsertTumorD`` and ``RandInsertTumorDict``.
+
+    Args:
+        keys: the image with all channels; or several images of one channel each, whose keys are the names of the
+            insertion's channels (their order does not matter then).
+        label_key: of the label.
+        insertion: what to insert; its own random sequence is not used.
+        prob: probability that a sample gets lesions; by default the insertion's.
+        spacing_mm: voxel size (3,); by default that of the affine.
+        group_key: of the sample's patient group, if it has one.
+        record_key: where given, the rows of the plan are put there as JSON text, which loaders collate to a list.
+        allow_missing_keys: leave samples without image or label alone; of several images, take an absent one as a
+            missing sequence.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        label_key: Hashable,
+        insertion: TumorInsertion,
+        prob: float | None = None,
+        spacing_mm: Any = None,
+        group_key: Hashable | None = None,
+        record_key: Hashable | None = None,
+        allow_missing_keys: bool = False,
+    ):
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        _RandomInsertion.__init__(self, insertion, prob, spacing_mm)
+        self.label_key, self.group_key, self.record_key = label_key, group_key, record_key
+        self._partial = allow_missing_keys and len(self.keys) > 1
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Insert into one sample.
+
+        Args:
+            data: images (C, X, Y, Z), or (1, X, Y, Z) each where there are several, and label (1, X, Y, Z).
+
+        Returns:
+            A new dictionary; what was not changed is the input's.
+
+        Raises:
+            KeyError: a missing key, unless `allow_missing_keys`.
+            TypeError, ValueError, RuntimeError: as `RandInsertTumor`.
+        """
+        data, self.rows = dict(data), []
+        self.randomize()
+        images = {key: data[key] for key in self.key_iterator(data)}
+        if self.label_key not in data and not self.allow_missing_keys:
+            raise KeyError(f"Key `{self.label_key}` of transform `{type(self).__name__}` was missing in the data.")
+        if images and self.label_key in data:
+            group = None if self.group_key is None else data[self.group_key]
+            images, data[self.label_key] = self._insert(images, data[self.label_key], group)
+            data |= images
+        if self.record_key is not None:
+            data[self.record_key] = json.dumps(self.rows)
+        return data
+
+
+RandInsertTumorD = RandInsertTumorDict = RandInsertTumord
+
+
+class PrepareBatchInsertTumor(PrepareBatch):
+    """Moves a batch to the device and inserts tumours there: ``SupervisedTrainer(prepare_batch=...)``, or a plain loop.
+
+    For every generator. In an `Evaluator` it moves the batch and nothing else, should it be given to one. Randomness is
+    the insertion's own.
+
+    Args:
+        insertion: what to insert.
+        spacing_mm: voxel size, (3,) or (B, 3); by default that of the image's affine.
+        group_key: of the samples' patient groups in a dictionary batch, if it has them.
+        prepare_batch: how image and label are taken from a batch and moved.
+    """
+
+    def __init__(
+        self,
+        insertion: TumorInsertion,
+        spacing_mm: Any = None,
+        group_key: Hashable | None = None,
+        prepare_batch: Callable[..., Any] = default_prepare_batch,
+    ):
+        self.insertion, self.spacing_mm, self.group_key = insertion, spacing_mm, group_key
+        self.prepare_batch = prepare_batch
+
+    def __call__(
+        self,
+        batchdata: Any,
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple:
+        """Take image (B, C, X, Y, Z) and label (B, 1, X, Y, Z) from a batch, move them, insert.
+
+        Returns:
+            What `prepare_batch` returns: image, label, and whatever else it gives.
+
+        Raises:
+            TypeError, ValueError: a batch without label, and what `RandInsertTumor` raises.
+        """
+        if isinstance(batchdata, Mapping):
+            check_label(batchdata.get("label"))
+        image, label, *rest = self.prepare_batch(batchdata, device, non_blocking, **kwargs)
+        if isinstance(_running_engine(), Evaluator):
+            return image, label, *rest
+        if label is None:
+            raise ValueError("label: expected a batch with a label, got none")
+        batch = EngineBatch.of({"image": image}, label, self.insertion.channels)
+        affine = image.affine if isinstance(image, MetaTensor) else None
+        spacing = chosen_spacing(self.spacing_mm, affine, "plain tensors")
+        groups = None if self.group_key is None else batchdata[self.group_key]
+        result = self.insertion(batch.image, batch.classes, spacing, groups=groups)
+        images, label = batch.back(*result)
+        return images["image"], label, *rest
+
+
+def _running_engine() -> Workflow | None:
+    """The MONAI engine that is calling, if any.
+
+    Engines do not tell `prepare_batch` who they are, and an augmentation must never act in validation: so the innermost
+    caller that holds one is looked up on the stack.
+    """
+    frame = sys._getframe(2)
+    while frame is not None:
+        for value in frame.f_locals.values():
+            if isinstance(value, Workflow):
+                return value
+        frame = frame.f_back
+    return None
+
+
+def _sample(name: Hashable, value: Any) -> Tensor:
+    """One (C, X, Y, Z) sample as a plain batch of one."""
+    if isinstance(value, (list, tuple)):
+        check_label(value)
+    tensor = plain(convert_to_tensor(value))
+    if tensor.ndim != 4:
+        raise ValueError(f"{name}: expected 4 dimensions (C, X, Y, Z), got {tensor.ndim}: {tuple(tensor.shape)}")
+    return tensor[None]

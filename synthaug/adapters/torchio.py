@@ -1,0 +1,250 @@
+"""TorchIO 1.x: a random transform whose history repeats bit for bit, and one for batches (extra: ``torchio``).
+
+Give them to the training subjects only: a transform cannot know that it stands in a validation pipeline.
+
+What depends on TorchIO 1's way of sampling, applying and remembering is `RandomTumor`, `InsertTumor` and the import of
+their base classes; the rest of this file would serve another version as well.
+"""
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+from weakref import WeakValueDictionary
+
+import torchio
+from torchio.transforms.augmentation import RandomTransform
+from torchio.transforms.transform import Transform
+
+from synthaug.adapters.images import EngineBatch, affine_spacing
+from synthaug.adapters.workers import drawn, refuse_accelerator_in_worker
+from synthaug.checks import checked_probability
+from synthaug.insertion import TumorInsertion
+from synthaug.plan import InsertionPlan
+
+__all__ = ["InsertTumor", "InsertTumorsInBatch", "RandomTumor"]
+
+if not torchio.__version__.startswith("1."):
+    raise ImportError(f"synthaug.adapters.torchio is for TorchIO 1.x, got {torchio.__version__}")
+
+
+class RandomTumor(RandomTransform):
+    """Inserts tumours into a subject, with probability `p`.
+
+    For loader workers, with ``"paste"`` or ``"procedural"``; generators on a GPU are refused there, see
+    `InsertTumorsInBatch`. What all workers did is in ``insertion.report()``. Draws come from torch's random state, as
+    those of every TorchIO transform.
+
+    The subject's images are one `ScalarImage` with all of the insertion's channels in its order, or one of one channel
+    each, named after the channels; `include` and `exclude` choose among others. The voxel size is the affine's, 1 mm
+    where TorchIO was given none.
+
+    Args:
+        insertion: what to insert; its own random sequence is not used.
+        p: probability that a subject gets lesions; by default the insertion's.
+        label_name: the `LabelMap` of class values; needed where there are several.
+        group_key: entry of the subject with its patient group; its own lesions are not used.
+        record_key: where given, the rows of the plan are put there as JSON text: loaders drop the history.
+        **kwargs: of `torchio.Transform`, such as `include`.
+
+    Raises:
+        TypeError, ValueError: when called: what was expected and what came: no or several label maps, one-hot labels,
+            images that are not the insertion's channels, integer images, values that are not finite or no classes.
+        RuntimeError: when called in a loader worker with a generator on a GPU.
+    """
+
+    def __init__(
+        self,
+        insertion: TumorInsertion,
+        p: float | None = None,
+        label_name: str | None = None,
+        group_key: str | None = None,
+        record_key: str | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if not isinstance(insertion, TumorInsertion):
+            raise TypeError(f"insertion: expected a TumorInsertion, got {type(insertion).__name__}")
+        self.insertion, self.label_name = insertion, label_name
+        self.p = insertion.prob if p is None else checked_probability("p", p)
+        self.group_key, self.record_key = group_key, record_key
+        self._name = uuid.uuid4().hex
+        InsertionReference.known[self._name] = insertion
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        InsertionReference.known[self._name] = self.insertion
+
+    def apply_transform(self, subject: torchio.Subject) -> torchio.Subject:
+        """Draw, and let `InsertTumor` do it."""
+        refuse_accelerator_in_worker(self.insertion.generator)
+        images, label = _find(subject, self.include, self.exclude, self.label_name)
+        batch = _engine_batch(subject, images, label, self.insertion)
+        groups = None if self.group_key is None else [subject[self.group_key]]
+        with drawn(self.insertion, self._get_random_seed(), self.p) as insertion:
+            plan = insertion.plan(batch.image, batch.classes, _spacing(subject, images), groups=groups)
+        if len(plan):
+            arguments = {"insertion": InsertionReference(self._name, self.insertion), "rows": plan}
+            subject = InsertTumor(**self._add_base_args(arguments | {"label_name": label}))(subject)
+        if self.record_key is not None:
+            subject[self.record_key] = json.dumps(plan.to_rows())
+        return subject
+
+
+class InsertTumor(Transform):
+    """Inserts the tumours of a plan; what `RandomTumor` leaves in a subject's history.
+
+    ``subject.get_composed_history()`` repeats it bit for bit on the untouched subject. Histories that were saved and
+    loaded in another process know the plan and not the lesions: give both to this class. Repetitions are not counted in
+    the insertion's report.
+
+    Args:
+        insertion: whose plan it is.
+        rows: of `InsertionPlan.to_rows`, or the plan, for one sample.
+        label_name: the `LabelMap` of class values; needed where there are several.
+        **kwargs: of `torchio.Transform`, such as `include`.
+
+    Raises:
+        ValueError: when called: a plan for other sizes or lesions, and what `RandomTumor` raises.
+        LookupError: when called: a history of another process.
+    """
+
+    def __init__(
+        self,
+        insertion: "TumorInsertion | InsertionReference",
+        rows: InsertionPlan | Sequence[Mapping[str, Any]],
+        label_name: str | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if isinstance(insertion, TumorInsertion):
+            insertion = InsertionReference(uuid.uuid4().hex, insertion)
+        self._plan = rows if isinstance(rows, InsertionPlan) else _repetition(rows)
+        self.insertion, self.rows, self.label_name = insertion, self._plan.to_rows(), label_name
+        self.args_names = ["insertion", "rows", "label_name"]
+
+    def apply_transform(self, subject: torchio.Subject) -> torchio.Subject:
+        """Do what the plan says."""
+        insertion = self.insertion.resolve()
+        images, label = _find(subject, self.include, self.exclude, self.label_name)
+        batch = _engine_batch(subject, images, label, insertion)
+        new, new_label = batch.back(*insertion.apply(batch.image, batch.classes, self._plan))
+        self._plan.forget()
+        for name, tensor in (new | {label: new_label}).items():
+            subject[name].set_data(tensor[0])
+        return subject
+
+
+class InsertionReference:
+    """An insertion in a subject's history: copies and pickles of the subject carry its name instead of all its lesions.
+
+    Args:
+        name: unique; the process that made a `RandomTumor` finds its insertion by it.
+        insertion: looked up where not given.
+    """
+
+    known: ClassVar[WeakValueDictionary] = WeakValueDictionary()
+
+    def __init__(self, name: str, insertion: TumorInsertion | None = None):
+        self.name, self._insertion = name, self.known.get(name) if insertion is None else insertion
+
+    def __reduce__(self):
+        return InsertionReference, (self.name,)
+
+    def __deepcopy__(self, memo: dict) -> "InsertionReference":
+        return self
+
+    def __repr__(self) -> str:
+        return f"<insertion {self.name[:8]}>"
+
+    def resolve(self) -> TumorInsertion:
+        """The insertion.
+
+        Raises:
+            LookupError: it was made in another process, or is gone.
+        """
+        if self._insertion is None:
+            raise LookupError(
+                f"insertion {self.name[:8]} is not of this process: to repeat a saved history, give "
+                "InsertTumor(insertion, rows) the insertion that made it and the rows of the history"
+            )
+        return self._insertion
+
+
+class InsertTumorsInBatch:
+    """Inserts tumours into the batches of a `SubjectsLoader`, on their device; for every generator.
+
+    Call it in the training loop alone, after the batch was moved. Randomness is the insertion's own.
+
+    Args:
+        insertion: what to insert.
+        label_name: the `LabelMap` of class values; needed where there are several.
+        include: names of the images, where there are others.
+        group_key: entry of the batch with the patient groups.
+    """
+
+    def __init__(
+        self,
+        insertion: TumorInsertion,
+        label_name: str | None = None,
+        include: Sequence[str] | None = None,
+        group_key: str | None = None,
+    ):
+        self.insertion, self.label_name, self.include, self.group_key = insertion, label_name, include, group_key
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Insert into a batch.
+
+        Args:
+            batch: as the loader collates it: images with ``data`` (B, C, X, Y, Z) and ``affine`` (B, 4, 4).
+
+        Returns:
+            A new batch; what was not changed is the input's.
+
+        Raises:
+            TypeError, ValueError: as `RandomTumor`.
+        """
+        collated = {name: image for name, image in batch.items() if isinstance(image, Mapping) and "data" in image}
+        types = {name: image["type"][0] for name, image in collated.items()}
+        images, label = _roles(types, self.include, None, self.label_name)
+        tensors = {name: collated[name]["data"] for name in images}
+        engine = EngineBatch.of(tensors, collated[label]["data"], self.insertion.channels)
+        spacing = affine_spacing(collated[images[0]]["affine"])
+        groups = None if self.group_key is None else batch[self.group_key]
+        new, new_label = engine.back(*self.insertion(engine.image, engine.classes, spacing, groups=groups))
+        return {**batch, **{name: {**batch[name], "data": x} for name, x in (new | {label: new_label}).items()}}
+
+
+def _repetition(rows: Sequence[Mapping[str, Any]]) -> InsertionPlan:
+    plan = InsertionPlan.from_rows(rows)
+    plan.counted = True
+    return plan
+
+
+def _find(subject: torchio.Subject, include, exclude, label_name: str | None) -> tuple[list[str], str]:
+    types = {name: image.type for name, image in subject.get_images_dict(intensity_only=False).items()}
+    return _roles(types, include, exclude, label_name)
+
+
+def _roles(
+    types: Mapping[str, str], include: Iterable[str] | None, exclude: Iterable[str] | None, label_name: str | None
+) -> tuple[list[str], str]:
+    """Names of the intensity images and of the label map, from the images' TorchIO types by name."""
+    labels = [name for name, kind in types.items() if kind == torchio.LABEL and label_name in (None, name)]
+    if len(labels) != 1:
+        wanted = "one LabelMap, or its name as label_name" if label_name is None else f"a LabelMap {label_name!r}"
+        raise ValueError(f"expected {wanted}; got {', '.join(f'{n} ({k})' for n, k in types.items())}")
+    images = [name for name, kind in types.items() if kind == torchio.INTENSITY]
+    images = [n for n in images if (include is None or n in include) and (exclude is None or n not in exclude)]
+    return images, labels[0]
+
+
+def _engine_batch(
+    subject: torchio.Subject, images: Sequence[str], label: str, insertion: TumorInsertion
+) -> EngineBatch:
+    tensors = {name: subject[name].data[None] for name in images}
+    return EngineBatch.of(tensors, subject[label].data[None], insertion.channels)
+
+
+def _spacing(subject: torchio.Subject, images: Sequence[str]) -> tuple[float, float, float]:
+    return tuple(float(mm) for mm in subject[images[0]].spacing)
