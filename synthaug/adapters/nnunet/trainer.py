@@ -8,6 +8,7 @@ patches, `validation_step` and the final validation are nnU-Net's own.
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -78,8 +79,7 @@ class InsertionMixin:
         bank = None
         if settings.bank is not None:
             bank = load_bank(settings, self.fold, train, validation)
-        record = f"{self.output_folder}/insertions_{self.local_rank}.jsonl" if settings.record else None
-        insertion = BatchInsertion.of(task, settings, bank, rank=self.local_rank, audit=record)
+        insertion = BatchInsertion.of(task, settings, bank, rank=self.local_rank, audit=self._record(settings))
         if self._loaded_insertion is not None:
             self._continue(insertion, self._loaded_insertion)
         lesions = "procedural shapes"
@@ -164,6 +164,12 @@ class InsertionMixin:
         if own is None:
             self.print_to_log_file("synthaug: the checkpoint is of a training without insertion; it begins anew")
         self._loaded_insertion = own
+
+    def _record(self, settings: Settings) -> Path | None:
+        """Beside the log file and called like it, one for each process."""
+        log = Path(self.log_file)
+        name = f"{log.stem.replace('training_log', 'insertions')}_{self.local_rank}.jsonl"
+        return log.with_name(name) if settings.record else None
 
     def _continue(self, insertion: BatchInsertion, saved: dict[str, Any]) -> None:
         """Go on where each process stood; with another number of processes all go on after the furthest of them."""
