@@ -54,9 +54,19 @@ def test_a_batch_equals_its_crops_one_by_one_bit_for_bit(size):
 
 def test_painting_together_differs_by_rounding_only():
     context, mask = crops(3)
-    one_by_one = toy_gan().generate(context, mask, [4, 5, 6])
-    together = toy_gan(batched=True).generate(context, mask, [4, 5, 6])
+    one_by_one = toy_gan(precision="fp32").generate(context, mask, [4, 5, 6])
+    together = toy_gan(precision="fp32", batched=True).generate(context, mask, [4, 5, 6])
     torch.testing.assert_close(together, one_by_one, atol=1e-4, rtol=1e-4)
+
+
+def test_bf16_paints_the_same_lesion_but_for_rounding():
+    context, mask = crops(2)
+    exact = toy_gan(precision="fp32").generate(context, mask, [4, 5])
+    rough = toy_gan(precision="bf16").generate(context, mask, [4, 5])
+    assert rough.dtype == torch.float32
+    assert 0 < (rough - exact).abs().mean() < 0.01 * exact.std()
+    with pytest.raises(ValueError, match="auto, fp32, bf16, got 'fp16'"):
+        toy_gan(precision="fp16")
 
 
 def test_seeds_decide_and_the_global_state_is_left_alone():
@@ -275,7 +285,7 @@ def test_weights_of_another_architecture(folder):
     with pytest.raises(ValueError, match=r"another architecture.*expected the shape \(32.*got \(16"):
         load_generator(folder)
     file.write_text(json.dumps(config | {"architecture": "something-else"}))
-    with pytest.raises(ValueError, match="'synthaug-painter-1' or .*, got 'something-else'"):
+    with pytest.raises(ValueError, match=r"'synthaug-painter-1' or .*, got 'something-else'"):
         load_generator(folder)
     file.write_text(json.dumps({"architecture": "synthaug-painter-1"}))
     with pytest.raises(ValueError, match="channels, classes, crop_sizes"):

@@ -24,7 +24,7 @@ class DiffusionGenerator(StyledGenerator):
         classes: class names that it knows.
         truncation: how far styles stray from the mean patient's, 0 to 1.
         crop_sizes: sides of the crops that it takes; multiples of 16.
-        batched: as for `StyledGenerator`.
+        batched, precision: as for `StyledGenerator`.
         steps: calls of the network.
         scheduler: ``"flow_match_euler"``, ``"ddim"`` or ``"dpmsolver++"``.
         guidance: classifier-free guidance on the classes; 1 is none, else each step takes two calls.
@@ -47,6 +47,7 @@ class DiffusionGenerator(StyledGenerator):
         truncation: float = 0.8,
         crop_sizes: Sequence[int] = CROP_SIZES,
         batched: bool | None = None,
+        precision: str = "auto",
         *,
         steps: int = 4,
         scheduler: str = "flow_match_euler",
@@ -55,5 +56,5 @@ class DiffusionGenerator(StyledGenerator):
         refined: bool = False,
     ):
         painter = FlowPainter(denoiser, steps, scheduler, guidance, strength, refined)
-        super().__init__(painter, prior, channels, classes, truncation, crop_sizes, batched)
+        super().__init__(painter, prior, channels, classes, truncation, crop_sizes, batched, precision)
         self.needs_host = strength < 1

@@ -48,7 +48,7 @@ class _Kind:
     part: str
     shape: Mapping[str, str]
     sampling: tuple[str, ...] = ()
-    transient: tuple[str, ...] = ("batched",)
+    transient: tuple[str, ...] = ("batched", "precision")
 
     def network_of(self, generator: StyledGenerator) -> nn.Module:
         """The module whose weights are stored."""
@@ -132,8 +132,8 @@ def load_generator(
         channels: canonical names that it must know, where given.
         classes: names that it must know, where given.
         revision: of the Hugging Face repository.
-        **options: in place of what was saved: ``truncation``, ``crop_sizes``, ``batched``; of a diffusion generator
-            also ``steps``, ``scheduler``, ``guidance``, ``strength``.
+        **options: in place of what was saved: ``truncation``, ``crop_sizes``, ``batched``, ``precision``; of a
+            diffusion generator also ``steps``, ``scheduler``, ``guidance``, ``strength``.
 
     Returns:
         A `GANGenerator` or `DiffusionGenerator`, on the CPU.
