@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -135,11 +136,11 @@ def smooth_noise(octaves: Sequence[Tensor]) -> Tensor:
 @cache
 def _spread(level: int) -> float:
     """Standard deviation of white noise that linear interpolation enlarged to twice its size, `level` times."""
-    kernel = torch.eye(16)[None]
-    for _ in range(level):
-        kernel = F.interpolate(kernel, scale_factor=2, mode="linear")
-    inner = kernel[0, :, kernel.shape[2] // 4 : -kernel.shape[2] // 4]
-    return float(inner.square().sum(0).mean() ** 1.5)
+    weights = np.eye(16)
+    for _ in range(level):  # each value lies a quarter of the way to one of its neighbours
+        left, right = np.roll(weights, 1, axis=1), np.roll(weights, -1, axis=1)
+        weights = np.stack((0.75 * weights + 0.25 * left, 0.75 * weights + 0.25 * right), -1).reshape(16, -1)
+    return float(np.square(weights).sum(0).mean() ** 1.5)
 
 
 def on_path(lesion: Tensor, noise: Tensor, time: Tensor) -> Tensor:

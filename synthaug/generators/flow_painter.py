@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from synthaug.generators.denoiser import Denoiser
 from synthaug.generators.flow import Scene, noise_shapes
-from synthaug.generators.samplers import SCHEDULERS, sample
+from synthaug.generators.samplers import SCHEDULERS, prepared, sample
 
 
 class FlowPainter(nn.Module):
@@ -44,6 +44,7 @@ class FlowPainter(nn.Module):
             raise ValueError(f"guidance: expected 0 or more, got {guidance}")
         if not 0 < strength <= 1:
             raise ValueError(f"strength: expected above 0 and at most 1, got {strength}")
+        prepared(scheduler, steps)  # so that painting waits for nothing
         self.denoiser, self.steps, self.scheduler = denoiser, steps, scheduler
         self.guidance, self.strength, self.refined = float(guidance), float(strength), bool(refined)
         self.channels, self.classes, self.factor = denoiser.channels, denoiser.classes, denoiser.factor

@@ -8,7 +8,10 @@ is given what it expects of it: so any of them solves the same differential equa
 All are deterministic: the noise is drawn once, at the start.
 """
 
+import copy
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -88,27 +91,45 @@ def sample(
         raise ValueError(f"strength: expected above 0 and at most 1, got {strength}")
     if strength < 1 and start is None:
         raise ValueError(f"strength {strength}: expected something to start from, got none")
-    solver = make_scheduler(scheduler, steps)
+    plan = prepared(scheduler, steps)
+    solver = copy.deepcopy(plan.solver)
     first = steps - max(1, round(steps * strength))
-    levels = [noise_level(solver, i) for i in range(steps)]
     if hasattr(solver, "set_begin_index"):
         solver.set_begin_index(first)
-    a, b = levels[first]
+    a, b = plan.levels[first]
     state = b * noise + (0 if start is None or first == 0 else a * start)
-    for i in range(first, steps - 1):
-        a, b = levels[i]
+    for (a, b), timestep in zip(plan.levels[first:-1], plan.timesteps[first:-1], strict=True):
         found = denoise(state / (a + b), b / (a + b), False)
-        wanted = found if solver.config.get("prediction_type") == "sample" else (state - found) / b
-        state = solver.step(wanted, solver.timesteps[i], state).prev_sample
-    a, b = levels[-1]
+        wanted = (state - found) / b if plan.velocity else found
+        state = solver.step(wanted, timestep, state).prev_sample
+    a, b = plan.levels[-1]
     # here every path ends; DDIM would stop short of it where 1000 is no multiple of the steps
     return denoise(state / (a + b), b / (a + b), True)
 
 
-def noise_level(solver: Any, step: int) -> tuple[float, float]:
-    """Factors a and b of u_0 and of the noise in a scheduler's state before a step."""
+@dataclass(frozen=True)
+class Plan:
+    """What is known of a scheduler's steps beforehand, as plain numbers: reading them waits for no device.
+
+    Attributes:
+        solver: the scheduler; to be copied, for it keeps what it saw.
+        timesteps: what `solver.step` is to be told.
+        levels: factors a and b of u_0 and of the noise in its state before each step.
+        velocity: whether it expects the flow's velocity, n - u_0, or u_0 itself.
+    """
+
+    solver: Any
+    timesteps: tuple[float, ...]
+    levels: tuple[tuple[float, float], ...]
+    velocity: bool
+
+
+@cache
+def prepared(name: str, steps: int) -> Plan:
+    """The plan of a scheduler; see `make_scheduler`."""
+    solver = make_scheduler(name, steps)
+    timesteps = tuple(solver.timesteps.tolist())
     if solver.config.get("prediction_type") == "sample":
-        kept = float(solver.alphas_cumprod[solver.timesteps[step]])
-        return kept**0.5, (1 - kept) ** 0.5
-    sigma = float(solver.sigmas[step])
-    return 1 - sigma, sigma
+        kept = [float(solver.alphas_cumprod[t]) for t in timesteps]
+        return Plan(solver, timesteps, tuple((k**0.5, (1 - k) ** 0.5) for k in kept), velocity=False)
+    return Plan(solver, timesteps, tuple((1 - s, s) for s in solver.sigmas[:steps].tolist()), velocity=True)
