@@ -48,7 +48,7 @@ class CasesConfig(Section):
 
     folder: Path | None = None
     phantom: PhantomConfig | None = None
-    layout: Literal["auto", "brats", "nnunet", "msd"] = "auto"
+    layout: Literal["auto", "brats", "nnunet", "msd", "bids"] = "auto"
     group_pattern: str | None = None
     channels: tuple[str, ...] = ("flair", "t1", "t1ce", "t2")
     classes: str | dict[str, int] = "BRATS18"

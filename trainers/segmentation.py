@@ -3,190 +3,166 @@
     accelerate launch trainers/segmentation.py --config configs/segmentation_tiny.yaml [--out runs/x] [key=value ...]
     ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 trainers/segmentation.py ...  (several processes on CPUs)
 
-Read from top to bottom: data and insertion, network, validation, the loop. The same command again continues a run
-that was stopped, from its latest checkpoint. Patches and insertions are functions of (seed, step, rank) and of what
-the checkpoint holds: on a CPU the weights become bit for bit those of a run that was never stopped. A run's folder
-gets config.yaml, metrics.jsonl, tensorboard/, checkpoints/ and, at the end, weights.safetensors: the averaged weights,
-which segmentation_network.load_network reads.
+Read from top to bottom: data, insertion, validation, the loop. The same command again continues a run that was
+stopped, from its latest checkpoint. Patches and insertions are functions of seeds and of what the checkpoint holds: on
+a CPU the weights become bit for bit those of a run that was never stopped. A run's folder gets config.yaml,
+metrics.jsonl, validation.jsonl, tensorboard/, checkpoints/, report.html and model/: the averaged weights, those of the
+best validation where early stopping watches, for ``synthaug predict RUN FOLDER --out OUT``.
 """
 
+import itertools
 import math
 import time
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import typer
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import gather_object, set_seed
-from common import Window, command, open_cases, resume, start
+from common import MAY_CHANGE, Window, command, resume, start
 from diffusers.training_utils import EMAModel
-from monai.inferers import sliding_window_inference
-from monai.losses import DeepSupervisionLoss, DiceCELoss
-from monai.metrics import DiceMetric
-from monai.networks.nets import DynUNet
-from safetensors.torch import save_file
-from segmentation_config import Config, DataConfig, OptimizerConfig
-from segmentation_network import make_network, named_tensors
+from segmentation_config import Config, DataConfig, open_split
+from segmentation_insertion import Inserter, make_insertion
+from segmentation_validation import Best, score_of, summary, validate
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from synthaug import LesionBank, LesionShapes, TumorInsertion, get_classes
-from synthaug.config import ConfigError
 from synthaug.data import Case
-from synthaug.data.patches import CachedVolume, PatchSampler, cache_case
+from synthaug.data.cache import cached_on_disk
+from synthaug.data.patches import CachedVolume, PatchBatch, PatchSampler, cache_case
+from synthaug.evaluation.artefacts import ROWS, record_rows
 from synthaug.runs import MetricsLog, read_metrics, save_checkpoint
+from synthaug.segmentation.augmentation import Augmentation, mixup
+from synthaug.segmentation.losses import make_loss, output_weights
+from synthaug.segmentation.model import save_model
+from synthaug.segmentation.networks import named_tensors
+from synthaug.segmentation.optim import make_optimizer, make_scheduler
+from synthaug.segmentation.targets import Targets
 
-# ------------------------------------------------------------------------------------- data and insertion
+# ---------------------------------------------------------------------------------------------------- data
 
 
 def cached(cases: list[Case], config: DataConfig) -> list[CachedVolume]:
-    return [cache_case(case, config.channels, get_classes(config.classes), config.dtype) for case in cases]
+    options = (config.channels, config.vocabulary, config.dtype, config.spacing_mm)
+    if config.cache is None:
+        return [cache_case(case, *options) for case in cases]
+    return [cached_on_disk(case, *options, config.cache) for case in cases]
 
 
-def batches(volumes: list[CachedVolume], first: int, rank: int, config: Config) -> DataLoader:
-    """The batches of this process from step `first` on; item n of the sampler is the whole batch of step n."""
-    data = config.data
-    sampler = PatchSampler(volumes, data.patch_size, data.batch, data.lesion_share, seed=config.seed, rank=rank)
+def batches(volumes: list[CachedVolume], config: Config, first: int, rank: int, processes: int) -> Iterable[PatchBatch]:
+    """The batches of this process from step `first` on; item n of the sampler is a whole batch."""
+    data, times = config.data, config.optimizer.accumulate
+    augment = None if config.augmentation is None else Augmentation(config.augmentation, data.patch_size)
+    sampler = PatchSampler(
+        *(volumes, data.patch_size, data.batch, data.lesion_share),
+        seed=config.seed,
+        rank=rank,
+        processes=processes,
+        augment=augment,
+    )
     return DataLoader(
         sampler,
         batch_size=None,
-        sampler=range(first, config.optimizer.steps),
+        sampler=range(first * times, config.optimizer.steps * times),
         num_workers=data.workers,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # else it would take a number from the global one
     )
 
 
-def make_insertion(config: Config, train: list[Case], validation: list[Case], rank: int) -> TumorInsertion | None:
-    """The insertion of this process, or None where it is off. Donors are training cases and nobody else."""
-    options = config.insertion
-    if options is None:
-        return None
-    classes, channels = get_classes(config.data.classes), config.data.channels
-    try:
-        if options.lesions == "shapes":
-            lesions = LesionShapes(classes=classes)
-        elif options.bank is not None:
-            lesions = LesionBank.load(options.bank)
-            refuse_validation_donors(options.bank, lesions, validation)
-        else:
-            lesions = LesionBank.from_cases(train, classes, channels)
-        arguments = options.model_dump(exclude={"lesions", "bank"}, exclude_none=True)
-        return TumorInsertion(lesions, classes=classes, channels=channels, rank=rank, **arguments)
-    except (ValueError, OSError) as error:
-        raise ConfigError(f"insertion: {error}") from error
+def grouped(items: Iterable, size: int) -> Iterator[list]:
+    """Lists of `size` items each."""
+    iterator = iter(items)
+    while group := list(itertools.islice(iterator, size)):
+        yield group
 
 
-def refuse_validation_donors(path: Path, bank: LesionBank, validation: list[Case]) -> None:
-    leaks = [case for case in validation if case.group in bank.groups]
-    if leaks:
-        raise ValueError(
-            f"the bank {path} holds lesions of the patients {', '.join(sorted({c.group for c in leaks}))}, who are in "
-            f"validation (cases {', '.join(c.name for c in leaks)}): donors must be training cases"
-        )
-
-
-def counts_of_all(insert: TumorInsertion | None) -> dict[str, Any]:
-    """Insertion counts since the start, summed over the processes; nothing where insertion is off."""
-    if insert is None:
-        return {}
-    reports = gather_object([insert.report().to_dict()])
-    total = {key: sum(report[key] for report in reports) for key in ("samples", "asked", "done")}
-    for key in ("refused", "voxels"):
-        names = sorted({name for report in reports for name in report[key]})
-        total[key] = {name: sum(report[key].get(name, 0) for report in reports) for name in names}
-    return {"insertion": total}
-
-
-def mean_of_all(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with its loss averaged over the processes."""
-    losses = gather_object([row["loss"]]) if "loss" in row else []
-    return row | ({"loss": float(np.mean(losses))} if losses else {})
-
-
-# ------------------------------------------------------------------------------- optimiser and learning rate
-
-
-def make_optimizer(config: OptimizerConfig, network: torch.nn.Module) -> torch.optim.Optimizer:
-    if config.name == "adamw":
-        return torch.optim.AdamW(network.parameters(), config.lr, weight_decay=config.weight_decay)
-    nesterov = config.momentum > 0
-    return torch.optim.SGD(
-        network.parameters(), config.lr, config.momentum, weight_decay=config.weight_decay, nesterov=nesterov
-    )
-
-
-def lr_factor(config: OptimizerConfig, step: int) -> float:
-    """Share of the learning rate at a step: linear warm-up, then a half cosine or nnU-Net's (1 - t)^0.9."""
-    if step < config.warmup_steps:
-        return (step + 1) / (config.warmup_steps + 1)
-    t = min(1.0, (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps))
-    return (1 - t) ** 0.9 if config.schedule == "poly" else 0.5 * (1 + math.cos(math.pi * t))
-
-
-def class_index(config: Config, device: torch.device) -> torch.Tensor:
-    """Table from label values to network outputs: background 0, then the classes in order."""
-    values = get_classes(config.data.classes).values.values()
-    table = torch.zeros(max(values) + 1, dtype=torch.int64)
-    table[list(values)] = torch.arange(1, len(values) + 1)
-    return table.to(device)
-
-
-# ---------------------------------------------------------------------------------------------- validation
-
-
-@torch.no_grad()
-def validate(
-    network: DynUNet, volumes: list[CachedVolume], config: Config, device: torch.device
-) -> list[dict[str, Any]]:
-    """Dice of each region in each whole volume, by sliding windows. It knows of no insertion: none to switch off."""
-    classes, table = get_classes(config.data.classes), class_index(config, device)
-    regions = {name: [1 + classes.index(c) for c in members] for name, members in config.validation.regions.items()}
-    # as BraTS scores it: a region that is absent from the truth gives 1 where it is not predicted either, else 0
-    dice = DiceMetric(reduction="none", ignore_empty=False)
-    training, rows = network.training, []
-    network.eval()
-    for volume in volumes:
-        image = torch.from_numpy(volume.image)[None].to(device, torch.float32)
-        scores = sliding_window_inference(
-            image,
-            config.data.patch_size,
-            config.validation.windows,
-            lambda window: network(window.contiguous(memory_format=torch.channels_last_3d)),
-            overlap=config.validation.overlap,
-            mode="gaussian",
-        )
-        found, truth = scores.argmax(1), table[torch.from_numpy(volume.label).to(device, torch.int64)][None]
-        masks = [
-            torch.stack([torch.isin(x, torch.tensor(r, device=device)) for r in regions.values()], 1)
-            for x in (found, truth)
-        ]
-        values = dice(y_pred=masks[0].float(), y=masks[1].float())[0].tolist()
-        rows.append({"case": volume.name} | dict(zip(regions, values, strict=True)))
-    network.train(training)
-    return rows
-
-
-def summary(rows: list[dict[str, Any]], config: Config) -> dict[str, Any]:
-    """Mean over the cases, and each case."""
-    means = {name: float(np.mean([row[name] for row in rows])) for name in config.validation.regions}
-    return {"dice": means, "cases": {row["case"]: {name: row[name] for name in means} for row in rows}}
-
-
-@contextmanager
-def averaged(network: DynUNet, ema: EMAModel):
-    """Within it the network has its averaged weights."""
-    ema.store(network.parameters())
-    ema.copy_to(network.parameters())
-    try:
-        yield
-    finally:
-        ema.restore(network.parameters())
+def voxels_of(targets: Targets, volumes: list[CachedVolume]) -> Tensor:
+    """(K,) voxels of each output in the volumes."""
+    return sum(targets.encode(torch.from_numpy(v.label[None, None])).sum((0, 2, 3, 4)) for v in volumes)
 
 
 # ------------------------------------------------------------------------------------------------ the loop
+
+
+@dataclass
+class Learner:
+    """The network as prepared and bare (without the wrapper for several processes), and what changes its weights."""
+
+    config: Config
+    accelerator: Accelerator
+    targets: Targets
+    network: nn.Module
+    bare: nn.Module
+    criterion: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: Any
+    ema: EMAModel
+
+    @classmethod
+    def of(cls, config: Config, accelerator: Accelerator, volumes: list[CachedVolume]) -> "Learner":
+        """The learner before its first step; `volumes` tell how frequent the classes are."""
+        set_seed(config.seed)  # the first weights
+        targets = config.model_spec.targets
+        network = config.model_spec.make_network()
+        optimizer = make_optimizer(config.optimizer, network)
+        prepared = accelerator.prepare(network, optimizer, make_scheduler(config.optimizer, optimizer))
+        bare = accelerator.unwrap_model(prepared[0])
+        ema = EMAModel(bare.parameters(), decay=config.optimizer.ema)
+        accelerator.register_for_checkpointing(ema)
+        voxels = voxels_of(targets, volumes) if config.loss.class_weights == "balanced" else None
+        weights = output_weights(config.loss.class_weights, targets, voxels)
+        criterion = make_loss(config.loss, targets, weights).to(accelerator.device)
+        return cls(config, accelerator, targets, prepared[0], bare, criterion, *prepared[1:], ema)
+
+    def update(self, step: int, parts: list[PatchBatch], inserter: Inserter) -> tuple[float, float]:
+        """One update from the gradients of several batches; loss and norm of the gradient, not finite if skipped."""
+        self.optimizer.zero_grad()
+        total = 0.0
+        for number, batch in enumerate(parts):
+            image, label = inserter(step, batch)
+            target = self.targets.encode(label)
+            if self.config.augmentation is not None and self.config.augmentation.mixup is not None:
+                seed = (self.config.seed, step, number, self.accelerator.process_index)
+                image, target = mixup(image, target, self.config.augmentation.mixup, seed)
+            alone = number < len(parts) - 1  # gradients meet those of other processes after the last batch
+            with self.accelerator.no_sync(self.network) if alone else nullcontext():
+                loss = self.criterion(self.network(image), target) / len(parts)
+                self.accelerator.backward(loss)
+            total += loss.item()
+        norm = float(self.accelerator.clip_grad_norm_(self.network.parameters(), self.config.optimizer.clip))
+        # bf16 overflows now and then; the gradient is that of all processes, so that all skip the same steps
+        if math.isfinite(norm):
+            self.optimizer.step()
+            self.ema.step(self.bare.parameters())
+        if self.config.optimizer.schedule != "plateau":
+            self.scheduler.step()
+        return total, norm
+
+    @contextmanager
+    def averaged(self) -> Iterator[nn.Module]:
+        """The bare network, which has its averaged weights within."""
+        self.ema.store(self.bare.parameters())
+        self.ema.copy_to(self.bare.parameters())
+        try:
+            yield self.bare
+        finally:
+            self.ema.restore(self.bare.parameters())
+
+    def save(self, out: Path) -> None:
+        """The averaged weights as a model that can be used."""
+        if self.accelerator.is_main_process:
+            with self.averaged() as network:
+                save_model(out / "model", self.config.model_spec, named_tensors(network))
+
+
+FREE = (*MAY_CHANGE, "data.cache", "examples")
+"""Keys that a continued run may have otherwise than the run it continues."""
 
 
 def train(config: Config, out: Path) -> dict[str, Any]:
@@ -197,99 +173,117 @@ def train(config: Config, out: Path) -> dict[str, Any]:
         CaseError: a case that cannot be read.
         RuntimeError: gradients that stay not finite.
     """
-    accelerator = start(config, out, step_scheduler_with_optimizer=False)
-    device, rank, steps = accelerator.device, accelerator.process_index, config.optimizer.steps
-    train_cases, validation_cases = open_cases(config.data, out, accelerator)
+    ddp = DistributedDataParallelKwargs(find_unused_parameters=config.network.has_unused_parameters)
+    accelerator = start(config, out, FREE, step_scheduler_with_optimizer=False, kwargs_handlers=[ddp])
+    rank, processes, steps = accelerator.process_index, accelerator.num_processes, config.optimizer.steps
+    train_cases, validation_cases = open_split(config.data, out, accelerator)
+    inserter = Inserter(config, make_insertion(config, train_cases, validation_cases, rank), accelerator, out)
+    announce(config, inserter, accelerator, train_cases, validation_cases)
     volumes = cached(train_cases, config.data)
-    held_out = cached(validation_cases[rank :: accelerator.num_processes], config.data)
-    insert = make_insertion(config, train_cases, validation_cases, rank)
+    held_out = cached(validation_cases[rank::processes], config.data)
+    learner = Learner.of(config, accelerator, volumes)
 
-    network, bare, optimizer, scheduler, ema = make_learner(config, accelerator)
-    criterion = DeepSupervisionLoss(DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True))
     first, own = resume(out, accelerator)
-    window = Window(**own["window"]) if own else Window()
-    ema.to(device)
-    if own and insert is not None:
-        insert.load_state_dict(own["insertion"])
-    metrics = MetricsLog(out, accelerator, first)
+    learner.ema.to(accelerator.device)
+    window, best = (Window(**own["window"]), Best(**own["best"])) if own else (Window(), Best())
+    if own:
+        inserter.load_state_dict(own["insertion"])
+    log = MetricsLog(out, accelerator, first)
     if first == 0:
-        metrics.write(first_row(config, insert, accelerator.num_processes, train_cases, validation_cases))
+        (out / ROWS).unlink(missing_ok=True)
+        log.write(first_row(config, inserter, processes, train_cases, validation_cases))
 
-    table, clock, clocked = class_index(config, device), time.perf_counter(), first
-    network.train()
-    for step, batch in enumerate(batches(volumes, first, rank, config), start=first + 1):
-        image, label = batch.image.to(device, non_blocking=True), batch.label.to(device, non_blocking=True)
-        if insert is not None:
-            stats = (batch.host_mean, batch.host_std)
-            image, label = insert(image, label, batch.spacing_mm, groups=batch.groups, host_stats=stats)
-        output = network(image.contiguous(memory_format=torch.channels_last_3d))
-        heads = output.unbind(1) if config.network.deep_supervision else (output,)
-        loss = criterion(heads, table[label.long()])
-        optimizer.zero_grad()
-        accelerator.backward(loss)
-        norm = float(accelerator.clip_grad_norm_(network.parameters(), config.optimizer.clip))
-        lr = scheduler.get_last_lr()[0]
-        # bf16 overflows now and then; the gradient is that of all processes, so that all skip the same steps
-        finite = math.isfinite(norm)
-        if finite:
-            optimizer.step()
-            ema.step(bare.parameters())
-        scheduler.step()
-        window.add({"loss": loss, "grad_norm": norm}, finite)
+    left = grouped(batches(volumes, config, first, rank, processes), config.optimizer.accumulate)
+    clock, clocked = time.perf_counter(), first
+    learner.network.train()
+    for step, parts in enumerate(() if best.stopped else left, start=first + 1):
+        lr = learner.scheduler.get_last_lr()[0]
+        loss, norm = learner.update(step, parts, inserter)
+        window.add({"loss": loss, "grad_norm": norm}, math.isfinite(norm))
 
         row: dict[str, Any] = {"step": step}
-        if step % config.log_every == 0 or step == steps:
-            row |= {"lr": lr, "seconds_per_step": (time.perf_counter() - clock) / (step - clocked)}
-            row |= mean_of_all(window.close()) | counts_of_all(insert)
+        seconds = (time.perf_counter() - clock) / (step - clocked)
         if step % config.validation.every == 0 or step == steps:
-            with averaged(bare, ema):
-                row["validation"] = summary(gather_object(validate(bare, held_out, config, device)), config)
+            row |= validated(learner, held_out, inserter, best, step, out)
+        last = step == steps or best.stopped
+        if step % config.log_every == 0 or last:
+            row |= {"lr": lr, "seconds_per_step": seconds} | mean_of_all(window.close()) | inserter.counts(seconds)
         if len(row) > 1:
-            metrics.write(row)
+            log.write(row)
             clock, clocked = time.perf_counter(), step
-        if step % config.checkpoint_every == 0 or step == steps:
-            own = {"window": window.state_dict(), "insertion": None if insert is None else insert.state_dict()}
+        if step % config.checkpoint_every == 0 or last:
+            own = {"window": window.state_dict(), "best": asdict(best), "insertion": inserter.state_dict()}
             save_checkpoint(out, accelerator, step, config.keep_checkpoints, own)
-    finish(out, accelerator, bare, ema)
+        if last:
+            break
+    finish(learner, out)
     return read_metrics(out)[-1]
 
 
-def make_learner(config: Config, accelerator: Accelerator):
-    """The network as prepared and bare (without the wrapper for several processes), and what changes its weights."""
-    set_seed(config.seed)  # the first weights
-    network = make_network(config)
-    optimizer = make_optimizer(config.optimizer, network)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(config.optimizer, step))
-    network, optimizer, scheduler = accelerator.prepare(network, optimizer, scheduler)
-    bare = accelerator.unwrap_model(network)
-    ema = EMAModel(bare.parameters(), decay=config.optimizer.ema)
-    accelerator.register_for_checkpointing(ema)
-    return network, bare, optimizer, scheduler, ema
+def validated(
+    learner: Learner, held_out: list[CachedVolume], inserter: Inserter, best: Best, step: int, out: Path
+) -> dict[str, Any]:
+    """Validate and do what follows from it: adaptive insertion, the plateau schedule, the best model."""
+    config = learner.config
+    with learner.averaged() as network:
+        rows = gather_object(validate(network, held_out, config, learner.accelerator.device, out))
+    if learner.accelerator.is_main_process:
+        record_rows(out, step, rows)
+    row = {"validation": summary(rows)} | inserter.follow(rows)
+    if config.optimizer.schedule == "plateau":
+        learner.scheduler.step(score_of(row["validation"], config))
+    if (stopping := config.early_stopping) is not None:
+        if best.see(score_of(row["validation"], config), step, stopping.patience, stopping.min_delta):
+            learner.save(out)
+        row["best"] = asdict(best)
+    return row
+
+
+def mean_of_all(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its loss averaged over the processes."""
+    losses = gather_object([row["loss"]]) if "loss" in row else []
+    return row | ({"loss": float(np.mean(losses))} if losses else {})
+
+
+def samples_of(config: Config, processes: int) -> int:
+    """Patches that a run trains on."""
+    return config.optimizer.steps * config.optimizer.accumulate * config.data.batch * processes
+
+
+def announce(
+    config: Config, inserter: Inserter, accelerator: Accelerator, train_cases: list[Case], validation_cases: list[Case]
+) -> None:
+    """Say, before anything is read, what the run will do."""
+    samples = samples_of(config, accelerator.num_processes)
+    accelerator.print(
+        f"{samples} patches of {len(train_cases)} training cases; {len(validation_cases)} cases are for validation, "
+        f"where nothing is ever inserted; {inserter.announcement(samples)}",
+        flush=True,
+    )
 
 
 def first_row(
-    config: Config, insert: TumorInsertion | None, processes: int, train_cases: list[Case], validation_cases: list[Case]
+    config: Config, inserter: Inserter, processes: int, train_cases: list[Case], validation_cases: list[Case]
 ) -> dict[str, Any]:
     """What the run will do; its insertions are an expectation, for they are drawn sample by sample."""
-    samples = config.optimizer.steps * config.data.batch * processes
+    samples = samples_of(config, processes)
     return {
         "step": 0,
         "samples": samples,
-        "expected_insertions": 0.0 if insert is None else insert.expected(samples),
+        "expected_insertions": inserter.expected(samples),
         "training_cases": len(train_cases),
         "validation_cases": len(validation_cases),
         "processes": processes,
     }
 
 
-def finish(out: Path, accelerator: Accelerator, network: DynUNet, ema: EMAModel) -> None:
-    """Write the averaged weights, beside their place and renamed."""
-    if accelerator.is_main_process:
-        beside = out / ".weights.safetensors.unfinished"
-        ema.copy_to(network.parameters())
-        save_file({name: t.detach().contiguous() for name, t in named_tensors(network).items()}, beside)
-        beside.replace(out / "weights.safetensors")
-    accelerator.end_training()
+def finish(learner: Learner, out: Path) -> None:
+    """The model, where no better one was kept by early stopping, and the report."""
+    if learner.config.early_stopping is None:
+        learner.save(out)
+    if learner.accelerator.is_main_process:
+        pass
+    learner.accelerator.end_training()
 
 
 if __name__ == "__main__":

@@ -1,59 +1,82 @@
-"""What trainers/segmentation.py may be told, checked before anything is read, and the cases that it names.
+"""What trainers/segmentation.py may be told, checked before anything is read.
 
-What each key means is written beside it in configs/segmentation_tiny.yaml.
+What each key means is written beside it in configs/segmentation_tiny.yaml, and with the parts' configurations in
+synthaug/segmentation/.
 """
 
-import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from common import CasesConfig, RunConfig, Seed, Share, Size
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from accelerate import Accelerator
+from common import CasesConfig, RunConfig, Seed, Share, Size, cases_folder, open_cases
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from synthaug import get_classes
-from synthaug.config import Section
+from synthaug import Classes, get_classes
+from synthaug.adaptive import ProbSchedule
+from synthaug.channels import canonical_channels
+from synthaug.config import ConfigError, Section
+from synthaug.data import Case, find_cases
+from synthaug.evaluation import default_regions
+from synthaug.segmentation.augmentation import AugmentationConfig
+from synthaug.segmentation.folds import fold_split
+from synthaug.segmentation.inference import InferenceConfig
+from synthaug.segmentation.losses import LossConfig, output_weights
+from synthaug.segmentation.model import ModelConfig
+from synthaug.segmentation.networks import AnyNetwork, check_patch_size
+from synthaug.segmentation.optim import OptimizerConfig
+from synthaug.segmentation.postprocessing import PostprocessingConfig
 
 
 class DataConfig(CasesConfig):
     """Which cases, and how patches are cut from them."""
 
-    validation: tuple[str, ...] = Field(min_length=1)
+    folds: Annotated[int, Field(ge=2)] | None = None
+    fold: NonNegativeInt | None = None
+    fold_seed: Seed = 0
+    regions: dict[str, tuple[str, ...]] | None = None
+    spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     dtype: Literal["float16", "float32"] = "float32"
+    cache: Path | None = None
     patch_size: Size
     lesion_share: Share = 0.5
 
-
-class NetworkConfig(Section):
-    """MONAI's DynUNet."""
-
-    filters: tuple[PositiveInt, ...] = Field(min_length=3)
-    strides: tuple[PositiveInt, ...] = Field(min_length=3)
-    res_block: bool = False
-    deep_supervision: Annotated[int, Field(ge=0)] = 1
+    @field_validator("channels")
+    @classmethod
+    def _canonical(cls, names):
+        return canonical_channels(names)
 
     @model_validator(mode="after")
-    def _levels(self):
-        if len(self.filters) != len(self.strides) or self.deep_supervision > len(self.strides) - 2:
-            raise ValueError("expected as many filters as strides, and deep_supervision at most two fewer")
+    def _one_validation(self):
+        if (self.folds is None) == (not self.validation):
+            raise ValueError("expected either validation, the cases or patients, or folds with fold")
+        if (self.folds is None) != (self.fold is None):
+            raise ValueError("expected folds and fold together")
         return self
 
+    @property
+    def vocabulary(self) -> Classes:
+        """Of the label maps."""
+        return get_classes(self.classes)
 
-class OptimizerConfig(Section):
-    """How long and how fast."""
+    @property
+    def all_regions(self) -> dict[str, tuple[str, ...]]:
+        """The regions, those usual for the classes where none are given."""
+        return default_regions(self.vocabulary) if self.regions is None else self.regions
 
-    steps: PositiveInt
-    name: Literal["sgd", "adamw"] = "adamw"
-    lr: PositiveFloat = 1e-3
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    schedule: Literal["cosine", "poly"] = "cosine"
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    clip: PositiveFloat = 12.0
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.99
+
+class AdaptiveConfig(Section):
+    """See `synthaug.adaptive.AdaptiveInsertion`."""
+
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.7
+    strength: Annotated[float, Field(ge=0)] = 1.0
+    bound: Annotated[float, Field(ge=1)] = 2.0
+    classes: bool | None = None
+    sizes: bool = True
+    size_region: str | None = None
 
 
 class InsertionConfig(Section):
-    """What `TumorInsertion` is told."""
+    """What `TumorInsertion` is told, and how it changes over the training."""
 
     lesions: Literal["bank", "shapes"] = "bank"
     bank: Path | None = None
@@ -62,39 +85,125 @@ class InsertionConfig(Section):
     second: Share = 0.4
     scale: tuple[PositiveFloat, PositiveFloat] | None = None
     diameter_mm: tuple[PositiveFloat, PositiveFloat] | None = None
+    scale_after_swap: dict[str, tuple[PositiveFloat, PositiveFloat]] | None = None
     swaps: tuple[tuple[str, str, Share], ...] = ()
     swap_draw: Literal["joint", "each"] = "joint"
     class_mix: dict[str, float] | None = None
     clearance_mm: Annotated[float, Field(ge=0)] = 3.0
     seed: Seed = 0
+    warmup_steps: NonNegativeInt = 0
+    decay_from: NonNegativeInt | None = None
+    decay_to: NonNegativeInt | None = None
+    end_prob: Share = 0.0
+    decay_shape: Literal["linear", "cosine"] = "linear"
+    adaptive: AdaptiveConfig | None = None
+
+    @property
+    def schedule(self) -> ProbSchedule:
+        """The probability over the steps."""
+        return ProbSchedule(
+            self.prob, self.warmup_steps, self.decay_from, self.decay_to, self.end_prob, self.decay_shape
+        )
+
+    @model_validator(mode="after")
+    def _schedule_fits(self):
+        assert self.schedule  # raises what does not fit
+        return self
+
+    def arguments(self) -> dict[str, Any]:
+        """Of `TumorInsertion`."""
+        schedule = {"warmup_steps", "decay_from", "decay_to", "end_prob", "decay_shape", "adaptive"}
+        return self.model_dump(exclude={"lesions", "bank"} | schedule, exclude_none=True)
 
 
 class ValidationConfig(Section):
-    """How often and how whole volumes are scored."""
+    """How often whole volumes are scored, and by which metrics; more take longer."""
 
     every: PositiveInt
-    regions: dict[str, tuple[str, ...]] = Field(min_length=1)
-    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    windows: PositiveInt = 4
+    lesionwise: bool = True
+    surface: bool = False
+
+
+class StoppingConfig(Section):
+    """Early stopping on the Dice of a class or region."""
+
+    on: str
+    patience: PositiveInt = 10
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
 
 
 class Config(RunConfig):
     """A whole configuration."""
 
     data: DataConfig
-    network: NetworkConfig
+    network: AnyNetwork
+    loss: LossConfig = LossConfig()
+    augmentation: AugmentationConfig | None = None
     optimizer: OptimizerConfig
     insertion: InsertionConfig | None
     validation: ValidationConfig
+    early_stopping: StoppingConfig | None = None
+    inference: InferenceConfig = InferenceConfig()
+    postprocessing: PostprocessingConfig = PostprocessingConfig()
+    examples: NonNegativeInt = 6
+    log_every: PositiveInt = 10
+    checkpoint_every: PositiveInt = 100
 
     @model_validator(mode="after")
     def _fits(self):
-        classes, total = get_classes(self.data.classes), math.prod(self.network.strides)
-        if any(side % total or side < 2 * total for side in self.data.patch_size):
-            raise ValueError(
-                f"data.patch_size: expected multiples of the product of network.strides, {total}, twice it or more"
-            )
-        for names in self.validation.regions.values():
-            for name in names:
+        check_patch_size(self.network, self.data.patch_size)
+        regions, targets = self.data.all_regions, self.model_spec.targets
+        classes = self.data.vocabulary
+        for members in regions.values():
+            for name in members:
                 classes.canonical(name)
+        self.postprocessing.check(targets, regions)
+        if isinstance(self.loss.class_weights, dict):
+            output_weights(self.loss.class_weights, targets)
+        known = (*regions, *classes.names)
+        if self.early_stopping is not None and self.early_stopping.on not in known:
+            raise ValueError(f"early_stopping.on: expected one of {', '.join(known)}, got {self.early_stopping.on}")
+        if self.augmentation and self.augmentation.mixup and self.data.batch < 2:
+            raise ValueError("augmentation.mixup: expected data.batch of 2 or more, whose samples are mixed")
+        adaptive = self.insertion is not None and self.insertion.adaptive is not None
+        if adaptive and not self.validation.lesionwise:
+            raise ValueError("insertion.adaptive: expected validation.lesionwise, which it follows")
         return self
+
+    @property
+    def model_spec(self) -> ModelConfig:
+        """What a trained model is saved with."""
+        data, classes = self.data, self.data.vocabulary
+        return ModelConfig(
+            channels=data.channels,
+            classes_name=classes.name,
+            classes=dict(classes.values),
+            regions=data.all_regions,
+            region_outputs=self.loss.targets == "regions",
+            network=self.network,
+            patch_size=data.patch_size,
+            spacing_mm=data.spacing_mm,
+            inference=self.inference,
+            postprocessing=self.postprocessing,
+        )
+
+
+def open_split(config: DataConfig, out: Path, accelerator: Accelerator) -> tuple[list[Case], list[Case]]:
+    """Training and validation cases, as listed or by fold.
+
+    Raises:
+        ConfigError: no cases, a split that does not fit them, or none left for training.
+    """
+    if config.folds is None:
+        return open_cases(config, out, accelerator)
+    folder = cases_folder(config, out, accelerator)
+    try:
+        cases = find_cases(folder, config.layout, config.channels, config.group_pattern)
+        known = {name for case in cases for name in (case.name, case.group)}
+        if config.train is not None and (unknown := sorted({*config.train} - known)):
+            raise ValueError(f"train: no case or group is called {', '.join(unknown)}")
+        wanted = [c for c in cases if config.train is None or {c.name, c.group} & {*config.train}]
+        labelled = [case for case in wanted if case.label is not None and case.split != "test"]
+        return fold_split(labelled, config.folds, config.fold, config.fold_seed)
+    except ValueError as error:
+        raise ConfigError(f"data: {error}") from error

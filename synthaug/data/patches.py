@@ -188,7 +188,10 @@ class PatchSampler(Dataset):
         size = self.patch_size if self.augment is None else self.augment.region_size(seed)
         start = start - (np.array(size) - self.patch_size) // 2
         image = np.stack([_cut(c, start, size, v) for c, v in zip(volume.image, self._outside, strict=True)])
-        image, label = torch.from_numpy(image.astype(np.float32)), torch.from_numpy(_cut(volume.label, start, size, 0))
+        image, label = (
+            torch.from_numpy(image.astype(np.float32)),
+            torch.from_numpy(np.array(_cut(volume.label, start, size, 0))),
+        )
         mean, std = torch.from_numpy(volume.host_mean), torch.from_numpy(volume.host_std)
         if self.augment is not None:
             image, label, before = self.augment(image, label, seed)

@@ -152,8 +152,5 @@ def output_weights(
         present = share[share > 0]
         return torch.where(share > 0, present.median() / share.clamp_min(1e-12), 1.0).float()
     if unknown := sorted({*chosen} - {*targets.names}):
-        known = ", ".join(targets.names)
-        raise ValueError(
-            f"class_weights: {', '.join(unknown)} is no output; they are {known} ({BACKGROUND} with classes)"
-        )
+        raise ValueError(f"class_weights: {', '.join(unknown)} is no output; they are {', '.join(targets.names)}")
     return torch.tensor([float(chosen.get(name, 1.0)) for name in targets.names])

@@ -31,6 +31,11 @@ class NetworkConfig(Section):
         """Outputs that have a loss: the segmentation and those of deep supervision."""
         return 1 + getattr(self, "deep_supervision", 0)
 
+    @property
+    def has_unused_parameters(self) -> bool:
+        """Whether some weights have no part in the loss, which several processes have to look for."""
+        return False
+
     def build(self, channels: int, outputs: int, patch_size: Size) -> nn.Module:
         """MONAI's network."""
         raise NotImplementedError
@@ -243,6 +248,11 @@ class BasicUNetPlusPlus(NetworkConfig):
     @override
     def factor(self) -> int:
         return 16
+
+    @property
+    @override
+    def has_unused_parameters(self) -> bool:
+        return self.deep_supervision == 0
 
     @override
     def build(self, channels: int, outputs: int, patch_size: Size) -> nn.Module:

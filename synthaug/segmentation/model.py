@@ -1,0 +1,174 @@
+"""A trained segmentation model: its weights and what has to be known to use them, in one folder without pickles.
+
+weights.safetensors   the network's
+config.json           channels, classes, regions, network, patch and voxel size, inference, postprocessing
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import PositiveFloat, PositiveInt, ValidationError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from synthaug.classes import Classes
+from synthaug.config import ConfigError, Section
+from synthaug.data.cases import Case, CaseError, StoredCase, load_stored
+from synthaug.data.nifti import Volume, nifti_bytes, zscore_host
+from synthaug.data.resampling import resample_image, resample_onto
+from synthaug.segmentation.inference import InferenceConfig, predict_probabilities
+from synthaug.segmentation.networks import AnyNetwork, SegmentationNetwork, named_tensors
+from synthaug.segmentation.postprocessing import PostprocessingConfig, to_label
+from synthaug.segmentation.targets import Targets
+
+
+class ModelConfig(Section):
+    """What has to be known of a network to use it."""
+
+    channels: tuple[str, ...]
+    classes_name: str
+    classes: dict[str, PositiveInt]
+    regions: dict[str, tuple[str, ...]]
+    region_outputs: bool
+    network: AnyNetwork
+    patch_size: tuple[PositiveInt, PositiveInt, PositiveInt]
+    spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None
+    inference: InferenceConfig
+    postprocessing: PostprocessingConfig
+
+    @property
+    def targets(self) -> Targets:
+        """The network's outputs."""
+        classes = Classes(self.classes_name, self.classes)
+        return Targets(classes, self.regions if self.region_outputs else None)
+
+    def make_network(self) -> SegmentationNetwork:
+        """The network, with random weights."""
+        return SegmentationNetwork(self.network, len(self.channels), len(self.targets), self.patch_size)
+
+
+@dataclass
+class Segmenter:
+    """Segments cases.
+
+    Attributes:
+        config: of the model.
+        networks: one, or several whose probabilities are averaged, such as those of the folds of a cross-validation.
+
+    Example:
+        >>> model = Segmenter.load("runs/segmentation_brats")  # doctest: +SKIP
+        >>> label = model.segment(load_case(case, model.config.channels))  # doctest: +SKIP
+    """
+
+    config: ModelConfig
+    networks: list[nn.Module]
+
+    def __post_init__(self):
+        self.targets = self.config.targets
+
+    @classmethod
+    def load(cls, *folders: str | Path, device: str | torch.device = "cpu") -> "Segmenter":
+        """The model of a run or a model folder, or an ensemble of several that are alike.
+
+        Raises:
+            ConfigError: a folder without a model, damaged files, or models that differ in more than their networks.
+        """
+        loaded = [load_model(Path(folder)) for folder in folders]
+        configs = [config for config, _ in loaded]
+        for folder, config in zip(folders, configs, strict=True):
+            alike = ("channels", "classes", "regions", "region_outputs", "spacing_mm", "patch_size")
+            if differs := [key for key in alike if getattr(config, key) != getattr(configs[0], key)]:
+                raise ConfigError(f"{folder}: differs from {folders[0]} in {', '.join(differs)}")
+        return cls(configs[0], [network.to(device).eval() for _, network in loaded])
+
+    def prepare(self, volume: Volume) -> tuple[np.ndarray, np.ndarray]:
+        """What the networks see of a case: the z-scored image (C, x, y, z) at the model's voxel size, its affine."""
+        image = zscore_host(volume.image)
+        if self.config.spacing_mm is None:
+            return image, volume.affine
+        return resample_image(image, volume.affine, self.config.spacing_mm)
+
+    def segment(self, volume: Volume, inference: InferenceConfig | None = None) -> np.ndarray:
+        """(X, Y, Z) int16 label map on the volume's own grid.
+
+        Args:
+            volume: of `load_case` with the model's channels, in its order.
+            inference: in place of the model's own.
+        """
+        prepared, affine = self.prepare(volume)
+        image = torch.from_numpy(prepared).to(next(self.networks[0].parameters()).device)
+        options = inference or self.config.inference
+        found = [predict_probabilities(n, image, self.targets, self.config.patch_size, options) for n in self.networks]
+        probabilities = sum(found) / len(found)
+        if self.config.spacing_mm is not None:
+            probabilities = resample_onto(probabilities, affine, volume.affine, volume.image.shape[1:])
+        background = torch.from_numpy(volume.image).to(probabilities.device)
+        config = self.config
+        return to_label(
+            probabilities, background, self.targets, config.regions, volume.spacing_mm, config.postprocessing
+        )
+
+    def write_prediction(self, case: Case, out: Path, inference: InferenceConfig | None = None) -> Path:
+        """Segment a case and write ``<case>.nii.gz`` with the affine and header of its first channel.
+
+        Raises:
+            CaseError: a case that cannot be read.
+        """
+        unlabelled = Case(case.name, case.group, case.images, None)
+        stored = load_stored(unlabelled, self.config.channels, require_label=False)
+        try:
+            label = self.segment(stored.volume, inference)
+        except ValueError as error:
+            raise CaseError(f"{case.name}: {error}") from error
+        return write_label(stored, case.images[self.config.channels[0]], label, out / f"{case.name}.nii.gz")
+
+
+def write_label(stored: StoredCase, like: Path, label: np.ndarray, path: Path) -> Path:
+    """Write a label map on a case's grid, beside its place and renamed; uint8 where its values allow that."""
+    kind = np.uint8 if label.max(initial=0) < 256 else np.int16
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.unfinished")
+    beside.write_bytes(nifti_bytes(stored.files[like].header, label.astype(kind), scaling=(1.0, 0.0)))
+    return beside.replace(path)
+
+
+def save_model(folder: Path, config: ModelConfig, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write a model folder; each file beside its place and renamed.
+
+    Args:
+        folder: made where it is missing.
+        config: of the model.
+        tensors: of `named_tensors`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    text = json.dumps(config.model_dump(mode="json"), indent=1)
+    for name, content in (("weights.safetensors", weights), ("config.json", text.encode())):
+        beside = folder / f".{name}.unfinished"
+        beside.write_bytes(content)
+        beside.replace(folder / name)
+
+
+def load_model(folder: Path) -> tuple[ModelConfig, SegmentationNetwork]:
+    """The model in a folder, or in the folder ``model`` of a run.
+
+    Raises:
+        ConfigError: there is none, or its files do not fit together.
+    """
+    folder = folder / "model" if (folder / "model").is_dir() else folder
+    try:
+        config = ModelConfig.model_validate_json((folder / "config.json").read_text(encoding="utf-8"))
+        saved = load_file(folder / "weights.safetensors")
+    except FileNotFoundError as error:
+        raise ConfigError(f"{folder}: no trained model there ({error})") from error
+    except (ValidationError, ValueError, OSError) as error:
+        raise ConfigError(f"{folder}: its model cannot be read: {error}") from error
+    network = config.make_network()
+    if unlike := sorted({*saved} ^ {*named_tensors(network)}):
+        raise ConfigError(f"{folder}: weights of another network: {', '.join(unlike[:5])} in only one of them")
+    network.load_state_dict(saved, strict=False)
+    return config, network.eval()

@@ -1,0 +1,39 @@
+"""Segment the cases of a folder with a trained model."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from synthaug.data.cases import CaseError, find_cases
+from synthaug.segmentation.inference import InferenceConfig
+from synthaug.segmentation.model import Segmenter
+
+
+def predict_folder(
+    model: Segmenter,
+    folder: str | Path,
+    out: str | Path,
+    layout: str = "auto",
+    inference: InferenceConfig | None = None,
+) -> Iterator[Path | CaseError]:
+    """Segment each case of a folder and write ``<case>.nii.gz`` on its own grid.
+
+    A case that cannot be used does not stop the others: its error is given in place of its file.
+
+    Args:
+        model: trained.
+        folder: of cases, labelled or not; see `synthaug.data.find_cases`.
+        out: folder of the label maps, made where it is missing.
+        layout: of the folder.
+        inference: in place of the model's own.
+
+    Raises:
+        ValueError: no case there, or `out` is the folder itself.
+    """
+    folder, out = Path(folder), Path(out)
+    if out.resolve() == folder.resolve():
+        raise ValueError(f"{out} holds the cases themselves; expected another folder to write to")
+    for case in find_cases(folder, layout, model.config.channels):
+        try:
+            yield model.write_prediction(case, out, inference)
+        except CaseError as error:
+            yield error

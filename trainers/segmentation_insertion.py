@@ -1,0 +1,184 @@
+"""Insertion in trainers/segmentation.py: how it is made, and what surrounds it in a training step."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from segmentation_config import Config
+from torch import Tensor
+
+from synthaug import LesionBank, LesionShapes, TumorInsertion
+from synthaug.adaptive import AdaptiveInsertion
+from synthaug.config import ConfigError
+from synthaug.data import Case
+from synthaug.data.patches import PatchBatch
+from synthaug.evaluation.artefacts import keep_example
+
+
+def make_insertion(config: Config, train: list[Case], validation: list[Case], rank: int) -> TumorInsertion | None:
+    """The insertion of a process, or None where it is off. Donors are training cases and nobody else.
+
+    Raises:
+        ConfigError: options that do not fit, or a bank with lesions of validation patients.
+    """
+    options = config.insertion
+    if options is None:
+        return None
+    classes, channels = config.data.vocabulary, config.data.channels
+    try:
+        if options.lesions == "shapes":
+            lesions = LesionShapes(classes=classes)
+        elif options.bank is not None:
+            lesions = LesionBank.load(options.bank)
+            refuse_validation_donors(options.bank, lesions, validation)
+        else:
+            lesions = LesionBank.from_cases(train, classes, channels)
+        return TumorInsertion(lesions, classes=classes, channels=channels, rank=rank, **options.arguments())
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"insertion: {error}") from error
+
+
+def refuse_validation_donors(path: Path, bank: LesionBank, validation: list[Case]) -> None:
+    leaks = [case for case in validation if case.group in bank.groups]
+    if leaks:
+        raise ValueError(
+            f"the bank {path} holds lesions of the patients {', '.join(sorted({c.group for c in leaks}))}, who are in "
+            f"validation (cases {', '.join(c.name for c in leaks)}): donors must be training cases"
+        )
+
+
+class Inserter:
+    """Insertion in the training loop: its schedule, its adaptation, its share of the time, and examples for the report.
+
+    Args:
+        config: of the run.
+        insert: None where insertion is off.
+        accelerator: of this process.
+        out: the run's folder.
+    """
+
+    def __init__(self, config: Config, insert: TumorInsertion | None, accelerator: Accelerator, out: Path):
+        self.insert, self.accelerator, self.out = insert, accelerator, out
+        self.options, self.watch = config.insertion, Stopwatch(accelerator.device)
+        self.schedule = None if insert is None else config.insertion.schedule
+        self.total_steps = config.optimizer.steps
+        self.steps, self.latest_step = 0, 0
+        self.adaptive = None
+        if insert is not None and self.options.adaptive is not None:
+            try:
+                self.adaptive = AdaptiveInsertion(insert, **self.options.adaptive.model_dump())
+            except ValueError as error:
+                raise ConfigError(f"insertion.adaptive: {error}") from error
+        self.examples_left = config.examples if accelerator.is_main_process else 0
+
+    def __call__(self, step: int, batch: PatchBatch) -> tuple[Tensor, Tensor]:
+        """Image (B, C, X, Y, Z) and label (B, 1, X, Y, Z) of a batch on the device, with tumours inserted there."""
+        device = self.accelerator.device
+        image, label = batch.image.to(device, non_blocking=True), batch.label.to(device, non_blocking=True)
+        if self.insert is None:
+            return image, label
+        self.insert.prob = self.schedule(step)
+        self.steps, self.latest_step = self.steps + (step != self.latest_step), step
+        with self.watch:
+            stats = (batch.host_mean, batch.host_std)
+            plan = self.insert.plan(image, label, batch.spacing_mm, groups=batch.groups, host_stats=stats)
+            changed = self.insert.apply(image, label, plan)
+        if self.examples_left:
+            self._keep_examples(step, (image, label), changed, plan.to_rows())
+        plan.forget()
+        return changed
+
+    def _keep_examples(self, step: int, before: Sequence[Tensor], after: Sequence[Tensor], rows: list[dict]) -> None:
+        """The first sample of the batch that got a tumour, for the report."""
+        done = [row["sample"] for row in rows if row["outcome"] == "done"]
+        if done:
+            b = done[0]
+            images, labels = [x[b] for x in (before[0], after[0])], [x[b, 0] for x in (before[1], after[1])]
+            keep_example(self.out, step, *images, *labels, [row for row in rows if row["sample"] == b])
+            self.examples_left -= 1
+
+    def follow(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Adapt to the rows of a validation; what was set, for the log."""
+        return {} if self.adaptive is None else {"adaptive": self.adaptive.update(rows)}
+
+    def expected(self, samples: int) -> float:
+        """Insertions that will be asked for over a run of so many samples, on average."""
+        if self.insert is None:
+            return 0.0
+        return samples * self.schedule.mean(self.total_steps) * (1 + self.options.second)
+
+    def announcement(self, samples: int) -> str:
+        """The same in words."""
+        if self.insert is None:
+            return "insertion is off"
+        adapted = ", adapted to validation" if self.adaptive is not None else ""
+        return f"about {self.expected(samples):.0f} insertions will be asked for{adapted}"
+
+    def counts(self, seconds_per_step: float) -> dict[str, Any]:
+        """Counts since the start, summed over the processes, and the share of the time; nothing where it is off."""
+        if self.insert is None:
+            return {}
+        reports = gather_object([self.insert.report().to_dict()])
+        seconds = self.watch.take() / max(1, self.steps)
+        self.steps = 0
+        share = {"insertion_seconds_per_step": seconds, "insertion_share": min(1.0, seconds / seconds_per_step)}
+        return {"insertion": total_of(reports)} | share
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        state = None if self.insert is None else self.insert.state_dict()
+        adaptive = None if self.adaptive is None else self.adaptive.state_dict()
+        return {"insert": state, "adaptive": adaptive, "examples_left": self.examples_left}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken."""
+        self.examples_left = state["examples_left"]
+        if self.insert is not None:
+            self.insert.load_state_dict(state["insert"])
+        if self.adaptive is not None:
+            self.adaptive.load_state_dict(state["adaptive"])
+
+
+def total_of(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Counts of several processes as one; tables of counts are summed name by name."""
+    total: dict[str, Any] = {key: sum(report[key] for report in reports) for key in ("samples", "asked", "done")}
+    for key in ("refused", "voxels", "sizes"):
+        total[key] = _summed([report[key] for report in reports])
+    classes = dict.fromkeys(name for report in reports for name in report["lesions"])
+    return total | {"lesions": {c: _summed([report["lesions"].get(c, {}) for report in reports]) for c in classes}}
+
+
+def _summed(tables: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    names = sorted({name for table in tables for name in table})
+    return {name: sum(table.get(name, 0) for table in tables) for name in names}
+
+
+class Stopwatch:
+    """Seconds spent within it; on CUDA by events, which are read when the time is taken."""
+
+    def __init__(self, device: torch.device):
+        self.cuda, self.seconds, self.events = device.type == "cuda", 0.0, []
+
+    def __enter__(self):
+        self.begin = time.perf_counter()
+        if self.cuda:
+            self.events.append([torch.cuda.Event(enable_timing=True) for _ in range(2)])
+            self.events[-1][0].record()
+
+    def __exit__(self, *error):
+        if self.cuda:
+            self.events[-1][1].record()
+        else:
+            self.seconds += time.perf_counter() - self.begin
+
+    def take(self) -> float:
+        """Seconds since the time was taken last."""
+        for begin, end in self.events:
+            end.synchronize()
+            self.seconds += begin.elapsed_time(end) / 1000
+        seconds, self.seconds, self.events = self.seconds, 0.0, []
+        return seconds

@@ -1,0 +1,89 @@
+"""Validation in trainers/segmentation.py: whole volumes, and what is learned from how they score."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from segmentation_config import Config
+from torch import nn
+
+from synthaug.data.patches import CachedVolume
+from synthaug.evaluation import evaluate_case
+from synthaug.evaluation.artefacts import keep_validation
+from synthaug.segmentation.inference import predict_probabilities
+from synthaug.segmentation.postprocessing import to_label
+
+
+def validate(
+    network: nn.Module, volumes: list[CachedVolume], config: Config, device: torch.device, out: Path
+) -> list[dict]:
+    """Rows of `evaluate_case` for each whole volume, and slices of it for the report, in the run's folder `out`.
+
+    It knows of no insertion: there is none to switch off.
+    """
+    model, rows = config.model_spec, []
+    targets = model.targets
+    for volume in volumes:
+        image = torch.from_numpy(np.asarray(volume.image, np.float32)).to(device)
+        probabilities = predict_probabilities(network, image, targets, model.patch_size, config.inference)
+        found = to_label(probabilities, image, targets, model.regions, volume.spacing_mm, config.postprocessing)
+        keep_validation(out, volume.name, image, volume.label, found, volume.spacing_mm)
+        rows += evaluate_case(
+            *(found, np.asarray(volume.label), targets.classes, volume.spacing_mm),
+            case=volume.name,
+            group=volume.group,
+            regions=model.regions or False,
+            surface=config.validation.surface,
+            lesionwise=config.validation.lesionwise,
+        )
+    return rows
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean Dice and lesion-wise recall of each region and class over the cases that have them; Dice of each case."""
+    whole = [row for row in rows if row["size"] == "all"]
+    names = dict.fromkeys(row["region"] for row in whole)
+    result: dict[str, Any] = {}
+    for metric in ("dice", "lesion_recall"):
+        values = {n: [r[metric] for r in whole if r["region"] == n and r.get(metric) is not None] for n in names}
+        result[metric] = {name: float(np.mean(v)) for name, v in values.items() if v}
+    cases = dict.fromkeys(row["case"] for row in whole)
+    result["cases"] = {case: {r["region"]: r["dice"] for r in whole if r["case"] == case} for case in cases}
+    return {name: value for name, value in result.items() if value}
+
+
+def score_of(validation: dict[str, Any], config: Config) -> float:
+    """What early stopping and the plateau schedule watch: the Dice of one class or region, or the mean of the regions.
+
+    Raises:
+        RuntimeError: no validation case has what is watched.
+    """
+    on = () if config.early_stopping is None else (config.early_stopping.on,)
+    names = on or tuple(config.data.all_regions) or config.data.vocabulary.names
+    values = [validation["dice"][name] for name in names if name in validation["dice"]]
+    if not values:
+        raise RuntimeError(f"validation: no case has a Dice of {', '.join(names)}, which is watched")
+    return float(np.mean(values))
+
+
+@dataclass
+class Best:
+    """The best validation so far."""
+
+    score: float = -math.inf
+    step: int = 0
+    validations_since: int = 0
+    stopped: bool = False
+
+    def see(self, score: float, step: int, patience: int, min_delta: float) -> bool:
+        """Take in a validation; whether it is the best one."""
+        better = score > self.score + min_delta
+        if better:
+            self.score, self.step, self.validations_since = score, step, 0
+        else:
+            self.validations_since += 1
+        self.stopped = self.validations_since >= patience
+        return better
