@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from synthaug.generators.flow import Scene, preconditioning
-from synthaug.generators.networks import Painter, Residual
+from synthaug.generators.networks import Painter, Residual, space_to_depth_conv
 
 FREQUENCIES = 8
 """Of the sines and cosines that a time is described by."""
@@ -103,7 +102,7 @@ class Denoiser(nn.Module):
         image = scene.image(state)
         flags = scene.flags.expand_as(image)
         x = torch.cat((image, scene.std, scene.fine, flags, scene.mean, scene.mask, scene.lesion), 1)
-        x = self.stem(rearrange(x, "n c (x i) (y j) (z k) -> n (c i j k) x y z", i=2, j=2, k=2))
+        x = space_to_depth_conv(x, self.stem)
         skips = []
         for level, block in enumerate(self.encode[:-1]):
             x = block(x if level == 0 else self.down[level - 1](x), embedded)
