@@ -104,16 +104,29 @@ def single(name: str = "tumour", value: int = 1) -> Classes:
 def get_classes(classes: "Classes | str | Mapping[str, int]") -> Classes:
     """Resolve what configuration files and the command line give: a vocabulary, its name, or names and values.
 
+    Args:
+        classes: a vocabulary, the name of one, a mapping, or text such as ``"tumour=1"`` or ``"core=1,rim=2"``.
+
     Raises:
-        ValueError: an unknown vocabulary name.
+        ValueError: an unknown vocabulary name, or a value that is no integer.
         TypeError: neither of the three.
     """
     if isinstance(classes, Classes):
         return classes
+    if isinstance(classes, str) and "=" in classes:
+        return Classes("custom", dict(_named_value(part) for part in classes.split(",")))
     if isinstance(classes, str):
         if classes not in VOCABULARIES:
-            raise ValueError(f"unknown class vocabulary {classes!r}: known are {', '.join(VOCABULARIES)}")
+            known = ", ".join(VOCABULARIES)
+            raise ValueError(f"unknown class vocabulary {classes!r}: known are {known}; or give names, tumour=1,rim=2")
         return VOCABULARIES[classes]
     if isinstance(classes, Mapping):
         return Classes("custom", dict(classes))
     raise TypeError(f"classes: expected Classes, a name or a mapping of names to values, got {type(classes).__name__}")
+
+
+def _named_value(text: str) -> tuple[str, int]:
+    name, _, value = (part.strip() for part in text.partition("="))
+    if not name or not value.isdigit():
+        raise ValueError(f"classes: expected NAME=VALUE,NAME=VALUE with integers above 0, got {text!r}")
+    return name, int(value)

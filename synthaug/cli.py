@@ -12,7 +12,9 @@ app = typer.Typer(help="Synthetic tumours for segmentation training.", no_args_i
 bank_app = typer.Typer(help="Lesion banks: real masks and intensities in one file.", no_args_is_help=True)
 app.add_typer(bank_app, name="bank")
 
-ClassesOption = Annotated[str, typer.Option(help="Label vocabulary: BRATS18, BRATS23, BRATS24 or MSD_BRAIN.")]
+ClassesOption = Annotated[
+    str, typer.Option(help="Label vocabulary: BRATS18, BRATS23, BRATS24, MSD_BRAIN, or names: tumour=1.")
+]
 ChannelsOption = Annotated[str, typer.Option(help="Image channels, separated by commas.")]
 LayoutOption = Annotated[str, typer.Option(help="brats, nnunet, msd, or auto to find out.")]
 DEFAULT_CHANNELS = "flair,t1,t1ce,t2"
@@ -143,6 +145,26 @@ def _insert_one(engine, case, channels: tuple[str, ...], out: Path) -> list[dict
     if any(row["outcome"] == "done" for row in rows):
         write_case(case, dict(zip(channels, new_image[0].numpy(), strict=True)), new_label[0].numpy(), out / case.name)
     return rows
+
+
+@app.command()
+def imbalance(
+    folder: Annotated[Path, typer.Argument(help="Folder of labelled cases.")],
+    out: Annotated[Path, typer.Option(help="Folder of the page, its picture, the figures and insertion.yaml.")] = Path(
+        "imbalance-report"
+    ),
+    classes: ClassesOption = "BRATS18",
+    channels: ChannelsOption = DEFAULT_CHANNELS,
+    min_voxels: Annotated[int, typer.Option(help="Smaller components are specks.", min=1)] = 27,
+    seed: Annotated[int, typer.Option(help="Of the voxels that are drawn.", min=0)] = 0,
+    layout: LayoutOption = "auto",
+) -> None:
+    """Measure a data set's class imbalance and suggest an insertion for it, with the reasons."""
+    from synthaug.imbalance import run_imbalance
+
+    with _errors():
+        text = run_imbalance(folder, out, classes, channels.split(","), layout, min_voxels, seed)
+    typer.echo(f"{text}\n\n{out / 'imbalance.html'}, {out / 'insertion.yaml'}")
 
 
 @app.command("nnunet-path")

@@ -1,0 +1,75 @@
+"""Class imbalance of a data set: what it is, a picture of it, and a suggested insertion with its reasons."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from synthaug.classes import Classes
+from synthaug.imbalance.advice import Suggestion, suggest
+from synthaug.imbalance.measure import Measured, measure_cases, measure_folder
+from synthaug.imbalance.separability import Pair, compare_all
+from synthaug.lesions.cutting import MIN_VOXELS
+from synthaug.pages import write_page
+from synthaug.sizes import SizeClasses
+
+__all__ = [
+    "Measured",
+    "Pair",
+    "Suggestion",
+    "compare_all",
+    "measure_cases",
+    "measure_folder",
+    "run_imbalance",
+    "suggest",
+]
+
+FILES = ("imbalance.html", "imbalance.png", "imbalance.json", "insertion.yaml")
+
+
+def run_imbalance(
+    folder: str | os.PathLike,
+    out: str | os.PathLike,
+    classes: Classes | str = "BRATS18",
+    channels: Sequence[str] = ("flair", "t1", "t1ce", "t2"),
+    layout: str = "auto",
+    min_voxels: int = MIN_VOXELS,
+    seed: int = 0,
+) -> str:
+    """Measure a folder, and write a page, its picture, the figures and a suggested ``insertion`` section.
+
+    Args:
+        folder: of labelled cases; only read.
+        out: folder for `FILES`; made if it is not there.
+        classes: vocabulary of the labels.
+        channels: whose intensities are compared.
+        layout: of the folder, see `synthaug.data.find_cases`.
+        min_voxels: smaller components are specks.
+        seed: of the voxels and sizes that are drawn.
+
+    Returns:
+        The same in words.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: no tumour in the folder, or `out` is a file.
+    """
+    from synthaug.imbalance import report
+    from synthaug.imbalance.picture import draw
+
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out: expected a folder, got the file {out}")
+    measured = measure_folder(folder, classes, channels, layout, min_voxels, seed)
+    sizes = SizeClasses()
+    pairs = compare_all({name: np.concatenate(s) for name, s in measured.samples.items()}, measured.channels)
+    suggestion = suggest(measured, pairs, sizes, seed)
+    picture = draw(measured, pairs, suggestion, sizes)
+    out.mkdir(parents=True, exist_ok=True)
+    write_page(out / FILES[0], report.to_page(measured, pairs, suggestion, sizes, picture, Path(folder).name))
+    (out / FILES[1]).write_bytes(picture)
+    write_page(out / FILES[2], json.dumps(report.to_dict(measured, pairs, suggestion, sizes), indent=1) + "\n")
+    write_page(out / FILES[3], suggestion.yaml())
+    return report.to_text(measured, pairs, suggestion, sizes)

@@ -1,0 +1,220 @@
+"""How unequal a data set is: voxels, lesions and sizes per class, case by case, and samples of their intensities."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cc3d
+import numpy as np
+import torch
+
+from synthaug.channels import canonical_channels
+from synthaug.classes import Classes, get_classes
+from synthaug.data import Case, CaseError, find_cases, load_case
+from synthaug.data.nifti import Volume
+from synthaug.intensity import host_statistics, host_tissue, to_model
+from synthaug.lesions.cutting import MIN_VOXELS
+from synthaug.plan import equivalent_diameter_mm
+
+HOST = "host"
+"""Name of healthy tissue where it stands beside the classes."""
+
+VOXELS_PER_CASE = 3000
+"""Intensities that are drawn from each class of each case, so that no large tumour speaks for all."""
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """A connected part (26 neighbours) of the tumour, or of one class of it.
+
+    Attributes:
+        case: where it is.
+        group: the patient.
+        voxels: how many.
+        ml: its volume.
+        diameter_mm: of the sphere of that volume.
+        parts_ml: of a whole lesion, the volume of each class, in their order; empty for a part of one class.
+    """
+
+    case: str
+    group: str
+    voxels: int
+    ml: float
+    diameter_mm: float
+    parts_ml: tuple[float, ...] = ()
+
+
+@dataclass
+class Measured:
+    """What a folder of cases holds.
+
+    Attributes:
+        classes: the vocabulary.
+        channels: canonical names.
+        min_voxels: smaller components are specks, which are counted and not measured.
+        cases: names of the cases that were read, with their patients.
+        left_out: what could not be used and why, in words.
+        ml: (cases, classes) volume of each class in each case.
+        voxels: (classes,) of all cases.
+        host_ml: (cases,) healthy tissue.
+        voxel_mm3: (cases,) volume of a voxel.
+        lesions: whole lesions, all classes together.
+        parts: lesions of each single class.
+        specks: components below `min_voxels`: ``"all"`` of whole lesions, and of each class.
+        samples: z-scores of host tissue (N, C) per case, in a list for each class and for `HOST`.
+    """
+
+    classes: Classes
+    channels: tuple[str, ...]
+    min_voxels: int
+    cases: dict[str, str] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
+    ml: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
+    voxels: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+    host_ml: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    voxel_mm3: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    lesions: list[Lesion] = field(default_factory=list)
+    parts: dict[str, list[Lesion]] = field(default_factory=dict)
+    specks: dict[str, int] = field(default_factory=dict)
+    samples: dict[str, list[np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of each class in the tumour volume of all cases."""
+        total = self.ml.sum()
+        return {name: float(self.ml[:, k].sum() / total) for k, name in enumerate(self.classes.names)}
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """Classes that occur, most frequent first."""
+        return tuple(sorted((n for n, s in self.shares.items() if s > 0), key=lambda n: -self.shares[n]))
+
+    @property
+    def ratio(self) -> float:
+        """Volume of the most frequent class over that of the rarest that occurs; 1 for a single class."""
+        return self.shares[self.present[0]] / self.shares[self.present[-1]]
+
+    @property
+    def cases_with(self) -> dict[str, int]:
+        """Cases in which each class occurs."""
+        return {name: int((self.ml[:, k] > 0).sum()) for k, name in enumerate(self.classes.names)}
+
+    @property
+    def host_ratio(self) -> float:
+        """Healthy tissue over tumour."""
+        return float(self.host_ml.sum() / self.ml.sum())
+
+
+def measure_folder(
+    folder: str | os.PathLike,
+    classes: Classes | str = "BRATS18",
+    channels: Sequence[str] = ("flair", "t1", "t1ce", "t2"),
+    layout: str = "auto",
+    min_voxels: int = MIN_VOXELS,
+    seed: int = 0,
+) -> Measured:
+    """Measure all labelled cases of a folder; see `synthaug.data.find_cases` for the layouts.
+
+    Raises:
+        ValueError: no case in the folder, or no tumour in any that could be read.
+    """
+    cases = [case for case in find_cases(folder, layout=layout) if case.label is not None]
+    return measure_cases(cases, classes, channels, min_voxels, seed)
+
+
+def measure_cases(
+    cases: Iterable[Case],
+    classes: Classes | str = "BRATS18",
+    channels: Sequence[str] = ("flair", "t1", "t1ce", "t2"),
+    min_voxels: int = MIN_VOXELS,
+    seed: int = 0,
+) -> Measured:
+    """Measure these cases, one in memory at a time; one that cannot be used is named in `left_out`.
+
+    Args:
+        cases: labelled.
+        classes: vocabulary of their labels.
+        channels: whose intensities are compared.
+        min_voxels: smaller components are specks.
+        seed: of the voxels that are drawn.
+
+    Raises:
+        ValueError: no tumour in any case that could be read.
+    """
+    measured = Measured(get_classes(classes), canonical_channels(channels), min_voxels)
+    rows: list[dict[str, Any]] = []
+    for number, case in enumerate(cases):
+        try:
+            volume = load_case(case, measured.channels)
+        except CaseError as error:
+            measured.left_out.append(str(error))
+            continue
+        unknown = sorted(set(np.unique(volume.label).tolist()) - {0, *measured.classes.values.values()})
+        if unknown:
+            measured.left_out.append(f"{case.name}: label values {unknown} are not in {measured.classes}")
+            continue
+        measured.cases[case.name] = case.group
+        rows.append(_measure(measured, case, volume, np.random.default_rng([seed, number])))
+    if not any(row["ml"].any() for row in rows):
+        reasons = "; ".join(measured.left_out) or f"{len(rows)} labelled cases, none with a label other than 0"
+        raise ValueError(f"imbalance: expected at least one case with a tumour, got none ({reasons})")
+    for name in ("ml", "host_ml", "voxel_mm3"):
+        setattr(measured, name, np.array([row[name] for row in rows]))
+    measured.voxels = np.sum([row["voxels"] for row in rows], axis=0)
+    return measured
+
+
+def _measure(measured: Measured, case: Case, volume: Volume, rng: np.random.Generator) -> dict[str, Any]:
+    voxel_mm3 = float(np.prod(volume.spacing_mm))
+    index = np.zeros(volume.label.shape, np.uint8)
+    for k, value in enumerate(measured.classes.values.values()):
+        index[volume.label == value] = k + 1
+    voxels = np.bincount(index.ravel(), minlength=len(measured.classes) + 1)[1:]
+    whole, specks = _components(index, index, case, volume.spacing_mm, measured)
+    measured.lesions += whole
+    measured.specks["all"] = measured.specks.get("all", 0) + specks
+    for k, name in enumerate(measured.classes.names):
+        found, specks = _components(index == k + 1, None, case, volume.spacing_mm, measured)
+        measured.parts.setdefault(name, []).extend(found)
+        measured.specks[name] = measured.specks.get(name, 0) + specks
+    tissue = _draw_intensities(measured, volume.image, index, rng)
+    return {
+        "ml": voxels * voxel_mm3 / 1000,
+        "voxels": voxels,
+        "host_ml": tissue * voxel_mm3 / 1000,
+        "voxel_mm3": voxel_mm3,
+    }
+
+
+def _components(
+    mask: np.ndarray, index: np.ndarray | None, case: Case, spacing_mm: Sequence[float], measured: Measured
+) -> tuple[list[Lesion], int]:
+    """Lesions in a mask, largest first, and how many components were too small."""
+    labels = cc3d.connected_components(mask > 0, connectivity=26)
+    sizes = np.bincount(labels.ravel())[1:]
+    millilitre, found = float(np.prod(spacing_mm)) / 1000, []
+    parts = np.zeros((len(sizes), len(measured.classes)))
+    if index is not None and len(sizes):
+        inside = labels > 0
+        np.add.at(parts, (labels[inside] - 1, index[inside] - 1), millilitre)
+    for i in np.argsort(-sizes, kind="stable"):
+        if sizes[i] >= measured.min_voxels:
+            n, diameter = int(sizes[i]), float(equivalent_diameter_mm(int(sizes[i]), spacing_mm))
+            own = () if index is None else tuple(parts[i].tolist())
+            found.append(Lesion(case.name, case.group, n, n * millilitre, diameter, own))
+    return found, int((sizes < measured.min_voxels).sum())
+
+
+def _draw_intensities(measured: Measured, image: np.ndarray, index: np.ndarray, rng: np.random.Generator) -> int:
+    """Add this case's voxels to the samples; the number of voxels of healthy tissue."""
+    volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+    healthy = host_tissue(volume) & torch.from_numpy(index == 0)
+    z = to_model(volume, *host_statistics(volume, healthy)).flatten(1).numpy()
+    masks = {HOST: healthy.numpy()} | {name: index == k + 1 for k, name in enumerate(measured.classes.names)}
+    for name, mask in masks.items():
+        where = np.flatnonzero(mask)
+        if len(where):
+            drawn = rng.choice(where, min(VOXELS_PER_CASE, len(where)), replace=False)
+            measured.samples.setdefault(name, []).append(z[:, drawn].T)
+    return int(healthy.sum())

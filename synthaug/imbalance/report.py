@@ -1,0 +1,181 @@
+"""What was measured as rows, as text for the terminal and as one page."""
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from synthaug.imbalance.advice import Suggestion
+from synthaug.imbalance.measure import Measured
+from synthaug.imbalance.separability import EASY, HARD, Pair
+from synthaug.pages import image, page, section, table, tiles
+from synthaug.sizes import SizeClasses
+
+CLASS_HEAD = ("class", "voxels", "ml", "share", "cases", "lesions", "specks", "median mm")
+
+
+def class_rows(measured: Measured) -> list[dict[str, Any]]:
+    """A row for each class: its volume, share, cases, lesions, specks (smaller components) and median diameter."""
+    rows = []
+    for k, name in enumerate(measured.classes.names):
+        diameters = [lesion.diameter_mm for lesion in measured.parts[name]]
+        rows.append(
+            {
+                "class": name,
+                "voxels": int(measured.voxels[k]),
+                "ml": round(float(measured.ml[:, k].sum()), 3),
+                "share": round(measured.shares[name], 4),
+                "cases": measured.cases_with[name],
+                "lesions": len(diameters),
+                "specks": measured.specks[name],
+                "median_mm": round(float(np.median(diameters)), 2) if diameters else None,
+            }
+        )
+    return rows
+
+
+def size_rows(measured: Measured, sizes: SizeClasses) -> list[dict[str, Any]]:
+    """A row for each size class: whole lesions in it, and lesions of each class."""
+    columns = {"whole": measured.lesions} | measured.parts
+    counts = {name: sizes.counts([lesion.diameter_mm for lesion in found]) for name, found in columns.items()}
+    return [
+        {"size": name, "range": sizes.words(name), **{column: counts[column][name] for column in columns}}
+        for name in sizes.names
+    ]
+
+
+def to_dict(measured: Measured, pairs: Sequence[Pair], suggestion: Suggestion, sizes: SizeClasses) -> dict[str, Any]:
+    """Everything, JSON-able."""
+    return {
+        "cases": len(measured.cases),
+        "patients": len(set(measured.cases.values())),
+        "left_out": measured.left_out,
+        "imbalance_ratio": measured.ratio,
+        "host_ratio": measured.host_ratio,
+        "classes": class_rows(measured),
+        "sizes": size_rows(measured, sizes),
+        "lesions": [vars(lesion) for lesion in measured.lesions],
+        "pairs": [
+            {"first": p.first, "second": p.second, "channels": {c: vars(o) for c, o in p.by_channel.items()}}
+            for p in pairs
+        ],
+        "suggestion": {"config": suggestion.config, "reasons": suggestion.reasons, "notes": suggestion.notes},
+    }
+
+
+def to_text(measured: Measured, pairs: Sequence[Pair], suggestion: Suggestion, sizes: SizeClasses) -> str:
+    """The same for the terminal, without the single lesions and channels."""
+    lines = [
+        f"{len(measured.cases)} cases of {len(set(measured.cases.values()))} patients; "
+        f"{measured.host_ratio:.0f} times as much healthy tissue as tumour",
+        f"imbalance ratio of the classes: {measured.ratio:.1f} ({' > '.join(measured.present)})",
+        "",
+        _aligned([CLASS_HEAD, *(_class_cells(row) for row in class_rows(measured))]),
+        "",
+        _aligned(_with_head(size_rows(measured, sizes))),
+        "",
+        "told apart by intensity (AUC, all channels / best channel):",
+        *(f"  {p.first} - {p.second}: {p.auc:.2f} {p.words}; {_best(p)}" for p in pairs),
+        "",
+        suggestion.yaml().rstrip(),
+        "",
+        *(f"- {note}" for note in suggestion.notes),
+    ]
+    return "\n".join(lines)
+
+
+def to_page(
+    measured: Measured, pairs: Sequence[Pair], suggestion: Suggestion, sizes: SizeClasses, picture: bytes, folder: str
+) -> str:
+    """The page, which needs no other file."""
+    notes = "".join(f"<li>{escape(note)}</li>" for note in suggestion.notes)
+    reasons = "".join(f"<li><code>{k}</code>: {escape(why)}.</li>" for k, why in suggestion.reasons.items())
+    body = "\n".join(
+        (
+            f"<h1>Class imbalance of {escape(folder)}</h1>",
+            _tiles(measured, sizes),
+            section("At a glance", image("volumes, sizes, cases and intensities", picture, "wide")),
+            section("Suggested insertion", _suggested(suggestion, reasons, notes)),
+            section("Classes and lesions", _class_table(measured) + _size_table(measured, sizes)),
+            section("How well intensity tells classes apart", _pair_table(pairs)),
+            _left_out(measured),
+        )
+    )
+    footer = f"z-scores of each case's host tissue; lesions are 26-connected, of {measured.min_voxels} voxels or more"
+    return page("synthaug imbalance", body, footer)
+
+
+def _tiles(measured: Measured, sizes: SizeClasses) -> str:
+    counts = sizes.counts([lesion.diameter_mm for lesion in measured.lesions])
+    items = [
+        (f"{len(measured.cases)}", f"cases of {len(set(measured.cases.values()))} patients"),
+        (f"{measured.ratio:.1f} : 1", f"volume of {measured.present[0]} to {measured.present[-1]}"),
+        (f"{measured.host_ratio:.0f} : 1", "healthy tissue to tumour"),
+        (" / ".join(str(n) for n in counts.values()), f"lesions, {' / '.join(counts)}"),
+    ]
+    return tiles(items)
+
+
+def _suggested(suggestion: Suggestion, reasons: str, notes: str) -> str:
+    text = Suggestion(suggestion.config).yaml()
+    return (
+        "<p>For the <code>insertion</code> section of a segmentation configuration; <code>insertion.yaml</code> has it "
+        f"with its reasons. A start, to be compared with none by validation.</p><pre>{escape(text)}</pre>"
+        f"<h3>Why</h3><ul>{reasons}</ul><h3>Also</h3><ul>{notes}</ul>"
+    )
+
+
+def _class_table(measured: Measured) -> str:
+    specks = f"Specks are components below {measured.min_voxels} voxels; they are counted and not measured."
+    return table(CLASS_HEAD, [_class_cells(row) for row in class_rows(measured)]) + f"<p>{specks}</p>"
+
+
+def _class_cells(row: dict[str, Any]) -> list[Any]:
+    median = "-" if row["median_mm"] is None else f"{row['median_mm']:.1f}"
+    ml = f"{row['ml']:,.1f}"
+    return [row["class"], f"{row['voxels']:,}", ml, f"{row['share']:.1%}", *(row[k] for k in CLASS_HEAD[4:7]), median]
+
+
+def _size_table(measured: Measured, sizes: SizeClasses) -> str:
+    head, *rows = _with_head(size_rows(measured, sizes))
+    return table(head, rows)
+
+
+def _with_head(rows: Sequence[dict[str, Any]]) -> list[list[Any]]:
+    return [list(rows[0]), *(list(row.values()) for row in rows)]
+
+
+def _pair_table(pairs: Sequence[Pair]) -> str:
+    if not pairs:
+        return "<p>There are no two classes to compare.</p>"
+    channels = list(pairs[0].by_channel)
+    rows = [
+        [f"{p.first} and {p.second}", p.words]
+        + [f"{o.auc:.2f} / {o.overlap:.2f} / {o.fisher:.2f}" for o in p.by_channel.values()]
+        for p in pairs
+    ]
+    words = (
+        f"AUC / overlap coefficient / Fisher ratio. Below an AUC of {HARD:g} intensity hardly tells two classes apart, "
+        f"from {EASY:g} on well; a network also sees shape and place."
+    )
+    return f'<p>{words}</p><div class="scroll">{table(["classes", "told apart", *channels], rows)}</div>'
+
+
+def _left_out(measured: Measured) -> str:
+    if not measured.left_out:
+        return ""
+    return section("Left out", "<ul>" + "".join(f"<li>{escape(why)}</li>" for why in measured.left_out) + "</ul>")
+
+
+def _best(pair: Pair) -> str:
+    return f"{pair.best_channel} {pair.by_channel[pair.best_channel].auc:.2f}"
+
+
+def _aligned(rows: Sequence[Sequence[Any]]) -> str:
+    cells = [[str(value) for value in row] for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    return "\n".join(
+        "  " + "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
+        for row in cells
+    )
