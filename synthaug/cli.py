@@ -218,13 +218,13 @@ def _swap(text: str) -> tuple[str, str, float]:
 
 
 class _errors:  # noqa: N801 (reads as a statement)
-    """Turn errors about what the user gave into one line and exit code 2."""
+    """Turn errors about what the user gave, and missing extras, into one line and exit code 2."""
 
     def __enter__(self):
         return self
 
     def __exit__(self, kind, error, trace):
-        if isinstance(error, (ValueError, TypeError, OSError)):
+        if isinstance(error, (ValueError, TypeError, OSError, ImportError)):
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(2)
         return False

@@ -108,6 +108,21 @@ def outlined(background: np.ndarray, outlines: Iterable[Outline], zoom: int) -> 
     return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
+def require_matplotlib(what: str) -> None:
+    """Check, before anything long is begun, that pictures can be drawn.
+
+    Args:
+        what: needs it, as the message says.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f'{what} is drawn with matplotlib: pip install "synthaug[demo]"') from error
+
+
 def figure(width_in: float, height_in: float, dpi: int):
     """A figure and its canvas, made without pyplot so that the caller's figures and backend are left alone."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -13,6 +13,7 @@ from synthaug.imbalance.measure import Measured, measure_cases, measure_folder
 from synthaug.imbalance.separability import Pair, compare_all
 from synthaug.lesions.cutting import MIN_VOXELS
 from synthaug.pages import write_page
+from synthaug.pictures import require_matplotlib
 from synthaug.sizes import SizeClasses
 
 __all__ = [
@@ -59,6 +60,7 @@ def run_imbalance(
     from synthaug.imbalance import report
     from synthaug.imbalance.picture import draw
 
+    require_matplotlib("the picture of an imbalance")
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"out: expected a folder, got the file {out}")

@@ -271,6 +271,11 @@ def _notes(suggestion: Suggestion, measured: Measured, pairs: list[Pair]) -> Non
             f"Of the tumour classes {hardest.first} and {hardest.second} are the most alike: intensity tells them "
             f"apart {hardest.words} (AUC {hardest.auc:.2f} on all channels, {hardest.best_channel} the best of them)."
         )
+    if "ct" in measured.channels:
+        suggestion.notes.append(
+            "On CT the air around the body counts as host tissue here, so figures against it say little; give "
+            "TumorInsertion a host mask."
+        )
     suggestion.notes.append(_effect(suggestion, measured))
 
 
@@ -281,8 +286,8 @@ def _effect(suggestion: Suggestion, measured: Measured) -> str:
     own = float(measured.ml.sum(1)[measured.ml.sum(1) > 0].mean())
     return (
         f"Per sample, prob, second and scale add {config['prob'] * (1 + config['second']):.2f} lesions and {added:.1f} "
-        f"ml of tumour on average, were there room for each; a case with a tumour has {own:.1f} ml of its own. "
-        "Classes in what a network sees move by that much less than in what is inserted."
+        f"ml of tumour on average, were there room for each; a case with a tumour has {own:.1f} ml of its own."
+        + (" Shares of classes in what a network sees move by that much less." if len(measured.present) > 1 else "")
     )
 
 
