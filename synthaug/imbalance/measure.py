@@ -119,8 +119,9 @@ def measure_folder(
     Raises:
         ValueError: no case in the folder, or no tumour in any that could be read.
     """
+    vocabulary, names = get_classes(classes), canonical_channels(channels)
     cases = [case for case in find_cases(folder, layout=layout) if case.label is not None]
-    return measure_cases(cases, classes, channels, min_voxels, seed)
+    return measure_cases(cases, vocabulary, names, min_voxels, seed)
 
 
 def measure_cases(
