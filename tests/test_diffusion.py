@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 
 import pytest
 import torch
@@ -97,11 +98,20 @@ def test_smooth_noise_has_unit_variance_and_the_detail_it_is_known_for():
 @given(st.floats(0, 1), st.floats(-3, 3), st.floats(-3, 3))
 def test_preconditioning_leads_from_the_path_to_its_end_with_an_answer_of_unit_variance(t, lesion, noise):
     time = torch.tensor([t])
-    skip, scale = (x.flatten() for x in preconditioning(time))
+    skip, scale = (x.flatten() for x in preconditioning(time, torch.zeros(1)))
     u = on_path(torch.full((1, 1, 1, 1, 1), lesion), torch.full((1, 1, 1, 1, 1), noise), time).flatten()
     root = ((1 - t) ** 2 + t**2) ** 0.5
     answer = (t * lesion - (1 - t) * noise) / root  # the rotation of (lesion, noise) that u leaves out
     assert abs(skip * u + scale * answer - lesion) < 1e-4
+
+
+def test_a_jump_that_changes_nothing_gives_the_noise_itself():
+    time, noise = torch.tensor([1.0, 0.25]), torch.randn(2, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    skip, scale = preconditioning(time, time)
+    state = on_path(noise, noise, time)
+    root = ((1 - time).square() + time.square()).sqrt()[:, None, None, None, None]
+    torch.testing.assert_close(skip * state, state / root)
+    assert scale.flatten().tolist() == pytest.approx([math.pi / 2, math.atan2(0.25, 0.75)])
 
 
 def test_loss_weights_are_those_of_the_papers():
@@ -117,7 +127,7 @@ def test_loss_weights_are_those_of_the_papers():
 MEAN, SPREAD = 1.5, 0.5
 
 
-def best_denoiser(state, t, last=False):
+def best_denoiser(state, t):
     """E[u_0 | u_t] where u_0 is normal with MEAN and SPREAD."""
     a = 1 - t
     return MEAN + a * SPREAD**2 * (state - a * MEAN) / (a**2 * SPREAD**2 + t**2)
@@ -137,35 +147,51 @@ def test_each_scheduler_solves_the_same_equation(name):
     assert errors[1] < errors[0] / 3, "more steps, less error"
 
 
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_steps_along_the_angle_are_exact_where_a_lesion_is_like_noise(steps):
+    """DDIM's lose spread, which is why few of them paint flat lesions."""
+
+    def normal_denoiser(state, t):
+        return (1 - t) / ((1 - t) ** 2 + t**2) * state
+
+    torch.testing.assert_close(sample(normal_denoiser, normal(), steps=steps), normal(), atol=1e-4, rtol=0)
+    assert sample(normal_denoiser, normal(), "ddim", steps).std() < 0.8 * normal().std()
+
+
 def test_the_second_order_solver_needs_fewer_steps():
     exact = MEAN + SPREAD * normal()
-    euler, dpm = (
-        (sample(best_denoiser, normal(), name, 8) - exact).abs().max() for name in (SCHEDULERS[0], "dpmsolver++")
-    )
+    euler, dpm = ((sample(best_denoiser, normal(), name, 8) - exact).abs().max() for name in ("ddim", "dpmsolver++"))
     assert dpm < euler / 3
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 7])
 def test_one_call_a_step_from_noise_to_the_last(name, steps):
-    calls = []
+    times, last = [], []
 
-    def denoise(state, t, last):
-        calls.append((t, last))
+    def denoise(state, t):
+        times.append(t)
         return torch.full_like(state, 7.0)
 
+    def finish(state, t):
+        last.append(t)
+        return state
+
     end = sample(denoise, normal(10), name, steps)
-    times, lasts = zip(*calls, strict=True)
-    assert len(calls) == steps and times[0] > 0.99 and list(times) == sorted(times, reverse=True) and times[-1] > 0
-    assert lasts == (False,) * (steps - 1) + (True,)
-    torch.testing.assert_close(end, torch.full((10,), 7.0), atol=1e-4, rtol=0)
+    assert len(times) == steps and times[0] > 0.99 and times == sorted(times, reverse=True) and times[-1] > 0
+    if name != "flow_match_euler":
+        torch.testing.assert_close(end, torch.full((10,), 7.0), atol=1e-4, rtol=0)
+    whole = times.copy()
+    times.clear()
+    sample(denoise, normal(10), name, steps, finish=finish)
+    assert times + last == whole and len(last) == 1
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_strength_goes_a_share_of_the_path_from_where_it_starts(name):
     times = []
 
-    def denoise(state, t, last):
+    def denoise(state, t):
         times.append((t, state))
         return state
 
@@ -241,7 +267,8 @@ def test_the_host_is_seen_as_it_is_at_every_step():
     assert len(seen) == 3
     for scene, state, _, _ in seen:
         assert torch.equal(scene.image(state)[outside], context[outside])
-    assert [float(stride) for *_, stride in seen] == pytest.approx([0, 0, 1 / 3])
+    strides, times = ([float(args[i]) for args in seen] for i in (3, 2))
+    assert strides == [0, 0, times[-1]] and 0 < times[-1] < times[0] == 1
 
 
 def test_without_refinement_no_step_jumps():

@@ -86,17 +86,19 @@ def last_point(denoiser: Denoiser, batch: Mapping[str, Tensor], config: Config, 
     """Where a sampler of few steps stands before its last one, with lesions in their own and in other places."""
     scene = Scene.of(batch["host"], batch["mask"], batch["style"], batch["available"])
     steps = config.refine.steps[int(torch.randint(len(config.refine.steps), (), generator=rng))]
-    reached = {}
+    reached: list[Point] = []
 
-    def denoise(state: Tensor, time: float, last: bool) -> Tensor:
+    def denoise(state: Tensor, time: float) -> Tensor:
         times = state.new_full((len(state),), time)
-        if last:
-            reached["point"] = Point(scene, state, times, times)
-            return state
         return denoiser(scene, state, times, torch.zeros_like(times))[0]
 
-    sample(denoise, drawn_noise(scene, rng), steps=steps)
-    return reached["point"]
+    def stop(state: Tensor, time: float) -> Tensor:
+        times = state.new_full((len(state),), time)
+        reached.append(Point(scene, state, times, times))
+        return state
+
+    sample(denoise, drawn_noise(scene, rng), steps=steps, finish=stop)
+    return reached[0]
 
 
 # ------------------------------------------------------------------------------------------------- the loop

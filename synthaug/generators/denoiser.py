@@ -91,11 +91,11 @@ class Denoiser(nn.Module):
             stride: (N,) 0 to 1.
 
         Returns:
-            u_0 (N, C, X, Y, Z) float32, meaningful inside the lesion, and the tissue around it as the lesion leaves
-            it, (N, C, X, Y, Z) float32 in model intensities, meaningful outside.
+            u_0 or its expectation (N, C, X, Y, Z) float32, meaningful inside the lesion, and the tissue around it as
+            the lesion leaves it, (N, C, X, Y, Z) float32 in model intensities, meaningful outside.
         """
         answer = self._answer(scene, state, self.embed(torch.cat((fourier(time), fourier(stride)), 1))).float()
-        skip, scale = preconditioning(time)
+        skip, scale = preconditioning(time, stride)
         return skip * state + scale * answer, (scene.context + HALO_SCALE * answer) * scene.flags
 
     def _answer(self, scene: Scene, state: Tensor, embedded: Tensor) -> Tensor:

@@ -149,15 +149,22 @@ def on_path(lesion: Tensor, noise: Tensor, time: Tensor) -> Tensor:
     return (1 - t) * lesion + t * noise
 
 
-def preconditioning(time: Tensor) -> tuple[Tensor, Tensor]:
-    """Factors of u_t and of the network's answer F in u_0 = skip * u_t + scale * F, for times (N,).
+def angle(time: Tensor) -> Tensor:
+    """The angle w of times t: u_t / sqrt((1 - t)^2 + t^2) is cos(w) u_0 + sin(w) n, of unit variance throughout."""
+    return torch.atan2(time, 1 - time)
 
-    Those of Karras et al. 2022 (arXiv 2206.00364, section 5) for unit variances: F then has unit variance at every
-    time, and is the v of Salimans & Ho 2022 (arXiv 2202.00512) up to its sign.
+
+def preconditioning(time: Tensor, stride: Tensor) -> tuple[Tensor, Tensor]:
+    """Factors of u_t and of the network's answer F in what is found, skip * u_t + scale * F, for times (N,).
+
+    For stride 0 that is the expectation of u_0, and the factors are those of Karras et al. 2022 (arXiv 2206.00364,
+    section 5) for unit variances: F then has unit variance at every time, and is the v = du/dw of Salimans & Ho 2022
+    (arXiv 2202.00512, appendix D) up to its sign. For a jump it is one Euler step in the angle, w to 0, along that
+    v: with F = 0 the noise itself is the lesion, of the texture asked for, and the network says what must change.
     """
-    t = time[:, None, None, None, None]
-    variance = (1 - t).square() + t.square()
-    return (1 - t) / variance, t / variance.sqrt()
+    t, jump = (x[:, None, None, None, None] for x in (time, stride > 0))
+    root = ((1 - t).square() + t.square()).sqrt()
+    return torch.where(jump, 1 / root, (1 - t) / root.square()), torch.where(jump, angle(t), t / root)
 
 
 def loss_weight(time: Tensor, weighting: str, gamma: float = 5.0) -> Tensor:

@@ -71,13 +71,24 @@ class FlowPainter(nn.Module):
         scene = Scene.of(host, mask, style, available)
         around = scene.context
 
-        def denoise(state: Tensor, time: float, last: bool) -> Tensor:
+        def denoise(state: Tensor, time: float, stride: float = 0.0) -> Tensor:
             nonlocal around
-            found, around = self._denoised(scene, state, time, time if last and self.refined else 0.0)
+            found, around = self._denoised(scene, state, time, stride)
             return found
 
+        def jump(state: Tensor, time: float) -> Tensor:
+            return denoise(state, time, stride=time)
+
         start = None if self.strength == 1 else scene.whitened(host)
-        lesion = sample(denoise, scene.noise(noise), self.scheduler, self.steps, start, self.strength)
+        lesion = sample(
+            denoise,
+            scene.noise(noise),
+            self.scheduler,
+            self.steps,
+            start,
+            self.strength,
+            jump if self.refined else None,
+        )
         return scene.painted(lesion, around)
 
     def _denoised(self, scene: Scene, state: Tensor, time: float, stride: float) -> tuple[Tensor, Tensor]:

@@ -1,14 +1,20 @@
 """From noise to a lesion with the schedulers of diffusers, whichever path they were made for.
 
-A scheduler's state is a u_0 + b n with its own a and b at each step: variance-preserving ones have a^2 + b^2 = 1,
-those of flow matching a + b = 1. Divided by a + b, every such state lies on the flow's path
-(`synthaug.generators.flow`) at t = b / (a + b), where the network knows it. What comes back is u_0, and the scheduler
-is given what it expects of it: so any of them solves the same differential equation, on its own grid of times.
+A scheduler's state is a u_0 + b n with its own a and b at each step. Divided by a + b, every such state lies on the
+flow's path (`synthaug.generators.flow`) at t = b / (a + b), where the network knows it. What comes back is the
+expectation of u_0, and the scheduler is given what it expects of it: so any of them solves the same differential
+equation, on its own grid of times.
+
+DDIM has its cosine schedule, a^2 + b^2 = 1, and DPM-Solver++ flow matching's, a + b = 1. Euler's steps go along the
+angle w, a = cos(w) and b = sin(w), the trigonometric interpolant of Albergo & Vanden-Eijnden 2023 (arXiv 2209.15571):
+where a lesion is no more than noise of its own spread and texture, they are exact, while each of DDIM's loses a factor
+of cos(w - w') of the spread, a quarter of it in four steps.
 
 All are deterministic: the noise is drawn once, at the start.
 """
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -62,24 +68,25 @@ def make_scheduler(name: str, steps: int) -> Any:
 
 
 def sample(
-    denoise: Callable[[Tensor, float, bool], Tensor],
+    denoise: Callable[[Tensor, float], Tensor],
     noise: Tensor,
     scheduler: str = "flow_match_euler",
     steps: int = 4,
     start: Tensor | None = None,
     strength: float = 1.0,
+    finish: Callable[[Tensor, float], Tensor] | None = None,
 ) -> Tensor:
     """Follow the path from noise to u_0.
 
     Args:
-        denoise: gives u_0, or its expectation, for a state on the flow's path (N, ...), its time t in (0, 1], and
-            whether this is the last step, whose answer is the result.
+        denoise: gives the expectation of u_0 for a state on the flow's path (N, ...) and its time t in (0, 1].
         noise: (N, ...) n.
         scheduler: one of `SCHEDULERS`.
-        steps: of the whole path; `denoise` is called once for each.
+        steps: of the whole path, one call for each.
         start: (N, ...) u_0 to start from, noised, where `strength` is below 1.
         strength: share of the path that is gone, as in diffusers' image-to-image pipelines: of 4 steps, 0.75 goes the
             last three.
+        finish: called in the last step in place of `denoise`, gives u_0 itself.
 
     Returns:
         (N, ...) u_0.
@@ -98,13 +105,24 @@ def sample(
         solver.set_begin_index(first)
     a, b = plan.levels[first]
     state = b * noise + (0 if start is None or first == 0 else a * start)
-    for (a, b), timestep in zip(plan.levels[first:-1], plan.timesteps[first:-1], strict=True):
-        found = denoise(state / (a + b), b / (a + b), False)
-        wanted = (state - found) / b if plan.velocity else found
-        state = solver.step(wanted, timestep, state).prev_sample
-    a, b = plan.levels[-1]
-    # here every path ends; DDIM would stop short of it where 1000 is no multiple of the steps
-    return denoise(state / (a + b), b / (a + b), True)
+    for n in range(first, steps):
+        a, b = plan.levels[n]
+        on_path, time = state / (a + b), b / (a + b)
+        if n == steps - 1 and finish is not None:
+            return finish(on_path, time)
+        found = denoise(on_path, time)
+        if n == steps - 1 and plan.kind != "angle":
+            return found  # DDIM would stop short of it where 1000 is no multiple of the steps
+        state = solver.step(_wanted(plan.kind, found, state, a, b), plan.timesteps[n], state).prev_sample
+    return state
+
+
+def _wanted(kind: str, found: Tensor, state: Tensor, a: float, b: float) -> Tensor:
+    """What a scheduler wants to know, from the u_0 that was found behind its state a u_0 + b n."""
+    if kind == "sample":
+        return found
+    # derivatives of the state: by t, n - u_0; by the share of the quarter circle, that of a = cos, b = sin
+    return (state - found) / b if kind == "velocity" else math.pi / 2 * (a * state - found) / b
 
 
 @dataclass(frozen=True)
@@ -115,13 +133,14 @@ class Plan:
         solver: the scheduler; to be copied, for it keeps what it saw.
         timesteps: what `solver.step` is to be told.
         levels: factors a and b of u_0 and of the noise in its state before each step.
-        velocity: whether it expects the flow's velocity, n - u_0, or u_0 itself.
+        kind: what it expects: u_0 (``"sample"``), or the state's derivative by t (``"velocity"``) or by the share of
+            the quarter circle that is still to go (``"angle"``).
     """
 
     solver: Any
     timesteps: tuple[float, ...]
     levels: tuple[tuple[float, float], ...]
-    velocity: bool
+    kind: str
 
 
 @cache
@@ -129,7 +148,11 @@ def prepared(name: str, steps: int) -> Plan:
     """The plan of a scheduler; see `make_scheduler`."""
     solver = make_scheduler(name, steps)
     timesteps = tuple(solver.timesteps.tolist())
-    if solver.config.get("prediction_type") == "sample":
+    if name == "ddim":
         kept = [float(solver.alphas_cumprod[t]) for t in timesteps]
-        return Plan(solver, timesteps, tuple((k**0.5, (1 - k) ** 0.5) for k in kept), velocity=False)
-    return Plan(solver, timesteps, tuple((1 - s, s) for s in solver.sigmas[:steps].tolist()), velocity=True)
+        return Plan(solver, timesteps, tuple((k**0.5, (1 - k) ** 0.5) for k in kept), "sample")
+    sigmas = solver.sigmas[:steps].tolist()
+    if name == "flow_match_euler":
+        angles = [math.pi / 2 * sigma for sigma in sigmas]
+        return Plan(solver, timesteps, tuple((math.cos(w), math.sin(w)) for w in angles), "angle")
+    return Plan(solver, timesteps, tuple((1 - sigma, sigma) for sigma in sigmas), "velocity")

@@ -1,0 +1,196 @@
+"""How many steps the diffusion generator needs: realism, diversity and seconds by scheduler and number of steps.
+
+    python benchmarks/diffusion.py --data DATA --out OUT --generator brats-diffusion --beside brats-gan \
+        --rows flow_match_euler:1 flow_match_euler:4 ddim:4 dpmsolver++:4 flow_match_euler:50 [--judge JUDGE.py]
+
+DATA is that of benchmarks/fidelity.py. Each row is a scheduler and a number of steps; `--beside` adds other generators.
+Measured are, on windows of `--window` voxels around lesions of `--groups`, painted anew in their own surroundings with
+two seeds: `within`, the share of classes and channels whose spread and three bands of texture lie within 15 % of the
+real ones; `distance`, between the distributions of intensities of real and painted voxels (Wasserstein-1, in standard
+deviations of the real class, mean over classes and channels); `diversity`, two seeds as a share of two patients;
+`seconds`, CPU seconds a lesion; with `--auc`, the AUC of a classifier on lesion and border; with `--judge`, the judge's
+Dice for the `--jobs` of fidelity.py's insertions. Every measurement is kept in OUT, one line each; the same command
+again measures what is missing and prints the table.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from fidelity import VALIDATION, Log, World, insert, judge_jobs, real_lesions
+from judge import CHANNELS, load_module
+
+from synthaug import BRATS18
+from synthaug.evaluation import fidelity
+from synthaug.evaluation.fidelity import Specimen
+from synthaug.generators.base import TumorGenerator
+from synthaug.generators.registry import resolve_generator
+
+QUANTILES = np.linspace(0.005, 0.995, 100)
+SHARE = 0.15
+
+
+def generators(args) -> dict[str, TumorGenerator]:
+    """By row."""
+    rows = {}
+    for name in args.beside:
+        rows[Path(name).name] = resolve_generator(name)
+    for row in args.rows:
+        scheduler, steps = row.rsplit(":", 1)
+        rows[row] = resolve_generator(args.generator, scheduler=scheduler, steps=int(steps))
+    for generator in rows.values():
+        if args.truncation is not None:
+            generator.truncation = args.truncation
+    return rows
+
+
+# ------------------------------------------------------------------------------------------------- windows
+
+
+def windows(world: World, size: int, most: int) -> list[Specimen]:
+    """Real lesions in cubes of `size`, up to `most` a patient: around the middle of each class, the rarest first."""
+    cut = []
+    for group in world.cases:
+        whole = real_lesions(world, group)[0]
+        image, mask = (
+            F.pad(x, (size // 2,) * 6, mode=m) for x, m in ((whole.image, "replicate"), (whole.mask, "constant"))
+        )
+        counts = mask.sum((1, 2, 3))
+        order = [k for k in counts.argsort().tolist() if counts[k] >= fidelity.LEAST_VOXELS]
+        for k in order[:most]:
+            voxels = mask[k].nonzero()
+            middle = voxels[(voxels - voxels.float().mean(0)).square().sum(1).argmin()]
+            box = (slice(None), *(slice(int(c) - size // 2, int(c) + size // 2) for c in middle))
+            cut.append(Specimen(image[box].contiguous(), mask[box].contiguous(), group))
+    return cut
+
+
+def painted(generator: TumorGenerator, real: list[Specimen], seed: int) -> tuple[list[Specimen], float]:
+    """The windows' lesions painted anew, and the CPU seconds that one took."""
+    generator, out = generator.bind(CHANNELS, BRATS18.names), []
+    start = time.process_time()
+    for n, own in enumerate(real):
+        lesion = own.mask.sum(0, keepdim=True)
+        context = own.image if generator.needs_host else own.image * (1 - lesion)
+        z = generator.generate(context[None], own.mask[None], [seed * 1000 + n])[0]
+        out.append(Specimen(torch.where(lesion > 0, z, own.image), own.mask, own.group))
+    return out, (time.process_time() - start) / len(real)
+
+
+def distance(real: list[Specimen], inserted: list[Specimen]) -> float:
+    """Wasserstein-1 distance of the voxels' intensities, in standard deviations of the real ones, mean of all."""
+    found = []
+    for k in range(len(BRATS18)):
+        pools = [torch.cat([s.image[:, s.mask[k] > 0] for s in side], 1).numpy() for side in (real, inserted)]
+        for a, b in zip(*pools, strict=True):
+            if len(a) >= fidelity.LEAST_VOXELS:
+                found.append(np.abs(np.quantile(a, QUANTILES) - np.quantile(b, QUANTILES)).mean() / a.std())
+    return float(np.mean(found))
+
+
+def looks(generator: TumorGenerator, real: list[Specimen]) -> dict:
+    """Statistics, distance, diversity and seconds."""
+    first, seconds = painted(generator, real, 0)
+    second, _ = painted(generator, real, 1)
+    within = {}
+    for rows in (fidelity.compare_statistics(real, p, BRATS18.names, CHANNELS) for p in (first, second)):
+        for name, share in fidelity.within(rows, SHARE).items():
+            within[name] = within.get(name, 0.0) + share / 2
+    share = fidelity.diversity(list(zip(first, second, strict=True)), real)
+    return {
+        "within": {name: round(value, 3) for name, value in within.items()},
+        "distance": round((distance(real, first) + distance(real, second)) / 2, 4),
+        "diversity": round(float(share.mean()), 3),
+        "seconds": round(seconds, 3),
+        "windows": len(real),
+    }
+
+
+# ------------------------------------------------------------------------------------------------- measures
+
+
+def measure_judge(world: World, row: str, generator: TumorGenerator, args) -> dict | None:
+    """Mean Dice per region over the jobs, each kept as it comes."""
+    module = load_module(args.judge)
+    judge, log = None, Log(args.out / f"judge-{row.replace(':', '-')}{args.tag}.jsonl")
+    jobs = [judge_jobs(world)[n] for n in args.jobs]
+    for job in jobs:
+        if job.key not in log.rows:
+            judge = judge or module.Judge()
+            image, label, plan = insert(world, job, generator)
+            scores = {"outcome": plan["reason"]}
+            if plan["outcome"] == "done":
+                found = judge.segment(**dict(zip(CHANNELS, image, strict=True)))
+                counted = world.host(job.host)[2] | (label != 0)
+                scores |= {
+                    region: float(module.dice(np.isin(found, values) & counted, np.isin(label, values)))
+                    for region, values in module.REGIONS.items()
+                }
+            log.add(job.key, scores)
+    done = [log.rows[job.key] for job in jobs if log.rows[job.key]["outcome"] == "done"]
+    if not done:
+        return None
+    return {r: round(float(np.mean([scores[r] for scores in done])), 3) for r in module.REGIONS} | {
+        "lesions": len(done)
+    }
+
+
+def main() -> None:
+    args = arguments()
+    torch.set_flush_denormal(True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    log, world = Log(args.out / f"rows{args.tag}.jsonl"), World(args.data, args.groups)
+    real = windows(world, args.window, args.windows)
+    everyone = World(args.data) if args.judge else None
+    for row, generator in generators(args).items():
+        if f"{row} looks" not in log.rows:
+            log.add(f"{row} looks", looks(generator, real))
+        for region in fidelity.REGIONS if args.auc else ():
+            if f"{row} {region}" not in log.rows:
+                options = fidelity.ClassifierOptions(folds=min(4, len(world.cases)), steps=args.auc_steps)
+                log.add(
+                    f"{row} {region}", fidelity.classifier_auc(real, painted(generator, real, 0)[0], region, options)
+                )
+        if args.judge:
+            scores = measure_judge(everyone, row, generator, args)
+            print(json.dumps({"row": row, "judge": scores}), flush=True)
+    print_table(log, generators(args), args)
+
+
+def print_table(log: Log, rows: dict, args) -> None:
+    """A line for each row."""
+    for row in rows:
+        found = log.rows[f"{row} looks"]
+        auc = [f"{log.rows[f'{row} {r}']['auc']:.2f}" for r in fidelity.REGIONS if f"{row} {r}" in log.rows]
+        within = " ".join(f"{name} {value:.2f}" for name, value in found["within"].items())
+        print(
+            f"{row:24s} distance {found['distance']:.3f}  diversity {found['diversity']:.2f}  "
+            f"seconds {found['seconds']:.2f}  within {within}" + (f"  auc {' / '.join(auc)}" if auc else "")
+        )
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--generator", required=True, help="name or folder of a diffusion generator")
+    parser.add_argument("--rows", nargs="*", default=[f"flow_match_euler:{n}" for n in (1, 2, 4, 8, 50)])
+    parser.add_argument("--beside", nargs="*", default=[], help="other generators, by name or folder")
+    parser.add_argument("--groups", nargs="*", default=list(VALIDATION), help="patients whose lesions are painted anew")
+    parser.add_argument("--window", type=int, default=64)
+    parser.add_argument("--windows", type=int, default=3, help="most of one patient")
+    parser.add_argument("--truncation", type=float, help="of the style prior")
+    parser.add_argument("--auc", action="store_true", help="train classifiers too")
+    parser.add_argument("--auc-steps", type=int, default=250)
+    parser.add_argument("--judge", type=Path, help="judge.py; without it, no judge")
+    parser.add_argument("--jobs", type=int, nargs="*", default=list(range(28)), help="of fidelity.py's insertions")
+    parser.add_argument("--tag", default="", help="added to the names of what is written")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
