@@ -3,7 +3,10 @@
 import hashlib
 import os
 import re
+import sys
+import types
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import Dow
 from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
 from nnunet_data import CT, MR, REGIONS, described, make_trainer, plan_and_preprocess, seeded, split, write_datasets
 from nnunet_data import write_settings as settings_file
+from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.preprocessing.normalization.default_normalization_schemes import CTNormalization
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
@@ -267,10 +271,40 @@ def test_nnunet_finds_the_trainer():
     assert found.get_validation_transforms is nnUNetTrainer.get_validation_transforms
 
 
-def test_nnunet_finds_the_trainer_by_its_name(monkeypatch):
-    pytest.importorskip("timm", reason="timm is not installed, which nnU-Net needs to look trainers up by name")
+def stand_in_class(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return type(name, (torch.nn.Module,), {})
+
+
+@pytest.fixture
+def importable_variants():
+    """nnU-Net looks trainers up by importing all of its own, some of which need timm; ours does not."""
+    with mock.patch.dict(sys.modules):
+        try:
+            import timm.layers  # noqa: F401
+        except ImportError:
+            for name in ("timm", "timm.layers", "timm.models", "timm.models.eva"):
+                stand_in = types.ModuleType(name)
+                stand_in.__getattr__ = stand_in_class
+                stand_in.__path__, stand_in.__file__ = [], None
+                sys.modules[name] = stand_in
+        yield
+
+
+def test_training_and_prediction_find_the_trainer_by_its_name(importable_variants, configured, monkeypatch):
     monkeypatch.setenv("nnUNet_extTrainer", str(trainer_folder()))
     assert recursive_find_trainer_class_by_name("nnUNetTrainerSynthAug") is nnUNetTrainerSynthAug
+
+    configured(insertion=SURE)
+    trainer = started(make_trainer(nnUNetTrainerSynthAug, MR))
+    trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
+    monkeypatch.delenv("SYNTHAUG_CONFIG")
+    predictor = nnUNetPredictor(device=torch.device("cpu"), allow_tqdm=False)
+    predictor.initialize_from_trained_model_folder(trainer.output_folder_base, (0,), "checkpoint_final.pth")
+    assert predictor.trainer_name == "nnUNetTrainerSynthAug"
+    weights = predictor.network.state_dict()
+    assert all(torch.equal(weights[name], value) for name, value in trainer.network.state_dict().items())
 
 
 def test_the_mixin_serves_other_trainers(configured, handed_over):
