@@ -215,3 +215,10 @@ def test_the_last_point_is_where_a_sampler_stands():
 def test_wrong_configurations_say_what_was_expected(change, words, tmp_path):
     with pytest.raises(ConfigError, match=words):
         run(tmp_path, change)
+
+
+@pytest.mark.parametrize("name", ["tiny", "brats", "brats_cpu"])
+def test_the_configurations_are_sound(name):
+    given = () if name == "tiny" else ("data.folder=somewhere",)
+    config = read_config(ROOT / f"configs/diffusion_{name}.yaml", Config, given)
+    assert config.refine.start < config.optimizer.steps
