@@ -1,7 +1,7 @@
 """Every example runs as it stands and inserts tumours."""
 
 import re
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -11,9 +11,11 @@ EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_example(example):
-    run = subprocess.run([sys.executable, example, "--steps", "5"], capture_output=True, text=True, check=True)
-    asked, done = map(int, re.search(r"(\d+) insertions asked, (\d+) done", run.stdout).groups())
+def test_example(example, monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(example), "--steps", "5"])
+    runpy.run_path(str(example), run_name="__main__")
+    asked, done = map(int, re.search(r"(\d+) insertions asked, (\d+) done", capsys.readouterr().out).groups())
     assert 0 < done <= asked
 
 

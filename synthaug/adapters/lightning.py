@@ -1,9 +1,8 @@
 """Lightning: insertion in `on_after_batch_transfer`, in training only (extra: ``lightning``)."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
-
-from lightning.pytorch import LightningModule
 
 from synthaug.adapters.images import EngineBatch, check_label, chosen_spacing
 from synthaug.generators.base import TumorGenerator
@@ -33,6 +32,13 @@ class TumorInsertionMixin:
     """
 
     tumor_insertion: TumorInsertion | None = None
+    _reached = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        owner = next(base for base in cls.__mro__ if "on_after_batch_transfer" in vars(base))
+        if not issubclass(owner, TumorInsertionMixin):
+            raise TypeError(f"{cls.__name__}: put TumorInsertionMixin before LightningModule, or its hooks never run")
 
     def insert_tumors(
         self,
@@ -77,6 +83,7 @@ class TumorInsertionMixin:
             return batch
         if self.tumor_insertion is None:
             raise RuntimeError("TumorInsertionMixin: call self.insert_tumors(insertion, ...) in __init__")
+        self._reached = True
         return inserted(self.tumor_insertion, batch, **self._insertion_entries)
 
     def on_fit_start(self) -> None:
@@ -94,8 +101,15 @@ class TumorInsertionMixin:
             )
 
     def on_train_epoch_end(self) -> None:
-        """Log the counts; the device is waited for once an epoch."""
+        """Log the counts; the device is waited for once an epoch. Warns where no batch came by."""
         super().on_train_epoch_end()
+        if not self._reached:
+            warnings.warn(
+                "TumorInsertionMixin: no training batch came by in this epoch; a data module or a subclass that "
+                "overrides on_after_batch_transfer must call this module's",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         if self.tumor_insertion is not None:
             report = self.tumor_insertion.report()
             counts = {f"synthaug/{name}": float(getattr(report, name)) for name in ("samples", "asked", "done")}
