@@ -167,6 +167,18 @@ def imbalance(
     typer.echo(f"{text}\n\n{out / 'imbalance.html'}, {out / 'insertion.yaml'}")
 
 
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
+    out: Annotated[Path | None, typer.Option(help="The page to write; RUN/report.html by default.")] = None,
+) -> None:
+    """Write one page about a run: curves, scores, best and worst cases, insertions and examples of them."""
+    with _errors():
+        from synthaug.evaluation.run_report import write_run_report
+
+        typer.echo(f"report: {write_run_report(run, out)}")
+
+
 @app.command("nnunet-path")
 def nnunet_path() -> None:
     """Print the folder that nnUNet_extTrainer names, so that nnU-Net finds nnUNetTrainerSynthAug."""

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
@@ -64,7 +65,7 @@ def pairs(rows: Iterable[tuple[str, Cell, str]], name: str) -> str:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], kinds: Sequence[str] = (), name: str = "") -> str:
-    """A table with a head; cells are plain values and are escaped, numbers (int, float) stand on the right.
+    """A table with a head; cells are plain values and are escaped, columns of figures stand on the right.
 
     Args:
         head: titles of the columns.
@@ -72,18 +73,20 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], kinds: Sequence[s
         kinds: CSS class of each row, such as ``"refused"``; none where shorter.
         name: its id.
     """
+    rows = [[str(value) for value in row] for row in rows]
+    sides = [' class="n"' if rows and all(_FIGURES.fullmatch(c) for c in column) else "" for column in zip(*rows)]
+    sides = sides or [""] * len(head)
     body = ""
     for i, row in enumerate(rows):
         kind = f' class="{kinds[i]}"' if i < len(kinds) and kinds[i] else ""
-        body += f"<tr{kind}>{''.join(_cell(value) for value in row)}</tr>"
-    titles = "".join(f"<th>{escape(h)}</th>" for h in head)
+        body += f"<tr{kind}>{''.join(f'<td{s}>{escape(c)}</td>' for s, c in zip(sides, row, strict=True))}</tr>"
+    titles = "".join(f"<th{side}>{escape(h)}</th>" for side, h in zip(sides, head, strict=True))
     identity = f' id="{name}"' if name else ""
     return f'<table class="data"{identity}><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table>'
 
 
-def _cell(value: Cell) -> str:
-    side = ' class="n"' if isinstance(value, int | float) and not isinstance(value, bool) else ""
-    return f"<td{side}>{escape(str(value))}</td>"
+_FIGURES = re.compile(r"-?|-?[\d.,]+( ?(%|mm|ml))?( \[[-\d., ]+\])?")
+"""A cell that is a number, with its unit or its interval, or that says that there is none."""
 
 
 def gallery(columns: Sequence[str], rows: Iterable[str], ratio: str = "1") -> str:
