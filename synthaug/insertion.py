@@ -21,7 +21,7 @@ from synthaug.lesions.base import LesionSource
 from synthaug.lesions.rebalance import ClassMix, Swap, Swaps
 from synthaug.lesions.render import Rendered, render
 from synthaug.lesions.scale import ScaleRange, Turns
-from synthaug.painting import Painter
+from synthaug.painting import CropWriter
 from synthaug.placement import Site, grown, place
 from synthaug.plan import InsertionPlan, Outcome
 from synthaug.steering import Steering
@@ -122,7 +122,7 @@ class TumorInsertion(Steering):
         mix = ClassMix(class_mix, self.classes) if class_mix else None
         chosen = Swaps(swaps, swap_draw, self.classes)
         self._donor_channels = donor_channels(self.lesions, self.generator, self.classes, self.channels, chosen, mix)
-        self._painter = Painter(
+        self._writer = CropWriter(
             self.generator,
             self.classes,
             checked_at_least("halo_mm", halo_mm),
@@ -144,7 +144,7 @@ class TumorInsertion(Steering):
             ),
             min_voxels=self.min_voxels,
             clearance_mm=self.clearance_mm,
-            halo_mm=self._painter.halo_mm,
+            halo_mm=self._writer.halo_mm,
             generator_margin=self.generator.margin_vox,
             crop_sizes=self.generator.crop_sizes,
             seed=int(checked_at_least("seed", seed)),
@@ -256,7 +256,7 @@ class TumorInsertion(Steering):
             for n in live:
                 self._host_sample(moved, plain_image, plain_label, host, moved.insertions[n].sample)
                 self._render(moved, n)
-            self._painter.paint(moved, live, new_image, new_label)
+            self._writer.write(moved, live, new_image, new_label)
         self._audit.watch()
         return image, label
 

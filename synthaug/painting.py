@@ -18,7 +18,7 @@ from synthaug.plan import Insertion, InsertionPlan, Outcome
 
 
 @dataclass(frozen=True)
-class Painter:
+class CropWriter:
     """Generates lesions and writes them inside their support.
 
     Attributes:
@@ -33,8 +33,8 @@ class Painter:
     halo_mm: float
     edge_vox: float
 
-    def paint(self, plan: InsertionPlan, live: Sequence[int], image: Tensor, label: Tensor) -> None:
-        """Paint the insertions `live` of a plan, whose hosts and lesions are ready, into a batch in place.
+    def write(self, plan: InsertionPlan, live: Sequence[int], image: Tensor, label: Tensor) -> None:
+        """Write the insertions `live` of a plan, whose hosts and lesions are ready, into a batch in place.
 
         First lesions come before second ones, so that these see them; crops of one size go through the generator
         together.
