@@ -74,8 +74,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Cell]], kinds: Sequence[s
         name: its id.
     """
     rows = [[str(value) for value in row] for row in rows]
-    sides = [' class="n"' if rows and all(_FIGURES.fullmatch(c) for c in column) else "" for column in zip(*rows)]
-    sides = sides or [""] * len(head)
+    columns = zip(*rows, strict=True) if rows else ([""],) * len(head)
+    sides = [' class="n"' if rows and all(map(_FIGURES.fullmatch, column)) else "" for column in columns]
     body = ""
     for i, row in enumerate(rows):
         kind = f' class="{kinds[i]}"' if i < len(kinds) and kinds[i] else ""
