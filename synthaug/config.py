@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -100,11 +100,22 @@ def _problem(item: dict[str, Any], model: type[BaseModel]) -> str:
 
 def _known_keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
     """Field names of the section at a location; of the whole model where the location leads elsewhere."""
+    members: list[type[BaseModel]] = []
     for part in location:
         field = model.model_fields.get(str(part))
-        options = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
-        found = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+        # a part that is no field says which member of a union it is, by its class
+        found = next((m for m in members if m.__name__ == part), None) if field is None else None
+        if field is not None:
+            members = _sections(field.annotation)
+            found = members[0] if members else None
         if found is None:
             break
         model = found
     return list(model.model_fields)
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The models in an annotation such as ``Model | None`` or ``Annotated[One, ...] | Annotated[Other, ...]``."""
+    options = [annotation, *get_args(annotation)]
+    options += [get_args(option)[0] for option in options if get_origin(option) is Annotated]
+    return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]

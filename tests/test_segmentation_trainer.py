@@ -1,107 +1,42 @@
 """The segmentation trainer: what it learns, logs, leaves alone, and how it goes on after a kill."""
 
 import hashlib
-import json
-import os
-import random
 import subprocess
 import sys
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import pytest
+import segmentation_runs
 import torch
-import yaml
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState, PartialState
+from segmentation_runs import ROOT, STEPS, TRAINERS, Config, config_file, open_split, segmentation, validate
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from synthaug import BRATS18, LesionBank, TumorInsertion
+from synthaug import BRATS18, LesionBank
 from synthaug.config import ConfigError, read_config
-from synthaug.data import find_cases, write_phantom_dataset
+from synthaug.data import find_cases
+from synthaug.evaluation.artefacts import read_rows
 from synthaug.runs import read_metrics
+from synthaug.segmentation.model import ModelConfig, Segmenter
 
-ROOT = Path(__file__).parents[1]
-TRAINERS = ROOT / "trainers"
-sys.path.insert(0, str(TRAINERS))
-
-import segmentation  # noqa: E402
-from common import open_cases  # noqa: E402
-from segmentation_config import Config  # noqa: E402
-from segmentation_network import load_network  # noqa: E402
-
-STEPS = 8
-TINY = {
-    "threads": 1,
-    "precision": "bf16",
-    "log_every": 2,
-    "checkpoint_every": 3,
-    "data": {
-        "channels": ["flair", "t1ce"],
-        "validation": ["Phantom_002_1"],
-        "patch_size": [24, 24, 24],
-        "batch": 2,
-    },
-    "network": {"filters": [4, 8, 8], "strides": [1, 2, 2]},
-    "optimizer": {"steps": STEPS, "lr": 0.01, "ema": 0.5},
-    "insertion": {"prob": 1.0, "scale": [0.3, 0.6], "clearance_mm": 1.0},
-    "validation": {"every": 4, "regions": {"WT": ["NCR", "ED", "ET"], "ET": ["ET"]}},
-}
+clean_process, folder = segmentation_runs.clean_process, segmentation_runs.folder
+made, run = segmentation_runs.made, segmentation_runs.run
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Three phantoms of 40^3 voxels, the last for validation."""
-    folder = tmp_path_factory.mktemp("cases")
-    write_phantom_dataset(folder, count=3, seed=7, size=(40, 40, 40))
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def clean_process(monkeypatch):
-    """On the CPU; whatever of the process a training changes is put back."""
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    threads, states = torch.get_num_threads(), (random.getstate(), np.random.get_state())
-    with torch.random.fork_rng(devices=[]):
-        yield
-    random.setstate(states[0])
-    np.random.set_state(states[1])
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def run(tmp_path, folder):
-    """A function that trains TINY, with overrides, in a folder, and returns the rows of metrics."""
-
-    def run(*overrides, out="run"):
-        for state in (AcceleratorState, GradientState, PartialState):
-            state._shared_state.clear()
-        config = read_config(config_file(tmp_path, folder), Config, overrides)
-        segmentation.train(config, tmp_path / out)
-        return read_metrics(tmp_path / out)
-
-    return run
-
-
-def config_file(tmp_path, folder) -> Path:
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(TINY | {"data": TINY["data"] | {"folder": str(folder)}}), encoding="utf-8")
-    return path
-
-
-@pytest.mark.parametrize("name", ["segmentation_tiny", "segmentation_brats"])
+@pytest.mark.parametrize("name", ["segmentation_tiny", "segmentation_brats", "segmentation_brats_cpu"])
 def test_shipped_configurations_are_valid(name):
-    overrides = ["data.folder=somewhere"] if name == "segmentation_brats" else []
+    overrides = ["data.folder=somewhere"] if name != "segmentation_tiny" else []
     config = read_config(ROOT / "configs" / f"{name}.yaml", Config, overrides)
     assert config.insertion is not None and not {*(config.data.train or ())} & {*config.data.validation}
 
 
 @pytest.mark.real_data
-def test_the_split_of_the_real_cases(real_data, tmp_path):
+@pytest.mark.parametrize("name", ["segmentation_brats", "segmentation_brats_cpu"])
+def test_the_split_of_the_real_cases(real_data, tmp_path, name):
     overrides = [f"data.folder={real_data / 'brats'}"]
-    config = read_config(ROOT / "configs" / "segmentation_brats.yaml", Config, overrides)
-    train, validation = open_cases(config.data, tmp_path, Accelerator())
+    config = read_config(ROOT / "configs" / f"{name}.yaml", Config, overrides)
+    train, validation = open_split(config.data, tmp_path, Accelerator())
     assert len(train) == 8 and {case.group for case in train} == {*config.data.train}
     assert len(validation) == 4 and {case.group for case in validation} == {*config.data.validation}
 
@@ -126,26 +61,25 @@ def test_loss_falls_and_insertions_are_counted(run, tmp_path):
     assert board.Scalars("expected_insertions")[0].value == pytest.approx(48 * 1.4)
 
 
-def test_averaged_weights_are_saved_and_give_the_logged_dice(run, tmp_path, folder):
+def test_the_saved_model_gives_the_logged_dice(run, tmp_path, folder):
     rows = run()
     config = read_config(config_file(tmp_path, folder), Config)
-    network = load_network(config, tmp_path / "run" / "weights.safetensors")
+    model = Segmenter.load(tmp_path / "run")
     held_out = segmentation.cached([c for c in find_cases(folder) if c.name == "Phantom_002_1"], config.data)
     with torch.autocast("cpu", torch.bfloat16):
-        scores = segmentation.validate(network, held_out, config, torch.device("cpu"))
-    assert scores[0]["WT"] == pytest.approx(rows[-1]["validation"]["dice"]["WT"], abs=0.01)
-    assert not network.training
-    deeper = read_config(
-        config_file(tmp_path, folder), Config, ["network.filters=[4,4,4,4]", "network.strides=[1,1,1,2]"]
-    )
-    with pytest.raises(ConfigError, match="another network"):
-        load_network(deeper, tmp_path / "run" / "weights.safetensors")
+        scores = validate(model.networks[0], held_out, config, torch.device("cpu"), tmp_path / "again")
+    whole = next(row for row in scores if (row["region"], row["size"]) == ("WT", "all"))
+    assert whole["dice"] == pytest.approx(rows[-1]["validation"]["dice"]["WT"], abs=0.01)
+    kept = read_rows(tmp_path / "run")
+    assert {row["step"] for row in kept} == {4, 8}
+    logged = next(r for r in kept if (r["step"], r["region"], r["size"]) == (8, "WT", "all"))
+    assert logged["dice"] == rows[-1]["validation"]["dice"]["WT"]
 
 
 def fed_to_the_network(run, monkeypatch, *overrides, out):
     """Hashes of what the network is given while it trains and while it validates."""
     fed = {True: [], False: []}
-    make = segmentation.make_network
+    make = ModelConfig.make_network
 
     def watched(config):
         network = make(config)
@@ -153,9 +87,9 @@ def fed_to_the_network(run, monkeypatch, *overrides, out):
         network.register_forward_pre_hook(lambda module, inputs: fed[module.training].append(digest(inputs[0])))
         return network
 
-    monkeypatch.setattr(segmentation, "make_network", watched)
+    monkeypatch.setattr(ModelConfig, "make_network", watched)
     run(*overrides, out=out)
-    monkeypatch.setattr(segmentation, "make_network", make)
+    monkeypatch.setattr(ModelConfig, "make_network", make)
     return fed
 
 
@@ -176,7 +110,6 @@ def test_validation_voxels_are_never_touched(run, monkeypatch, tmp_path, folder)
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, {trainers!r})
-import segmentation
 from accelerate import Accelerator
 save, calls = Accelerator.save_state, []
 def save_and_die(self, *args, **kwargs):
@@ -204,10 +137,11 @@ def test_a_killed_run_continues_bit_for_bit(run, tmp_path, folder):
     assert {path.name for path in checkpoints.iterdir()} == {"step_00000006", "step_00000008"}
 
     def timeless(rows):
-        return [{key: value for key, value in row.items() if key != "seconds_per_step"} for row in rows]
+        timed = ("seconds_per_step", "insertion_seconds_per_step", "insertion_share")
+        return [{key: value for key, value in row.items() if key not in timed} for row in rows]
 
     assert timeless(continued) == timeless(whole) and [r["step"] for r in whole] == [0, 2, 4, 6, 8]
-    assert same_file("weights.safetensors", tmp_path)
+    assert same_file("model/weights.safetensors", tmp_path)
     assert same_file("checkpoints/step_00000008/rank_0.json", tmp_path)
     for name in ("pytorch_model.bin", "optimizer.bin", "scheduler.bin", "custom_checkpoint_0.pkl"):
         files = [tmp_path / out / "checkpoints" / "step_00000008" / name for out in ("whole", "killed")]
@@ -235,15 +169,14 @@ def assert_same(one, other):
 
 def test_a_finished_run_is_not_changed_and_another_configuration_is_refused(run, tmp_path):
     rows = run()
-    before = (tmp_path / "run" / "weights.safetensors").read_bytes()
-    assert run("log_every=1") == rows and (tmp_path / "run" / "weights.safetensors").read_bytes() == before
+    weights = tmp_path / "run" / "model" / "weights.safetensors"
+    before = weights.read_bytes()
+    assert run("log_every=1") == rows and weights.read_bytes() == before
     with pytest.raises(ConfigError, match=r"optimizer.lr was 0.01 and is 0.02"):
         run("optimizer.lr=0.02")
 
 
-def test_donors_are_training_cases(run, monkeypatch):
-    made = []
-    monkeypatch.setattr(segmentation, "TumorInsertion", lambda *a, **k: made.append(a[0]) or TumorInsertion(*a, **k))
+def test_donors_are_training_cases(run, made):
     run("optimizer.steps=1")
     assert made[0].groups == {"Phantom_000_1", "Phantom_001_1"}
 
@@ -265,15 +198,15 @@ def test_procedural_shapes_need_no_donor(run):
 
 
 def test_steps_with_gradients_that_are_not_finite_are_skipped_and_counted(run, monkeypatch, tmp_path):
-    make, calls = segmentation.make_network, []
+    make, calls = ModelConfig.make_network, []
 
     def faulty(config):
         network = make(config)
         spoil = lambda grad: grad * float("inf") if calls.append(1) or len(calls) == 3 else grad  # noqa: E731
-        network.output_block.conv.conv.bias.register_hook(spoil)
+        network.network.output_block.conv.conv.bias.register_hook(spoil)
         return network
 
-    monkeypatch.setattr(segmentation, "make_network", faulty)
+    monkeypatch.setattr(ModelConfig, "make_network", faulty)
     rows = run("optimizer.steps=6", "validation.every=6")
     assert [row["skipped"] for row in rows[1:]] == [0, 1, 0]
     weights = torch.load(tmp_path / "run/checkpoints/step_00000006/custom_checkpoint_0.pkl", weights_only=False)
@@ -290,7 +223,7 @@ def test_a_run_that_failed_before_its_first_checkpoint_may_be_corrected(run):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("data.patch_size=[24,24,30]", "multiples of the product of network.strides, 4"),
+        ("data.patch_size=[24,24,30]", "multiples of 4 for this DynUNet"),
         ("data.folder=null", r"data.folder=/path/to/cases"),
         ("data.folder=/nowhere/at/all", "nowhere"),
         ("data.validation=[Phantom_009]", "no case or group is called Phantom_009"),
@@ -300,28 +233,20 @@ def test_a_run_that_failed_before_its_first_checkpoint_may_be_corrected(run):
         ("insertion.diameter_mm=[5, 9]", "insertion: .*diameter_mm"),
         ("insertion.generator=magic", "insertion: .*magic"),
         ("insertion.bank=/nowhere.safetensors", "insertion: .*nowhere.safetensors"),
-        ("validation.regions.core=[XX]", "XX"),
+        ("data.regions.core=[XX]", "XX"),
+        ("network.name=ResNet", "network: unknown name; known are DynUNet"),
+        ("network.filterz=[4,4,4]", "network.DynUNet.filterz: unknown key, did you mean filters"),
+        ("loss.name=dise", "loss.name: .*'dice'"),
+        ("optimizer.schedule=step", "optimizer.schedule: .*'plateau'"),
+        ("early_stopping={watch: XX}", "one of ET, WT, NCR, ED, got XX"),
+        ("postprocessing.min_component_mm3={XX: 3}", "unknown XX; known are ET, WT, NCR, ED"),
+        ("augmentation.mixup=0.5 data.batch=1", "data.batch of 2 or more"),
+        ("data.folds=3 data.fold=0", "either validation"),
+        ("insertion.adaptive={classes: true}", "insertion.adaptive: .*class_mix"),
+        ("loss.targets=regions", "region WT: expected one class that no smaller region has, got NCR, ED"),
         ("network.deep_supervision=2", "two fewer"),
     ],
 )
 def test_bad_input_is_named(run, override, message):
     with pytest.raises(ConfigError, match=message):
-        run(override)
-
-
-def test_two_processes_draw_their_own_patches_and_share_the_rest(tmp_path, folder):
-    config, out = config_file(tmp_path, folder), tmp_path / "two"
-    options = ["optimizer.steps=4", "checkpoint_every=4", "data.validation=[Phantom_001_1, Phantom_002_1]"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(TRAINERS / "segmentation.py"), "--config", str(config), "--out", str(out), *options]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    rows = read_metrics(out)
-    assert [row["step"] for row in rows] == [0, 2, 4] and rows[0]["processes"] == 2
-    assert rows[0]["samples"] == rows[-1]["insertion"]["samples"] == 16
-    assert {*rows[-1]["validation"]["cases"]} == {"Phantom_001_1", "Phantom_002_1"}
-    own = [json.loads((out / f"checkpoints/step_00000004/rank_{r}.json").read_text())["own"] for r in (0, 1)]
-    done_by_rank = [o["insertion"]["audit"] for o in own]
-    assert done_by_rank[0]["samples"] == done_by_rank[1]["samples"] == 8 and done_by_rank[0] != done_by_rank[1]
+        run(*(override.split(" ") if " data." in override else [override]))

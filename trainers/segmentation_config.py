@@ -127,7 +127,7 @@ class ValidationConfig(Section):
 class StoppingConfig(Section):
     """Early stopping on the Dice of a class or region."""
 
-    on: str
+    watch: str
     patience: PositiveInt = 10
     min_delta: Annotated[float, Field(ge=0)] = 0.0
 
@@ -160,9 +160,11 @@ class Config(RunConfig):
         self.postprocessing.check(targets, regions)
         if isinstance(self.loss.class_weights, dict):
             output_weights(self.loss.class_weights, targets)
-        known = (*regions, *classes.names)
-        if self.early_stopping is not None and self.early_stopping.on not in known:
-            raise ValueError(f"early_stopping.on: expected one of {', '.join(known)}, got {self.early_stopping.on}")
+        known = tuple(dict.fromkeys((*regions, *classes.names)))
+        if self.early_stopping is not None and self.early_stopping.watch not in known:
+            raise ValueError(
+                f"early_stopping.watch: expected one of {', '.join(known)}, got {self.early_stopping.watch}"
+            )
         if self.augmentation and self.augmentation.mixup and self.data.batch < 2:
             raise ValueError("augmentation.mixup: expected data.batch of 2 or more, whose samples are mixed")
         adaptive = self.insertion is not None and self.insertion.adaptive is not None

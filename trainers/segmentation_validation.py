@@ -27,7 +27,7 @@ def validate(
     model, rows = config.model_spec, []
     targets = model.targets
     for volume in volumes:
-        image = torch.from_numpy(np.asarray(volume.image, np.float32)).to(device)
+        image = torch.from_numpy(np.array(volume.image, np.float32)).to(device)
         probabilities = predict_probabilities(network, image, targets, model.patch_size, config.inference)
         found = to_label(probabilities, image, targets, model.regions, volume.spacing_mm, config.postprocessing)
         keep_validation(out, volume.name, image, volume.label, found, volume.spacing_mm)
@@ -61,7 +61,7 @@ def score_of(validation: dict[str, Any], config: Config) -> float:
     Raises:
         RuntimeError: no validation case has what is watched.
     """
-    on = () if config.early_stopping is None else (config.early_stopping.on,)
+    on = () if config.early_stopping is None else (config.early_stopping.watch,)
     names = on or tuple(config.data.all_regions) or config.data.vocabulary.names
     values = [validation["dice"][name] for name in names if name in validation["dice"]]
     if not values:

@@ -165,7 +165,8 @@ class AboveZero(RandomizableTransform):
     def __call__(self, image: Tensor) -> Tensor:
         """Any shape."""
         least = image.min()
-        return _plain(self.transform(image - least)) + least
+        changed = _plain(self.transform(image - least)) + least
+        return changed if self.transform._do_transform else image  # there and back again would round
 
 
 def _intensity_transforms(config: AugmentationConfig) -> list[Transform]:

@@ -46,7 +46,7 @@ class PostprocessingConfig(Section):
         classes = targets.classes.names
         for key, known in {
             "thresholds": targets.names,
-            "min_component_mm3": (*regions, *classes),
+            "min_component_mm3": dict.fromkeys((*regions, *classes)),
             "becomes": classes,
         }.items():
             if unknown := sorted({*getattr(self, key)} - {*known}):

@@ -15,8 +15,8 @@ class Targets:
     """The outputs of a network, from label maps and back to label maps.
 
     Training on classes: outputs are the background and each class. Training on regions, as BraTS scores (WT, TC, ET):
-    outputs are the regions, each by itself. Region r then stands, in the label map, for the one class that r has and
-    no later region has: give regions from the outermost to the innermost.
+    outputs are the regions, each by itself, largest first. Region r then stands, in the label map, for the one class
+    that r has and no smaller region has.
 
     Args:
         classes: vocabulary of the label maps.
@@ -39,6 +39,7 @@ class Targets:
         self.classes, self.exclusive = classes, regions is None
         members = {name: (name,) for name in classes.names} if regions is None else regions
         members = {name: tuple(classes.canonical(c) for c in names) for name, names in members.items()}
+        members = dict(sorted(members.items(), key=lambda item: -len(item[1]))) if regions is not None else members
         self.own = tuple(members) if self.exclusive else _own_classes(members, classes)
         self.names = (BACKGROUND, *members) if self.exclusive else tuple(members)
         self._table = torch.zeros(max(classes.values.values()) + 1, len(self.names))
@@ -85,15 +86,15 @@ class Targets:
 
 
 def _own_classes(members: Mapping[str, tuple[str, ...]], classes: Classes) -> tuple[str, ...]:
-    """For each region the class that it has and no later one has."""
+    """For each region, largest first, the class that it has and no later one has."""
     names, own = tuple(members), []
     for k, name in enumerate(names):
         later = {c for other in names[k + 1 :] for c in members[other]}
         rest = [c for c in members[name] if c not in later]
         if len(rest) != 1:
             raise ValueError(
-                f"region {name}: expected one class that no later region has, got {', '.join(rest) or 'none'}; "
-                "give regions from the outermost to the innermost, such as WT, TC, ET"
+                f"region {name}: expected one class that no smaller region has, got {', '.join(rest) or 'none'}; "
+                "regions must be nested and differ by one class, such as WT, TC, ET"
             )
         own += rest
     if missing := [name for name in classes.names if name not in own]:
