@@ -147,10 +147,25 @@ def test_wrong_use_is_named(insertion):
         RandomTumor(insertion, label_name="tumor")(subject())
     with pytest.raises(ValueError, match="label: expected 0 and the values of BRATS18"):
         transform(tio.RemapLabels({2: 77})(subject()))
-    with pytest.raises(TypeError, match=r"expected a floating dtype, got torch\.int16"):
-        transform(tio.Lambda(lambda x: x.short(), types_to_apply=[tio.INTENSITY])(subject()))
+    with pytest.raises(TypeError, match=r"expected a floating dtype, got torch\.int64"):
+        transform(tio.Lambda(lambda x: x.long(), types_to_apply=[tio.INTENSITY])(subject()))
     with pytest.raises(TypeError, match="expected a TumorInsertion, got str"):
         RandomTumor("bank.safetensors")
+
+
+def test_images_as_files_have_them_become_floating(insertion):
+    raw = tio.Lambda(lambda x: x.short(), types_to_apply=[tio.INTENSITY])(subject())
+    raw.clear_history()
+    for before in (raw, split(raw)):
+        out = RandomTumor(insertion, p=1.0)(before)
+        changed = out.tumour.data != before.tumour.data
+        for name in set(voxels(before)) - {"tumour"}:
+            assert out[name].data.dtype == torch.float32 and before[name].data.dtype == torch.int16
+            assert ((out[name].data != before[name].data) <= changed).all()
+        assert same(out.get_composed_history()(before), out) and changed.any()
+    (batch,) = tio.SubjectsLoader(tio.SubjectsDataset([raw]))
+    assert InsertTumorsInBatch(insertion)(batch)["mri"]["data"].dtype == torch.float32
+    assert RandomTumor(insertion, p=0.0)(raw).mri.data.dtype == torch.int16
 
 
 def test_a_gpu_generator_in_a_worker_raises_with_advice(insertion):

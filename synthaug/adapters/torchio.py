@@ -12,7 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
+import torch
 import torchio
+from torch import Tensor
 from torchio.transforms.augmentation import RandomTransform
 from torchio.transforms.transform import Transform
 
@@ -36,8 +38,8 @@ class RandomTumor(RandomTransform):
     those of every TorchIO transform.
 
     The subject's images are one `ScalarImage` with all of the insertion's channels in its order, or one of one channel
-    each, named after the channels; `include` and `exclude` choose among others. The voxel size is the affine's, 1 mm
-    where TorchIO was given none.
+    each, named after the channels; `include` and `exclude` choose among others. Images of 8 or 16 bit integers become
+    float32 where lesions are asked for. The voxel size is the affine's, 1 mm where TorchIO was given none.
 
     Args:
         insertion: what to insert; its own random sequence is not used.
@@ -49,7 +51,7 @@ class RandomTumor(RandomTransform):
 
     Raises:
         TypeError, ValueError: when called: what was expected and what came: no or several label maps, one-hot labels,
-            images that are not the insertion's channels, integer images, values that are not finite or no classes.
+            images that are not the insertion's channels, images of longer integers, values not finite or no classes.
         RuntimeError: when called in a loader worker with a generator on a GPU.
     """
 
@@ -207,7 +209,7 @@ class InsertTumorsInBatch:
         collated = {name: image for name, image in batch.items() if isinstance(image, Mapping) and "data" in image}
         types = {name: image["type"][0] for name, image in collated.items()}
         images, label = _roles(types, self.include, None, self.label_name)
-        tensors = {name: collated[name]["data"] for name in images}
+        tensors = {name: _floating(collated[name]["data"]) for name in images}
         engine = EngineBatch.of(tensors, collated[label]["data"], self.insertion.channels)
         spacing = affine_spacing(collated[images[0]]["affine"])
         groups = None if self.group_key is None else batch[self.group_key]
@@ -242,8 +244,13 @@ def _roles(
 def _engine_batch(
     subject: torchio.Subject, images: Sequence[str], label: str, insertion: TumorInsertion
 ) -> EngineBatch:
-    tensors = {name: subject[name].data[None] for name in images}
+    tensors = {name: _floating(subject[name].data)[None] for name in images}
     return EngineBatch.of(tensors, subject[label].data[None], insertion.channels)
+
+
+def _floating(image: Tensor) -> Tensor:
+    """Images of up to 16 bits, as TorchIO reads them from files, as float32, which holds their values exactly."""
+    return image.float() if image.dtype in (torch.int16, torch.uint8, torch.int8) else image
 
 
 def _spacing(subject: torchio.Subject, images: Sequence[str]) -> tuple[float, float, float]:
