@@ -50,6 +50,7 @@ def cohort(
     Exit code 0: every case is there; 1: some are not, and were named; 2: nothing could be begun.
     """
     from synthaug.cohort.making import generate
+    from synthaug.cohort.ranks import Ranks
 
     given = {key: value for key, value in locals().items() if key in SHORT and value is not None}
     values = {SHORT[key]: value for key, value in given.items()}
@@ -62,7 +63,10 @@ def cohort(
     except (ValueError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
-    _tell(summary)
+    ranks = Ranks.current()
+    if ranks.is_main:
+        _tell(summary)
+    ranks.leave()
     raise typer.Exit(0 if summary.complete else 1)
 
 
@@ -86,10 +90,6 @@ def _plain(value: Any) -> Any:
 
 
 def _tell(summary) -> None:
-    from synthaug.cohort.ranks import Ranks
-
-    if not Ranks.current().is_main:
-        return
     done = "nothing to do" if not summary.made and summary.complete else f"{summary.made} made now"
     typer.echo(f"{summary.written} of {summary.asked} cases in {summary.out} ({done}); {summary.out / 'report.html'}")
     for word, which in (("refused", summary.refused), ("failed", summary.failed)):

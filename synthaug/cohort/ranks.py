@@ -73,3 +73,11 @@ class Ranks:
         from accelerate.utils import gather_object
 
         return gather_object(items)
+
+    def leave(self) -> None:
+        """Say goodbye to the other processes, at the end of a command: one that just goes breaks their connections."""
+        if self.world > 1:
+            from accelerate import PartialState
+
+            self.gathered([])
+            PartialState().destroy_process_group()

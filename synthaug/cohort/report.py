@@ -77,7 +77,7 @@ def _tiles(config: CohortConfig, synthetic: Records, rows: Records) -> str:
 def _histograms(config: CohortConfig, rows: Records, bank: LesionBank | None) -> str:
     classes = config.vocabulary
     drawing, canvas = figure(9.6, 3.2, 150)
-    left, right = drawing.add_axes((0.07, 0.17, 0.4, 0.74)), drawing.add_axes((0.57, 0.17, 0.42, 0.74))
+    left, right = drawing.add_axes((0.09, 0.17, 0.38, 0.74)), drawing.add_axes((0.57, 0.17, 0.42, 0.74))
     sets = {"cohort": ("#1f5fa8", [r["diameter_mm"] for r in rows], _shares([r["voxels"] for r in rows], classes))}
     if bank is not None:
         sizes = [equivalent_diameter_mm(sum(lesion.voxels), lesion.spacing_mm) for lesion in bank]
@@ -153,7 +153,9 @@ def _gallery(out: Path, layout: Layout, classes: Classes, synthetic: Records) ->
     rows = [_pictures(out, layout, classes, r, shown[i % len(shown)]) for i, r in enumerate(chosen)]
     colours = class_colours(classes.names)
     columns = [f"{view}{contour}" for view in VIEWS for contour in ("", ", label")]
-    keys = legend([(f"background:{colour}", name) for name, colour in colours.items()], "Label")
+    keys = legend(
+        [(f"background:{c}", name) for name, c in colours.items()], "Label", "dashed: around what is synthetic"
+    )
     return section(
         "Pictures",
         "<p>Cases spread evenly over the cohort, each cut through the middle of its largest lesion; front or top "
@@ -180,10 +182,22 @@ def _pictures(out: Path, layout: Layout, classes: Classes, record: Mapping[str, 
         zoom = max(1, round(LONG_SIDE_PX / max(cuts[0].shape)))
         plain = grey(*cuts[:2], low, high, zoom)
         lines = [Outline(cuts[2] == v, colours[name], fill=0.2) for name, v in layout.label_values.items()]
+        around = np.zeros(labels.shape, bool)
+        for row in record["lesions"]:
+            around[_around(row, label)] = True
+        frame = _square(axial(around.transpose(axes), n, *box), spacing[axes[0]], spacing[axes[1]])
+        lines.append(Outline(frame, "white", dashed=True, width=1.0))
         pictures += [(f"{view} slice {n}", png(plain)), (f"{view} slice {n}, label", png(outlined(plain, lines, zoom)))]
     sizes = "; ".join(f"{row['diameter_mm']:.1f} mm from {escape(str(row['donor'])[:40])}" for row in record["lesions"])
     words = f"<b>{escape(record['case'])}</b> {channel}, host {escape(record['host'])}<small>{sizes}</small>"
     return picture_row(words, pictures)
+
+
+def _around(row: Mapping[str, Any], label: nib.Nifti1Image) -> tuple[slice, ...]:
+    """A cube around a lesion, as wide as the lesion is long, in a volume whose axes may have been exchanged."""
+    center = nib.affines.apply_affine(np.linalg.inv(label.affine), row["center_mm"])
+    reach = [max(row["extent_mm"]) / 2 / s + 2 for s in label.header.get_zooms()[:3]]
+    return tuple(slice(max(int(c - r), 0), int(c + r) + 1) for c, r in zip(center, reach, strict=True))
 
 
 def _volumes(out: Path, layout: Layout, name: str, channel: str) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:

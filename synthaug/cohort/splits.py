@@ -97,8 +97,8 @@ class LeakProof:
         strangers = sorted({str(p) for p in patients if p not in self._known})
         if strangers and self.outside == "refuse":
             raise ConfigError(
-                f"splits: the folds do not mention {len(strangers)} of the {what}: {', '.join(strangers[:5])}. If these are "
-                "of other patients than those of the folds, splits.outside=train takes them into every training set"
+                f"splits: the folds do not mention {len(strangers)} of the {what}: {', '.join(strangers[:5])}. "
+                "If their patients are in no fold, splits.outside=train takes them into every training set"
             )
 
     def with_cases(self, records: Sequence[Mapping[str, Any]], name: Callable[[str], str] = str) -> Folds:

@@ -1,0 +1,102 @@
+"""How fast cohorts are made: cases a minute for each generator, where the time goes, and what a second process adds.
+
+    python benchmarks/cohort.py --cases CASES --bank BANK --out FOLDER [--count 12] [--generator paste procedural DIR ...]
+
+Every generator makes a cohort of its own below FOLDER (which is emptied), in a process of its own as a user would start
+it; with `--ranks 1 2` again with torchrun. Wall seconds say how long one waits on this machine as busy as it is;
+CPU seconds say what it costs and change little when other work runs beside. `making` is the time of the cases alone,
+without the start of Python and the report.
+"""
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from synthaug.cohort import CohortConfig
+from synthaug.cohort.hosts import host_number, read_host
+from synthaug.cohort.inserting import Inserter, open_generator, open_lesions
+from synthaug.cohort.layouts import Layout
+from synthaug.cohort.making import find_hosts
+
+
+def main() -> None:
+    args = arguments()
+    for generator in args.generator:
+        config = CohortConfig(
+            cases=args.cases,
+            count=args.count,
+            layout=args.layout,
+            generator=generator,
+            lesions={"bank": args.bank, "scale": (0.3, 0.8)},
+        )
+        print(json.dumps({"generator": generator, "CPU s a case": parts(config, args.parts)}), flush=True)
+        for ranks in args.ranks:
+            print(json.dumps({"generator": generator, **whole(config, ranks, args.out)}), flush=True)
+
+
+def parts(config: CohortConfig, cases: int) -> dict[str, float]:
+    """CPU seconds a case of each step, one after the other in one thread."""
+    hosts, layout = find_hosts(config), Layout(config)
+    inserter = Inserter(config, open_lesions(config), open_generator(config, None), None, "cpu")
+    inserter.insert(read_host(hosts[host_number(0, 0, len(hosts))], config), 0)
+    spent: dict[str, float] = defaultdict(float)
+    for index in range(cases):
+        start = time.process_time()
+        host = read_host(hosts[host_number(0, index, len(hosts))], config)
+        middle = time.process_time()
+        made = inserter.insert(host, index)
+        end = time.process_time()
+        layout.case_files("x", host, made.image, made.label)
+        for name, seconds in (("read", middle - start), ("insert", end - middle), ("write", time.process_time() - end)):
+            spent[name] += seconds / cases
+    return {name: round(seconds, 2) for name, seconds in spent.items()}
+
+
+def whole(config: CohortConfig, ranks: int, out: Path) -> dict[str, float]:
+    """A cohort made by the command, in so many processes."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    (out / "cohort.yaml").write_text(config.model_dump_json(), encoding="utf-8")
+    start = [sys.executable, "-m"]
+    if ranks > 1:
+        start += ["torch.distributed.run", f"--nproc_per_node={ranks}", "--master_port=0", "-m"]
+    words = [*start, "synthaug.cohort", "--config", str(out / "cohort.yaml"), "--out", str(out / "cohort")]
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(words, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True)
+    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    stamps = sorted(p.stat().st_mtime for p in (out / "cohort" / ".synthaug" / "records").glob("*.json"))
+    # from one case to the last: the first waits for nothing but its own making
+    making = (stamps[-1] - stamps[0]) / max(len(stamps) - ranks, 1)
+    return {
+        "ranks": ranks,
+        "cases": len(stamps),
+        "cases a minute": round(60 / making, 1),
+        "wall s": round(wall, 1),
+        "CPU s": round(cpu, 1),
+        "peak MiB of a process": after.ru_maxrss // 1024,
+    }
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=Path, required=True)
+    parser.add_argument("--bank", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--generator", nargs="+", default=["paste", "procedural"])
+    parser.add_argument("--layout", default="nnunet")
+    parser.add_argument("--count", type=int, default=12)
+    parser.add_argument("--parts", type=int, default=6)
+    parser.add_argument("--ranks", type=int, nargs="*", default=[1, 2])
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
