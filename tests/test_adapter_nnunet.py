@@ -24,6 +24,7 @@ from nnunetv2.preprocessing.normalization.default_normalization_schemes import C
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
+from test_no_wait import NoWait
 
 from synthaug import LesionBank
 from synthaug.adapters.nnunet import trainer_folder
@@ -176,6 +177,60 @@ def test_the_continued_sequence_is_that_of_one_run(configured, tmp_path):
     found = started(other).insertion(batch["data"], batch["target"], batch["keys"])
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
     assert not torch.equal(found[0], batch["data"])
+
+
+def test_with_fewer_processes_all_go_on_after_the_furthest(configured):
+    configured(insertion=SURE)
+    trainer = make_trainer(nnUNetTrainerSynthAug, MR)
+    trainer.initialize()
+    insertion = trainer.make_insertion(read_settings())
+    states = [insertion.engine.state_dict() | {"number": number} for number in (20, 22)]
+    trainer._loaded_insertion = {"ranks": states}
+    assert trainer.make_insertion(read_settings()).engine.number == 22
+
+
+def test_a_checkpoint_of_other_classes_is_refused(configured):
+    configured(classes=["ED", "NCR"], insertion=SURE)
+    trainer = make_trainer(nnUNetTrainerSynthAug, MR)
+    trainer.initialize()
+    trainer._loaded_insertion = {"ranks": [trainer.make_insertion(read_settings()).engine.state_dict()]}
+    configured(insertion=SURE)
+    with pytest.raises(ConfigError, match="checkpoint's insertion does not fit"):
+        trainer.make_insertion(read_settings())
+
+
+def test_little_done_is_said_so(configured, handed_over):
+    configured(insertion=SURE)
+    trainer = started(make_trainer(nnUNetTrainerSynthAug, MR))
+    label = torch.full((2, 1, 32, 32, 32), 2, dtype=torch.int16)
+    trainer.train_step({"data": torch.randn(2, 4, 32, 32, 32), "target": label, "keys": ["a", "b"]})
+    assert trainer.epoch_summary() == (
+        "synthaug: 2 samples, 2 insertions asked, 0 done; refused: no place in host tissue clear of existing labels 2; "
+        "WARNING: fewer than half were done"
+    )
+    assert trainer.epoch_summary() == "synthaug: 0 samples, 0 insertions asked, 0 done"
+
+
+class NoWaitButFill(NoWait):
+    """As `NoWait`; filling a mask with one number, which nnU-Net's transforms do, does not wait either."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.name().startswith("aten::index_put_") and args[2].numel() == 1:
+            return func(*args, **(kwargs or {}))
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+@pytest.mark.parametrize("dataset", [MR, CT])
+def test_the_device_is_not_waited_for(dataset, configured):
+    host = {"labels": ["liver"], "range": {"ct": [0, 150]}} if dataset == CT else {}
+    classes = ["tumour"] if dataset == CT else {"NCR": 1, "ED": 2, "ET": 3}
+    configured(dataset, host=host, classes=classes, insertion=SURE)
+    trainer = started(make_trainer(nnUNetTrainerSynthAug, dataset, REGIONS if dataset == MR else None))
+    batch = next(trainer.dataloader_train)
+    with NoWaitButFill() as mode:
+        _, label = trainer.insertion(batch["data"], batch["target"], batch["keys"])
+        trainer.targets(label)
+    assert "aten::index_copy_" in mode.seen
 
 
 def test_a_checkpoint_without_insertion_is_said_to_be_one(configured, tmp_path):
