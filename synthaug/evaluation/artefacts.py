@@ -82,7 +82,7 @@ def keep_validation(
 ) -> None:
     """Keep two slices of a validation case in place of those of the validation before.
 
-    They are the slice with most tumour and, if another, the slice with most wrong voxels.
+    They are the slice that shows most of all classes and, if another, the slice with most wrong voxels.
 
     Args:
         run: folder of the run.
@@ -99,9 +99,9 @@ def keep_validation(
     if image.ndim != 4 or not image.shape[1:] == label.shape == prediction.shape:
         shapes = f"{image.shape}, {label.shape} and {prediction.shape}"
         raise ValueError(f"expected an image (C, X, Y, Z), a label and a prediction (X, Y, Z), got {shapes}")
-    tumour = ((label != 0) | (prediction != 0)).sum((0, 1))
+    wrong = (label != prediction).sum((0, 1))
     z = sorted(
-        {int(tumour.argmax()), int((label != prediction).sum((0, 1)).argmax())} if tumour.any() else {_middle(label)}
+        {_showing(label if label.any() else prediction), int(wrong.argmax())} if wrong.any() else {_showing(label)}
     )
     tissue = _tissue(image)
     _write(
@@ -209,8 +209,12 @@ def _levels(image: np.ndarray, tissue: np.ndarray) -> np.ndarray:
     return np.stack([np.percentile(channel[inside], (1, 99.7)) for channel in image]).astype(np.float32)
 
 
-def _middle(label: np.ndarray) -> int:
-    return label.shape[-1] // 2
+def _showing(label: np.ndarray) -> int:
+    """The slice with the greatest shares of all classes, each counted alike; the middle one where there is none."""
+    values = [value for value in np.unique(label) if value != 0]
+    if not values:
+        return label.shape[-1] // 2
+    return int(sum((label == v).sum((0, 1)) / (label == v).sum() for v in values).argmax())
 
 
 def _file_name(case: str) -> str:

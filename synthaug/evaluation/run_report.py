@@ -199,8 +199,8 @@ def _cases(facts: _Facts) -> str:
                 rows.append(picture_row(text, case_pictures(kept, n, facts.classes, facts.channels)))
     columns = [*(facts.channels[c] for c in shown_channels(facts.channels)), "truth", "prediction"]
     intro = (
-        "<p>By mean Dice over the regions. The slice with most tumour and the one with most wrong voxels; the truth's "
-        "outline is dashed on the prediction.</p>"
+        "<p>By mean Dice over the regions. The slice that shows most of all classes and the one with most wrong "
+        "voxels; the truth's outline is dashed on the prediction.</p>"
     )
     return section("Best and worst validation cases", intro + _legend(facts) + gallery(columns, rows))
 
