@@ -252,7 +252,7 @@ def _running_engine() -> Workflow | None:
     Engines do not tell `prepare_batch` who they are, and an augmentation must never act in validation: so the innermost
     caller that holds one is looked up on the stack.
     """
-    frame = sys._getframe(2)
+    frame = sys._getframe(1)
     while frame is not None:
         for value in frame.f_locals.values():
             if isinstance(value, Workflow):
