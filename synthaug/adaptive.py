@@ -5,7 +5,8 @@ Both are off unless they are called. After each validation
     need of a class or size = 1 - (EMA of its lesion-wise recall + EMA of its lesion-wise Dice) / 2
     weight = (need / mean need) ^ strength, held in [1 / bound, bound]
 
-and the weights multiply the class mix that the insertion was made with (then shares are made to sum to 1) and tilt its
+where the Dice is that of the lesions that are there: false positives are left out, for more tumours do not cure them.
+The weights multiply the class mix that the insertion was made with (then shares are made to sum to 1) and tilt its
 lesion sizes.
 
 A validation set that steers training is no longer untouched: report on other cases.
@@ -176,15 +177,13 @@ class AdaptiveInsertion:
         return region
 
     def _take(self, key: str, rows: list[Mapping[str, Any]]) -> None:
-        """Move the averages of a class or size; each lesion counts in recall, each case in Dice."""
+        """Move the averages of a class or size, in which each lesion counts alike."""
         lesions = sum(row["lesions"] for row in rows)
         if not lesions:
             return
-        with_lesions = [row["lesion_dice"] for row in rows if row["lesions"]]
-        new = {
-            "lesion_recall": sum(row["lesions_found"] for row in rows) / lesions,
-            "lesion_dice": float(np.mean(with_lesions)),
-        }
+        # of the lesions that are there: the mean over lesions and false positives, times how many they are
+        dice = sum(r["lesion_dice"] * (r["lesions"] + r["false_positives"]) for r in rows if r["lesions"])
+        new = {"lesion_recall": sum(row["lesions_found"] for row in rows) / lesions, "lesion_dice": dice / lesions}
         old = self.scores.get(key, new)
         self.scores[key] = {name: self.momentum * old[name] + (1 - self.momentum) * new[name] for name in SCORES}
 

@@ -26,7 +26,7 @@ def rows(recall: dict, dice: dict, lesions: int = 4) -> list[dict]:
         size = name if name in SIZES.names else "all"
         region = "WT" if name in SIZES.names else name
         found = round(recall[name] * lesions)
-        values = {"lesions": lesions, "lesions_found": found, "lesion_recall": found / lesions}
+        values = {"lesions": lesions, "lesions_found": found, "lesion_recall": found / lesions, "false_positives": 0}
         made.append({"case": "a", "region": region, "size": size, "lesion_dice": dice[name]} | values)
     return made
 
@@ -236,6 +236,17 @@ def test_the_average_moves_by_its_momentum():
     log = adaptive.update(validation(ET=1.0))
     assert log["scores"]["class ET"] == pytest.approx({"lesion_recall": 0.25, "lesion_dice": 0.25})
     assert log["updates"] == 2
+
+
+def test_false_positives_raise_no_rate():
+    plain, noisy = (AdaptiveInsertion(toy_insertion(class_mix=MIX), size_classes=SIZES) for _ in range(2))
+    rows_with_inventions = [
+        # what evaluate_case gives for the same lesions and 12 inventions of each class and size
+        row | {"false_positives": 12, "lesion_dice": row["lesion_dice"] * row["lesions"] / (row["lesions"] + 12)}
+        for row in validation(ET=0.25)
+    ]
+    expected, got = plain.update(validation(ET=0.25)), noisy.update(rows_with_inventions)
+    assert got["weights"] == pytest.approx(expected["weights"])
 
 
 def test_a_size_without_lesions_keeps_the_average_weight():
