@@ -1,6 +1,6 @@
 """How fast cohorts are made: cases a minute for each generator, where the time goes, and what a second process adds.
 
-    python benchmarks/cohort.py --cases CASES --bank BANK --out FOLDER [--count 12] [--generator paste procedural DIR ...]
+    python benchmarks/cohort.py --cases CASES --bank BANK --out FOLDER [--generator paste procedural DIR ...]
 
 Every generator makes a cohort of its own below FOLDER (which is emptied), in a process of its own as a user would start
 it; with `--ranks 1 2` again with torchrun. Wall seconds say how long one waits on this machine as busy as it is;
@@ -66,7 +66,7 @@ def whole(config: CohortConfig, ranks: int, out: Path) -> dict[str, float]:
     (out / "cohort.yaml").write_text(config.model_dump_json(), encoding="utf-8")
     start = [sys.executable, "-m"]
     if ranks > 1:
-        start += ["torch.distributed.run", f"--nproc_per_node={ranks}", "--master_port=0", "-m"]
+        start += ["torch.distributed.run", f"--nproc_per_node={ranks}", "--standalone", "-m"]
     words = [*start, "synthaug.cohort", "--config", str(out / "cohort.yaml"), "--out", str(out / "cohort")]
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(words, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True)

@@ -117,7 +117,7 @@ def inserted(phantom_folder):
 
     def image(change=lambda z: z):
         out = host.image[0].clone()
-        out[(slice(None), *place)] = change(z) * std + mean
+        out[(slice(None), *place)] = torch.where(mask > 0, change(z) * std + mean, out[(slice(None), *place)])
         return out
 
     return bank, host, image, label, label != host.label[0]
@@ -125,13 +125,13 @@ def inserted(phantom_folder):
 
 def test_the_gate_knows_the_banks_own_lesions_from_strange_ones(inserted):
     bank, host, image, label, lesion = inserted
-    gate = Gate(GateConfig(deviation=4, border_jump=2), bank, BRATS18, bank.channels)
+    gate = Gate(GateConfig(deviation=4, border_jump=20), bank, BRATS18, bank.channels)
     measured, reason = gate.look(host, image(), label, lesion)
-    assert reason is None and measured["deviation"] < 3 and measured["border_jump"] < 2
+    assert reason is None and measured["deviation"] < 3 and measured["border_jump"] < 20
     brighter, reason = gate.look(host, image(lambda z: z + 40), label, lesion)
     assert brighter["deviation"] > measured["deviation"] + 2 and "unlike the bank" in reason
-    only_border = Gate(GateConfig(deviation=None, border_jump=2), bank, BRATS18, bank.channels)
-    measured, reason = only_border.look(host, image(lambda z: z + 60), label, lesion)
+    only_border = Gate(GateConfig(deviation=None, border_jump=20), bank, BRATS18, bank.channels)
+    measured, reason = only_border.look(host, image(lambda z: z + 300), label, lesion)
     assert set(measured) == {"border_jump"} and "border" in reason
 
 
