@@ -7,6 +7,7 @@ import torch
 import typer
 
 from synthaug.cohort.commands import cohort, inspect
+from synthaug.evaluation.commands import evaluate, report
 
 app = typer.Typer(help="Synthetic tumours for segmentation training.", no_args_is_help=True, add_completion=False)
 bank_app = typer.Typer(help="Lesion banks: real masks and intensities in one file.", no_args_is_help=True)
@@ -75,6 +76,8 @@ def bank_show(path: Annotated[Path, typer.Argument(help="A bank file.")]) -> Non
 
 app.command()(cohort)
 app.command()(inspect)
+app.command()(evaluate)
+app.command()(report)
 
 
 @app.command()
@@ -165,18 +168,6 @@ def imbalance(
     with _errors():
         text = run_imbalance(folder, out, classes, channels.split(","), layout, min_voxels, seed)
     typer.echo(f"{text}\n\n{out / 'imbalance.html'}, {out / 'insertion.yaml'}")
-
-
-@app.command()
-def report(
-    run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
-    out: Annotated[Path | None, typer.Option(help="The page to write; RUN/report.html by default.")] = None,
-) -> None:
-    """Write one page about a run: curves, scores, best and worst cases, insertions and examples of them."""
-    with _errors():
-        from synthaug.evaluation.run_report import write_run_report
-
-        typer.echo(f"report: {write_run_report(run, out)}")
 
 
 @app.command("nnunet-path")

@@ -4,7 +4,9 @@ import csv
 import itertools
 import json
 import warnings
+from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -18,9 +20,11 @@ from monai.metrics import (
     compute_surface_dice,
 )
 from scipy.ndimage import gaussian_filter
+from typer.testing import CliRunner, Result
 
 from synthaug import BRATS18, BRATS24
 from synthaug.classes import single
+from synthaug.cli import app
 from synthaug.evaluation import (
     default_regions,
     evaluate_case,
@@ -298,3 +302,57 @@ def test_tables_are_written_and_shown(tmp_path):
     lines = format_table(table).splitlines()
     assert lines[0].split() == ["region", "dice"]
     assert lines[1].split() == ["WT", "0.5", "(0.5)", "[0.25,", "0.75]"]
+
+
+# ---------------------------------------------------------------------------------------- a folder of predictions
+
+
+@pytest.fixture
+def predicted(tmp_path) -> tuple[Path, Path]:
+    """Three labelled cases at 2 mm, the first predicted exactly, the second as in `case`, the third not at all."""
+    prediction, truth = case()
+    labels = {"Brats18_A_1": (truth, truth), "Brats18_B_1": (prediction, truth), "Brats18_C_1": (None, truth)}
+    for name, (found, true) in labels.items():
+        save(tmp_path / "cases" / name / f"{name}_seg.nii.gz", true)
+        if found is not None:
+            save(tmp_path / "found" / f"{name}.nii.gz", found)
+    return tmp_path / "found", tmp_path / "cases"
+
+
+def save(path: Path, labels: np.ndarray, spacing: float = 2.0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(labels.astype(np.int16), np.diag([spacing] * 3 + [1.0])), path)
+
+
+def command(*arguments) -> Result:
+    return CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
+
+
+def test_predictions_in_a_folder_are_scored(predicted, tmp_path):
+    result = command(*predicted, "--out", tmp_path / "scores")
+    assert result.exit_code == 0, result.output
+    assert "Brats18_A_1: Dice WT 1.000" in result.output and "Brats18_C_1" not in result.output
+    with (tmp_path / "scores" / "rows.csv").open(encoding="utf-8") as file:
+        rows = {(r["case"], r["region"]): r for r in csv.DictReader(file) if r["size"] == "all"}
+    expected = by_region(evaluate_case(*case(), BRATS18, (2, 2, 2)))["TC"]
+    assert float(rows["Brats18_B_1", "TC"]["hd95_mm"]) == expected["hd95_mm"]
+    assert rows["Brats18_B_1", "TC"]["group"] == "B"
+    with (tmp_path / "scores" / "summary.csv").open(encoding="utf-8") as file:
+        means = {(r["region"], r["size"], r["metric"]): float(r["mean"]) for r in csv.DictReader(file)}
+    assert means["TC", "all", "dice"] == pytest.approx((1 + expected["dice"]) / 2)
+
+
+def test_predictions_that_do_not_fit_are_named(predicted):
+    save(predicted[0] / "Brats18_B_1.nii.gz", case()[1], spacing=1.0)
+    save(predicted[0] / "Brats18_C_1.nii.gz", case()[1] + 5)
+    result = command(*predicted, "--no-surface")
+    assert result.exit_code == 1
+    assert "left out: Brats18_B_1: the affine of" in result.output
+    assert "left out: Brats18_C_1: prediction: the values" in result.output
+    assert "Brats18_A_1: Dice WT 1.000" in result.output
+
+
+def test_a_folder_without_predictions(predicted, tmp_path):
+    result = command(tmp_path / "none", predicted[1])
+    assert result.exit_code == 2
+    assert "expected predictions of the 3 labelled cases, such as Brats18_A_1.nii.gz; found none" in result.output

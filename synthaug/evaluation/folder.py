@@ -1,0 +1,65 @@
+"""A folder of predicted label maps scored against the labelled cases that they are of."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from synthaug.classes import Classes, get_classes
+from synthaug.data import Case, CaseError, find_cases
+from synthaug.data.nifti import as_label, check_same_grid, read_nifti
+from synthaug.evaluation.case import evaluate_case
+
+
+def evaluate_folder(
+    predictions: str | os.PathLike,
+    folder: str | os.PathLike,
+    classes: Classes | str | Mapping[str, int],
+    layout: str = "auto",
+    **options: Any,
+) -> Iterator[list[dict[str, Any]] | CaseError]:
+    """Score the predictions ``<case>.nii.gz`` or ``<case>.nii`` of the labelled cases in a folder.
+
+    Args:
+        predictions: folder of the predicted label maps.
+        folder: of the labelled cases; those without a prediction are not scored, unless none has one.
+        classes: vocabulary of both.
+        layout: of `folder`, see `synthaug.data.find_cases`.
+        **options: of `evaluate_case`, such as ``surface=False``.
+
+    Yields:
+        The rows of a case, or, where its files cannot be used, why.
+
+    Raises:
+        ValueError: no labelled case has a prediction; or what `find_cases` raises.
+    """
+    vocabulary, predictions = get_classes(classes), Path(predictions)
+    cases = [case for case in find_cases(folder, layout=layout) if case.label is not None]
+    pairs = [(case, path) for case in cases if (path := _prediction(predictions, case.name)) is not None]
+    if not pairs:
+        names = f", such as {cases[0].name}.nii.gz" if cases else ""
+        raise ValueError(f"{predictions}: expected predictions of the {len(cases)} labelled cases{names}; found none")
+    return (_scored(case, path, vocabulary, options) for case, path in pairs)
+
+
+def _prediction(folder: Path, case: str) -> Path | None:
+    return next((path for end in (".nii.gz", ".nii") if (path := folder / f"{case}{end}").is_file()), None)
+
+
+def _scored(case: Case, path: Path, classes: Classes, options: Mapping[str, Any]) -> list[dict[str, Any]] | CaseError:
+    try:
+        truth, found = read_nifti(case.name, case.label, 1), read_nifti(case.name, path, 1)
+        check_same_grid(case.name, case.label, truth, path, found)
+        labels: Sequence[np.ndarray] = [
+            as_label(case.name, p, x[0][0]) for p, x in ((path, found), (case.label, truth))
+        ]
+    except CaseError as error:
+        return error
+    spacing = tuple(float(s) for s in nib.affines.voxel_sizes(truth[1]))
+    try:
+        return evaluate_case(*labels, classes, spacing, case=case.name, group=case.group, **options)
+    except ValueError as error:
+        return CaseError(f"{case.name}: {error}")
