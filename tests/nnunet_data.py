@@ -16,6 +16,7 @@ from synthaug.data import phantom_case
 from synthaug.data.phantom import SEQUENCES
 
 SIZE = (48, 52, 44)
+KINDS = ("raw", "preprocessed", "results")
 MR, CT = "Dataset501_PhantomMR", "Dataset502_PhantomCT"
 
 
