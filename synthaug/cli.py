@@ -8,6 +8,7 @@ import typer
 
 from synthaug.cohort.commands import cohort, inspect
 from synthaug.evaluation.commands import evaluate, report
+from synthaug.segmentation.commands import predict
 
 app = typer.Typer(help="Synthetic tumours for segmentation training.", no_args_is_help=True, add_completion=False)
 bank_app = typer.Typer(help="Lesion banks: real masks and intensities in one file.", no_args_is_help=True)
@@ -78,6 +79,7 @@ app.command()(cohort)
 app.command()(inspect)
 app.command()(evaluate)
 app.command()(report)
+app.command()(predict)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Tiny segmentation runs on phantoms: what the tests of the segmentation trainer share; its fixtures are imported there."""
+"""Tiny segmentation runs on phantoms, which the tests of the segmentation trainer share; they import its fixtures."""
 
 import random
 import sys

@@ -36,6 +36,7 @@ from synthaug.data import Case
 from synthaug.data.cache import cached_on_disk
 from synthaug.data.patches import CachedVolume, PatchBatch, PatchSampler, cache_case
 from synthaug.evaluation.artefacts import ROWS, record_rows
+from synthaug.evaluation.run_report import write_run_report
 from synthaug.runs import MetricsLog, read_metrics, save_checkpoint
 from synthaug.segmentation.augmentation import Augmentation, mixup
 from synthaug.segmentation.losses import make_loss, output_weights
@@ -282,7 +283,7 @@ def finish(learner: Learner, out: Path) -> None:
     if learner.config.early_stopping is None:
         learner.save(out)
     if learner.accelerator.is_main_process:
-        pass
+        write_run_report(out)
     learner.accelerator.end_training()
 
 
