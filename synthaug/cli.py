@@ -1,5 +1,6 @@
 """The command line: each verb a few lines over the library."""
 
+import importlib.util
 from pathlib import Path
 from typing import Annotated
 
@@ -199,6 +200,8 @@ def nnunet_bank(
 ) -> None:
     """Cut the lesions of a fold's training cases, as nnU-Net preprocessed them, into one bank file."""
     with _errors():
+        if importlib.util.find_spec("nnunetv2") is None:
+            raise ImportError('nnunet-bank reads what nnU-Net preprocessed: pip install "synthaug[nnunet]"')
         from synthaug.adapters.nnunet.bank import Preprocessed, build_bank, shares_of
         from synthaug.adapters.nnunet.settings import Settings, read_settings
 
