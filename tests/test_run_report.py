@@ -29,6 +29,8 @@ from synthaug.evaluation.artefacts import (
 )
 from synthaug.evaluation.run_pictures import steering_series, top_level, validation_series
 from synthaug.evaluation.run_report import write_run_report
+from synthaug.pages import table
+from synthaug.pictures import COLOURS, class_colours
 
 SIZE = (30, 26, 20)
 
@@ -262,3 +264,20 @@ def test_without_matplotlib_it_says_what_to_install(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r'pip install "synthaug\[demo\]"'):
         write_run_report(run)
+
+
+# --------------------------------------------------------------------------------------------- shared pieces
+
+
+def test_columns_of_figures_stand_on_the_right_and_text_is_escaped():
+    html = table(["name", "n", "mean", "mixed"], [["<b>", 3, "0.5 [0.1, 0.9]", 1], ["c", "-", "1.2 %", "x"]], ["bad"])
+    assert re.findall(r"<th( class=\"n\")?>", html) == ["", ' class="n"', ' class="n"', ""]
+    assert '<tr class="bad"><td>&lt;b&gt;</td><td class="n">3</td>' in html
+    assert table(["a", "b"], []).count("<th>") == 2
+
+
+def test_classes_have_colours_of_their_own():
+    colours = class_colours(("core", "ET", "rim", "NCR"))
+    assert len(set(colours.values())) == 4
+    assert (colours["ET"], colours["NCR"]) == (COLOURS["ET"], COLOURS["NCR"])
+    assert len(class_colours([str(i) for i in range(20)])) == 20
