@@ -21,10 +21,10 @@ sys.path.insert(0, str(TRAINERS))
 
 import segmentation  # noqa: E402
 import segmentation_insertion  # noqa: E402
-from segmentation_config import Config, open_split  # noqa: E402
+from segmentation_config import Config, DataConfig, open_split  # noqa: E402
 from segmentation_validation import validate  # noqa: E402
 
-__all__ = ["ROOT", "STEPS", "TRAINERS", "Config", "config_file", "open_split", "segmentation", "validate"]
+__all__ = ["ROOT", "STEPS", "TRAINERS", "Config", "DataConfig", "config_file", "open_split", "segmentation", "validate"]
 
 STEPS = 8
 TINY = {

@@ -8,9 +8,11 @@ import sys
 import pytest
 import segmentation_runs
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
-from segmentation_runs import TRAINERS, config_file, segmentation
+from segmentation_runs import TRAINERS, DataConfig, config_file, open_split, segmentation
 
+from synthaug.data import find_cases
 from synthaug.runs import read_metrics
 from synthaug.segmentation.model import Segmenter
 
@@ -111,3 +113,16 @@ def test_other_voxel_sizes_and_the_cache(run, tmp_path):
     again = run(*options, "data.patch_size=[16,16,16]", out="again")
     assert again[-1]["loss"] == rows[-1]["loss"]
     assert len(list((tmp_path / "cache").iterdir())) == 3
+
+
+@pytest.mark.parametrize("split", [{"validation": ["c"]}, {"folds": 3, "fold": 1}])
+def test_cases_set_apart_for_tests_are_neither_trained_on_nor_validated(tmp_path, folder, split):
+    for case, split_name in zip([*find_cases(folder), find_cases(folder)[0]], ("Tr", "Tr", "Tr", "Ts"), strict=True):
+        name = "abc"[len(list((tmp_path / "labelsTr").glob("*")))] if split_name == "Tr" else "test"
+        for kind, path in ((f"images{split_name}", case.images["flair"]), (f"labels{split_name}", case.label)):
+            ending = "_0000.nii.gz" if kind.startswith("images") else ".nii.gz"
+            (tmp_path / kind).mkdir(exist_ok=True)
+            (tmp_path / kind / f"{name}{ending}").write_bytes(path.read_bytes())
+    data = {"folder": tmp_path, "channels": ["flair"], "patch_size": [16, 16, 16]} | split
+    train, validation = open_split(DataConfig(**data), tmp_path / "run", Accelerator(cpu=True))
+    assert len(validation) == 1 and sorted(c.name for c in (*train, *validation)) == ["a", "b", "c"]

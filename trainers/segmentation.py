@@ -85,7 +85,7 @@ def grouped(items: Iterable, size: int) -> Iterator[list]:
 
 def voxels_of(targets: Targets, volumes: list[CachedVolume]) -> Tensor:
     """(K,) voxels of each output in the volumes."""
-    return sum(targets.encode(torch.from_numpy(v.label[None, None])).sum((0, 2, 3, 4)) for v in volumes)
+    return sum(targets.encode(torch.from_numpy(np.array(v.label[None, None]))).sum((0, 2, 3, 4)) for v in volumes)
 
 
 # ------------------------------------------------------------------------------------------------ the loop

@@ -23,12 +23,12 @@ def predict(
     """Segment cases with a trained model, or an ensemble; label maps have the affine and the grid of their case."""
     import torch
 
-    from synthaug.segmentation.model import Segmenter
-    from synthaug.segmentation.predict import predict_folder
-
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     failed = 0
     try:
+        from synthaug.segmentation.model import Segmenter
+        from synthaug.segmentation.predict import predict_folder
+
         model = Segmenter.load(run, *(also or ()), device=chosen)
         changes = {} if mirror is None else {"mirror": (0, 1, 2) if mirror else ()}
         changes |= {} if overlap is None else {"overlap": overlap}
@@ -36,6 +36,9 @@ def predict(
             left_out = not isinstance(result, Path)
             failed += left_out
             typer.echo(f"left out: {result}" if left_out else str(result), err=left_out)
+    except ModuleNotFoundError as error:
+        typer.echo(f'error: {error}; it comes with pip install "synthaug[train]"', err=True)
+        raise typer.Exit(2) from error
     except (ValueError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from error
