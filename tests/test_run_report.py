@@ -146,6 +146,14 @@ def test_the_best_and_the_worst_cases_are_shown(page):
     assert "flair, axial slice 7" in page.pictures and "prediction, axial slice 7" in page.pictures
 
 
+def test_of_two_cases_one_is_the_best_and_one_the_worst(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
+    validate(tmp_path, 1, {"good": 0, "bad": 6})
+    page = Page(write_run_report(tmp_path))
+    assert re.findall(r"(Best|Worst): (\w+?)axial", page.text) == [("Best", "good"), ("Worst", "bad")]
+    assert "channel 1" in page.text  # no configuration that names them
+
+
 def test_contours_are_drawn_on_truth_and_prediction_alone(page):
     words = ("flair", "t1ce", "truth", "prediction")
     colourful = [np.ptp(pixels(page.pictures[f"{w}, axial slice 7"][0]), axis=-1).max() > 60 for w in words]

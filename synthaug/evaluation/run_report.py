@@ -187,7 +187,7 @@ def _cases(facts: _Facts) -> str:
         return section("Best and worst validation cases", "<p>No slices of validation cases were kept.</p>")
     scores = {case: value for case, value in _case_dice(facts).items() if case in facts.slices}
     order = sorted(scores, key=lambda case: -scores[case])
-    best = order[:EXTREME_CASES]
+    best = order[: min(EXTREME_CASES, (len(order) + 1) // 2)]
     worst = [case for case in order[-EXTREME_CASES:][::-1] if case not in best]
     rows = []
     for words, cases in (("Best", best), ("Worst", worst)):
