@@ -12,6 +12,7 @@ from cohort_tools import cohort_config, manifest
 from engine import toy_bank
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.inferers import SlidingWindowInferer
 
 from synthaug import BRATS18, LesionBank, LesionShapes
 from synthaug.cohort import generate, making
@@ -25,6 +26,21 @@ from synthaug.cohort.splits import LeakProof, made_folds, read_folds
 from synthaug.config import ConfigError
 from synthaug.data import Case, find_cases
 from synthaug.data.nifti import nifti_bytes, read_stored
+from synthaug.segmentation.model import ModelConfig, save_model
+from synthaug.segmentation.networks import named_tensors
+
+MODEL = {
+    "channels": ("t1", "t2"),
+    "classes_name": "BRATS18",
+    "classes": {"NCR": 1, "ED": 2, "ET": 4},
+    "regions": {"WT": ("NCR", "ED", "ET"), "TC": ("NCR", "ET"), "ET": ("ET",)},
+    "region_outputs": False,
+    "network": {"name": "DynUNet", "filters": (4, 8, 8), "strides": (1, 2, 2), "deep_supervision": 0},
+    "patch_size": (32, 32, 32),
+    "spacing_mm": None,
+    "inference": {"overlap": 0.25, "windows": 1, "mirror": ()},
+    "postprocessing": {},
+}
 
 # ---------------------------------------------------------------------------------------------------- folds
 
@@ -183,9 +199,20 @@ def test_refusals_of_the_gate_are_tried_again_and_in_the_report(phantom_folder, 
     assert "the segmenter does not agree" in (tmp_path / "c" / "report.html").read_text()
 
 
-def test_a_segmenter_that_is_none_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"lacks config.yaml and weights.safetensors"):
-        load_segmenter(tmp_path, ("t1",))
+def test_a_trained_model_is_loaded_as_a_segmenter(tmp_path):
+    config = ModelConfig.model_validate(MODEL)
+    network = config.make_network()
+    save_model(tmp_path / "model", config, named_tensors(network))
+    z = torch.randn(1, 2, 48, 32, 32, generator=torch.Generator().manual_seed(0))
+    logits = load_segmenter(tmp_path, ("t1", "t2"))(z)
+    assert logits.shape == (1, 2, 48, 32, 32)
+    windows = SlidingWindowInferer((32, 32, 32), 1, 0.25, mode="gaussian")
+    expected = windows(z, network.eval()).argmax(1) > 0
+    assert ((logits.argmax(1) > 0) == expected).float().mean() > 0.99
+    with pytest.raises(ConfigError, match="was trained on t1, t2; the cohort has t2, t1"):
+        load_segmenter(tmp_path, ("t2", "t1"))
+    with pytest.raises(ConfigError, match="no trained model"):
+        load_segmenter(tmp_path / "none", ("t1", "t2"))
 
 
 def test_border_jump_is_the_mean_step_across_the_border():

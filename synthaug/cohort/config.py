@@ -82,7 +82,7 @@ class GateConfig(Section):
     """What a lesion must hold; a limit that is null is not looked at."""
 
     deviation: PositiveFloat | None = 4.0
-    border_jump: PositiveFloat | None = 2.0
+    border_jump: PositiveFloat | None = 3.0
     segmenter: Path | None = None
     agreement: Share | None = None
 

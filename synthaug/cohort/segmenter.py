@@ -1,63 +1,43 @@
-"""A trained segmenter for the quality gate: the folder of a run of ``trainers/segmentation.py``."""
+"""A trained segmenter for the quality gate: a model folder or a run of ``trainers/segmentation.py``."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-import yaml
+from torch import Tensor
 
-from synthaug.classes import get_classes
 from synthaug.config import ConfigError
 
-CONFIG, WEIGHTS = "config.yaml", "weights.safetensors"
 
+def load_segmenter(
+    folder: Path, channels: tuple[str, ...], device: torch.device | str = "cpu"
+) -> Callable[[Tensor], Tensor]:
+    """The model of a segmentation run, as the gate takes it: z-scores to logits of background and tumour.
 
-def load_segmenter(folder: Path, channels: tuple[str, ...], device: torch.device | str = "cpu") -> torch.nn.Module:
-    """The network of a segmentation run with its averaged weights.
+    It sees the hosts at their own voxel size, which should be about that of its training.
 
     Args:
-        folder: of the run, with ``config.yaml`` and ``weights.safetensors``.
+        folder: of the run, or of its model.
         channels: of the images that it will be given; it must have been trained on these, in this order.
         device: where it works.
 
     Raises:
-        ConfigError: no such files, other channels, or weights of another network.
+        ConfigError: no model there, or one for other channels.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from synthaug.segmentation.inference import predict_probabilities
+    from synthaug.segmentation.model import load_model
 
-    missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
-    if missing:
-        raise ConfigError(f"gate.segmenter: {folder} lacks {' and '.join(missing)}; expected a finished training run")
-    config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    trained = tuple(config["data"]["channels"])
-    if trained != channels:
-        raise ConfigError(f"gate.segmenter: trained on {', '.join(trained)}; the cohort has {', '.join(channels)}")
-    network = _network(config)
-    try:
-        weights = load_file(folder / WEIGHTS)
-    except SafetensorError as error:
-        raise ConfigError(f"gate.segmenter: {folder / WEIGHTS} is damaged: {error}") from error
-    expected = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    if unlike := sorted({*weights} ^ {*expected}):
-        raise ConfigError(f"gate.segmenter: {folder / WEIGHTS} is of another network: {', '.join(unlike[:3])}")
-    network.load_state_dict(weights, strict=False)
-    return network.eval().to(device)
+    config, network = load_model(folder)
+    if config.channels != channels:
+        raise ConfigError(
+            f"gate.segmenter: {folder} was trained on {', '.join(config.channels)}; "
+            f"the cohort has {', '.join(channels)}"
+        )
+    network, targets = network.to(device), config.targets
 
+    def segment(z: Tensor) -> Tensor:
+        probabilities = predict_probabilities(network, z[0], targets, config.patch_size, config.inference)
+        tumour = (targets.decode(probabilities) != 0).reshape(1, 1, *z.shape[2:]).float()
+        return torch.cat([1 - tumour, tumour], 1)
 
-def _network(config: dict[str, Any]) -> torch.nn.Module:
-    from monai.networks.nets import DynUNet
-
-    network, levels = config["network"], len(config["network"]["strides"])
-    return DynUNet(
-        spatial_dims=3,
-        in_channels=len(config["data"]["channels"]),
-        out_channels=1 + len(get_classes(config["data"]["classes"])),
-        kernel_size=[3] * levels,
-        strides=network["strides"],
-        upsample_kernel_size=network["strides"][1:],
-        filters=network["filters"],
-        deep_supervision=network["deep_supervision"] > 0,
-        deep_supr_num=max(1, network["deep_supervision"]),
-        res_block=network["res_block"],
-    )
+    return segment
