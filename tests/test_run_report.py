@@ -216,6 +216,14 @@ def test_a_case_without_tumour_has_its_middle_slice(tmp_path):
     assert read_validation(tmp_path)["a"].z == (10,)
 
 
+def test_what_was_inserted_is_not_shown_too_bright(tmp_path):
+    image, label, _ = tumour()
+    before = np.where(label > 0, image / 2, image)
+    assert keep_example(tmp_path, 1, before, image * 3, label * 0, label, []) is True
+    (example,) = read_examples(tmp_path)
+    assert (example.levels[:, 1] > 300).all() and (example.levels[:, 0] < 100).all()
+
+
 def test_a_sample_without_insertion_is_not_kept(tmp_path):
     image, label, _ = tumour()
     assert keep_example(tmp_path, 1, image, image, label, label, []) is False

@@ -145,6 +145,8 @@ def keep_example(
     if not new.any():
         return False
     z, tissue = int(new.argmax()), _tissue(before)
+    levels = _levels(before, tissue)
+    levels[:, 1] = np.maximum(levels[:, 1], _levels(after, tissue)[:, 1])
     _write(
         Path(run) / EXAMPLES / f"step_{step:08d}.npz",
         step=np.array(step),
@@ -153,7 +155,7 @@ def keep_example(
         tissue=tissue[..., z],
         label_before=label_before[..., z].astype(np.int16),
         label_after=label_after[..., z].astype(np.int16),
-        levels=_levels(before, tissue),
+        levels=levels,
         z=np.array(z),
         rows=np.array(json.dumps(list(rows))),
     )
