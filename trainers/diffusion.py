@@ -11,12 +11,14 @@ behind, what those of trainers/gan.py do.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import typer
+from accelerate import Accelerator
 from accelerate.utils import set_seed
 from common import MAY_CHANGE, Window, command, open_cases, resume, start, update
 from diffusers.training_utils import EMAModel
@@ -101,7 +103,45 @@ def last_point(denoiser: Denoiser, batch: Mapping[str, Tensor], config: Config, 
     return reached[0]
 
 
+@dataclass
+class Task:
+    """What the denoiser is asked in one step.
+
+    Attributes:
+        batch: of `gan.prepare`.
+        config: of the run.
+        rng: of the step's noise and times.
+        accelerator: of the run.
+        student: the network that follows the path to its last step; None where nothing is refined yet.
+    """
+
+    batch: Mapping[str, Tensor]
+    config: Config
+    rng: torch.Generator
+    accelerator: Accelerator
+    student: Denoiser | None
+
+    def denoised(self, denoiser: torch.nn.Module) -> tuple[dict[str, Tensor], Tensor | None, Tensor | None]:
+        """Both in one forward pass: the flow's losses, what the jump painted, and what the critic is to see of it."""
+        point, lesion = flow_point(self.batch, self.config, self.rng)
+        both, count = point, len(point.time)
+        if self.student is not None:
+            with self.accelerator.autocast():
+                last = last_point(self.student, self.batch, self.config, self.rng)
+            both = Point.joined(point, last)
+        found, around = denoiser(both.scene, both.state, both.time, both.stride)
+        parts = flow_parts(found[:count], around[:count], lesion, point, self.batch, self.config)
+        if self.student is None:
+            return parts, None, None
+        painted = last.scene.painted(found[count:], around[count:])
+        return parts, painted, (self.batch["context"] + painted * self.batch["lesion"]) * self.batch["view"]
+
+
 # ------------------------------------------------------------------------------------------------- the loop
+
+
+CRITIC_BETAS = (0.5, 0.99)
+"""Of Adam, as the GAN's: a critic whose opponent moves wants a short memory."""
 
 
 def make_networks(config: Config) -> tuple[Denoiser, PatchCritic]:
@@ -123,6 +163,20 @@ def make_networks(config: Config) -> tuple[Denoiser, PatchCritic]:
     return tuple(network.to(memory_format=torch.channels_last_3d) for network in (denoiser, critic))
 
 
+def make_optimizers(config: Config, denoiser: Denoiser, critic: PatchCritic) -> list[torch.optim.Optimizer]:
+    return [
+        torch.optim.Adam(denoiser.parameters(), config.denoiser.lr, betas=config.optimizer.betas),
+        torch.optim.Adam(critic.parameters(), config.critic.lr, betas=CRITIC_BETAS),
+    ]
+
+
+def set_rates(optimizers: Sequence[torch.optim.Optimizer], config: Config, step: int) -> None:
+    """The learning rates of a step."""
+    for optimizer, options in zip(optimizers, (config.denoiser, config.critic), strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = options.lr * lr_factor(config.optimizer, step)
+
+
 def train(config: Config, out: Path) -> dict[str, Any]:
     """Train, or go on training, in the folder `out`; returns the last row of metrics.
 
@@ -138,14 +192,7 @@ def train(config: Config, out: Path) -> dict[str, Any]:
     demo = demo_batch(config, held_out or cases, crops.prior, device) if accelerator.is_main_process else None
 
     denoiser, critic = make_networks(config)
-    optimizers = [
-        torch.optim.Adam(network.parameters(), options.lr, betas=betas)
-        for network, options, betas in (
-            (denoiser, config.denoiser, config.optimizer.betas),
-            (critic, config.critic, CRITIC_BETAS),
-        )
-    ]
-    denoiser, critic, *optimizers = accelerator.prepare(denoiser, critic, *optimizers)
+    denoiser, critic, *optimizers = accelerator.prepare(denoiser, critic, *make_optimizers(config, denoiser, critic))
     bare, bare_critic = accelerator.unwrap_model(denoiser), accelerator.unwrap_model(critic)
     ema = EMAModel(bare.parameters(), decay=config.optimizer.ema, use_ema_warmup=True, power=0.75)
     accelerator.register_for_checkpointing(ema)
@@ -156,30 +203,18 @@ def train(config: Config, out: Path) -> dict[str, Any]:
     metrics = MetricsLog(out, accelerator, first)
     clock, clocked = time.perf_counter(), first
     for step, batch in enumerate(batches(crops, config, first, rank, processes), start=first + 1):
-        for optimizer, options in zip(optimizers, (config.denoiser, config.critic), strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = options.lr * lr_factor(config.optimizer, step)
-        batch = prepare(batch, device)
+        set_rates(optimizers, config, step)
         rng = torch.Generator().manual_seed((config.seed * 1_000_003 + step) * 4096 + rank)
-        point, lesion = flow_point(batch, config, rng)
         refining = config.refine is not None and step > config.refine.start
-        points, count = point, len(point.time)
+        task = Task(prepare(batch, device), config, rng, accelerator, bare if refining else None)
+        parts, painted, fake = task.denoised(denoiser)
         if refining:
-            with accelerator.autocast():
-                last_one = last_point(bare, batch, config, rng)
-            points = Point.joined(point, last_one)
-        found, around = denoiser(points.scene, points.state, points.time, points.stride)
-        parts = flow_parts(found[:count], around[:count], lesion, point, batch, config)
-
-        if refining:
-            painted = last_one.scene.painted(found[count:], around[count:])
-            fake = (batch["context"] + painted * batch["lesion"]) * batch["view"]
             critic.requires_grad_(True)
-            loss = critic_loss(critic, batch, fake)
+            loss = critic_loss(critic, task.batch, fake)
             window.add({"critic": loss}, update(accelerator, critic, optimizers[1], loss, config.optimizer.clip))
             critic.requires_grad_(False)
             with accelerator.autocast():
-                parts |= painter_parts(bare_critic, batch, painted, fake)
+                parts |= painter_parts(bare_critic, task.batch, painted, fake)
         loss = weighted(parts, config.loss)
         finite = update(accelerator, denoiser, optimizers[0], loss, config.optimizer.clip)
         if finite:
@@ -200,10 +235,6 @@ def train(config: Config, out: Path) -> dict[str, Any]:
                 save_generator(make_generator(config, averaged(bare, ema), crops, refining), out / "generator")
     accelerator.end_training()
     return read_metrics(out)[-1]
-
-
-CRITIC_BETAS = (0.5, 0.99)
-"""Of Adam, as the GAN's: a critic whose opponent moves wants a short memory."""
 
 
 def make_generator(config: Config, denoiser: Denoiser, crops: LesionCrops, refined: bool) -> DiffusionGenerator:

@@ -15,7 +15,7 @@ from synthaug.generators.styled import CROP_SIZES, StyledGenerator
 class DiffusionGenerator(StyledGenerator):
     """A trained denoiser with its prior over styles, sampled with a scheduler of diffusers.
 
-    Time and memory of `generate` are linear in steps and constant in steps, in this order.
+    The time that `generate` takes is linear in the steps; the memory does not depend on them.
 
     Args:
         denoiser: the network, trained for `channels` and `classes` in this order.
@@ -27,7 +27,7 @@ class DiffusionGenerator(StyledGenerator):
         batched, precision: as for `StyledGenerator`.
         steps: calls of the network.
         scheduler: ``"flow_match_euler"``, ``"ddim"`` or ``"dpmsolver++"``.
-        guidance: classifier-free guidance on the classes; 1 is none, else each step takes two calls.
+        guidance: classifier-free guidance on the classes; 1 is none, else each step but a jump takes two calls.
         strength: share of the path that is gone, above 0 to 1; below 1, the lesion grows out of noised host tissue,
             and its anatomy shows through.
         refined: whether the network has learned to jump to the end of the path in the last step.
