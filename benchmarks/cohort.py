@@ -11,7 +11,6 @@ without the start of Python and the report.
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -68,10 +67,13 @@ def whole(config: CohortConfig, ranks: int, out: Path) -> dict[str, float]:
     if ranks > 1:
         start += ["torch.distributed.run", f"--nproc_per_node={ranks}", "--standalone", "-m"]
     words = [*start, "synthaug.cohort", "--config", str(out / "cohort.yaml"), "--out", str(out / "cohort")]
-    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(words, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True)
-    wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    began = time.perf_counter()
+    with subprocess.Popen(words, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL) as process:
+        _, status, used = os.wait4(process.pid, 0)  # with the processes that it started
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, words)
+    wall, cpu = time.perf_counter() - began, used.ru_utime + used.ru_stime
     stamps = sorted(p.stat().st_mtime for p in (out / "cohort" / ".synthaug" / "records").glob("*.json"))
     # from one case to the last: the first waits for nothing but its own making
     making = (stamps[-1] - stamps[0]) / max(len(stamps) - ranks, 1)
@@ -81,7 +83,7 @@ def whole(config: CohortConfig, ranks: int, out: Path) -> dict[str, float]:
         "cases a minute": round(60 / making, 1),
         "wall s": round(wall, 1),
         "CPU s": round(cpu, 1),
-        "peak MiB of a process": after.ru_maxrss // 1024,
+        "peak MiB of a process": used.ru_maxrss // 1024,
     }
 
 

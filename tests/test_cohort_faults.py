@@ -112,7 +112,7 @@ def test_a_disk_that_is_full_at_the_end_leaves_no_half_description(hosts, bank, 
         sync(descriptor)
 
     out, config = tmp_path / "c", cohort_config(hosts, bank, count=2)
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+    with monkeypatch.context() as patch, pytest.raises(ConfigError, match=r"2 cases are done.*No space left"):
         patch.setattr(job_module.os, "fsync", full)
         generate(config, out)
     assert not (out / "manifest.jsonl").exists() and not (out / "cohort.json").exists()

@@ -47,7 +47,8 @@ def cohort(
 ) -> None:
     """Write a cohort of synthetic cases; the same command again continues one that was stopped.
 
-    Exit code 0: every case is there; 1: some are not, and were named; 2: nothing could be begun.
+    Exit code 0: every case is there; 1: some are not, and were named; 2: nothing could be begun, or the disk was
+    full in the end.
     """
     from synthaug.cohort.making import generate
     from synthaug.cohort.ranks import Ranks

@@ -193,15 +193,25 @@ class _Maker:
         records = [record for _, record in sorted(self.job.read_records(self.total).items())]
         written = sum(bool(r["files"]) and not r["real"] for r in records)
         refused = {r["case"]: r["refused"][-1]["reason"] for r in records if not r["files"]}
+        try:
+            self._describe(records, changed)
+        except OSError as error:
+            raise ConfigError(
+                f"{self.job.out}: {written} cases are done, what describes them cannot be written ({error}); "
+                "the same command goes on"
+            ) from error
+        return written, refused
+
+    def _describe(self, records: Sequence[dict], changed: bool) -> None:
         files = description(self.config, self.layout, self.provenance, records, self.splits)
         summary = self.job.out / SUMMARY
         if changed or not summary.is_file() or summary.read_bytes() != files[SUMMARY]:
-            (self.job.out / SUMMARY).unlink(missing_ok=True)
+            # without its summary a cohort counts as unfinished, so that none is taken for whole between two files
+            summary.unlink(missing_ok=True)
             self.job.write("description", files)
         if changed or not (self.job.out / "report.html").is_file():
             bank = self.lesions if isinstance(self.lesions, LesionBank) else None
             write_cohort_report(self.job.out, self.config, self.layout, self.provenance, records, bank)
-        return written, refused
 
 
 def _gate(
