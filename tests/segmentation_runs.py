@@ -45,6 +45,7 @@ TINY = {
     "insertion": {"prob": 1.0, "scale": [0.3, 0.6], "clearance_mm": 1.0},
     "validation": {"every": 4},
     "examples": 2,
+    "report": False,
 }
 
 

@@ -42,7 +42,7 @@ def test_the_split_of_the_real_cases(real_data, tmp_path, name):
 
 
 def test_loss_falls_and_insertions_are_counted(run, tmp_path):
-    rows = run("optimizer.steps=24", "validation.every=24", "checkpoint_every=24")
+    rows = run("optimizer.steps=24", "validation.every=24", "checkpoint_every=24", "report=true")
     assert [row["step"] for row in rows] == [0, *range(2, 25, 2)]
     assert rows[0]["samples"] == 48 and rows[0]["expected_insertions"] == pytest.approx(48 * 1.4)
     assert rows[-1]["loss"] < 0.85 * rows[1]["loss"]
@@ -53,6 +53,7 @@ def test_loss_falls_and_insertions_are_counted(run, tmp_path):
     assert rows[-1]["insertion"]["done"] > 12
     assert {*rows[-1]["insertion"]["voxels"]} == {"NCR", "ED", "ET"} and sum(rows[-1]["insertion"]["voxels"].values())
     assert {*rows[-1]["validation"]["cases"]} == {"Phantom_002_1"}
+    assert "Phantom_002_1" in (tmp_path / "run" / "report.html").read_text()
     board = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     board.Reload()
     for tag, value in {"loss": rows[-1]["loss"], "insertion/done": rows[-1]["insertion"]["done"]}.items():
@@ -110,6 +111,7 @@ def test_validation_voxels_are_never_touched(run, monkeypatch, tmp_path, folder)
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, {trainers!r})
+import segmentation
 from accelerate import Accelerator
 save, calls = Accelerator.save_state, []
 def save_and_die(self, *args, **kwargs):

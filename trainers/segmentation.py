@@ -162,7 +162,7 @@ class Learner:
                 save_model(out / "model", self.config.model_spec, named_tensors(network))
 
 
-FREE = (*MAY_CHANGE, "data.cache", "examples")
+FREE = (*MAY_CHANGE, "data.cache", "examples", "report")
 """Keys that a continued run may have otherwise than the run it continues."""
 
 
@@ -279,10 +279,10 @@ def first_row(
 
 
 def finish(learner: Learner, out: Path) -> None:
-    """The model, where no better one was kept by early stopping, and the report."""
+    """The model, where no better one was kept by early stopping, and the report where it is wanted."""
     if learner.config.early_stopping is None:
         learner.save(out)
-    if learner.accelerator.is_main_process:
+    if learner.accelerator.is_main_process and learner.config.report:
         write_run_report(out)
     learner.accelerator.end_training()
 

@@ -146,6 +146,7 @@ class Config(RunConfig):
     inference: InferenceConfig = InferenceConfig()
     postprocessing: PostprocessingConfig = PostprocessingConfig()
     examples: NonNegativeInt = 6
+    report: bool = True
     log_every: PositiveInt = 10
     checkpoint_every: PositiveInt = 100
 
