@@ -1,5 +1,7 @@
 """The commands ``synthaug cohort`` and ``synthaug inspect``; the first is also ``python -m synthaug.cohort``."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,25 +52,35 @@ def cohort(
     Exit code 0: every case is there; 1: some are not, and were named; 2: nothing could be begun, or the disk was
     full in the end.
     """
-    from synthaug.cohort.making import generate
-    from synthaug.cohort.ranks import Ranks
-
     given = {key: value for key, value in locals().items() if key in SHORT and value is not None}
     values = {SHORT[key]: value for key, value in given.items()}
     if channels is not None:
         values["channels"] = channels.split(",")
     if swap:
         values["lesions.swaps"] = [text.split(":") for text in swap]
-    try:
+    with _one_line_errors():
+        from synthaug.cohort.making import generate
+        from synthaug.cohort.ranks import Ranks
+
         summary = generate(_configuration(config, values, overrides or []), out, progress=True)
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
     ranks = Ranks.current()
     if ranks.is_main:
         _tell(summary)
     ranks.leave()
     raise typer.Exit(0 if summary.complete else 1)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """What the user gave and what is not installed, in one line and with exit code 2."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        typer.echo(f'error: {error}; pip install "synthaug[cohort]"', err=True)
+        raise typer.Exit(2) from error
+    except (ValueError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from error
 
 
 def _configuration(file: Path | None, values: dict[str, Any], overrides: list[str]):
@@ -107,11 +119,8 @@ def inspect(
 
     Exit code 1: a file is missing, extra or altered, or a case cannot be read.
     """
-    try:
+    with _one_line_errors():
         sound = _inspect_any(path, classes, layout)
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
     raise typer.Exit(0 if sound else 1)
 
 

@@ -58,6 +58,7 @@ def _summary(config: CohortConfig, provenance, records, files: Mapping[str, byte
         "asked": config.total,
         "written": sum(bool(r["files"]) for r in synthetic),
         "real": sum(r["real"] for r in records),
+        "lesions_asked": sum(r["asked"] for r in synthetic),
         "lesions": sum(len(r["lesions"]) for r in synthetic),
         "refused": dict(sorted(Counter(a["reason"] for r in synthetic for a in r["refused"]).items())),
         **provenance,

@@ -94,7 +94,7 @@ def describe_cohort(found: Findings) -> list[str]:
     summary, rows = found.summary, [row for rows in found.lesions.values() for row in rows]
     lines = [
         f"{summary['written']} of {summary['asked']} synthetic cases in the layout {summary['layout']}, "
-        f"{len(rows)} lesions, {summary['real']} real cases beside",
+        f"{len(rows)} of {summary['lesions_asked']} lesions, {summary['real']} real cases beside",
         f"generator {summary['generator']['name']}, sha256 of its weights {summary['generator']['sha256'] or 'none'}",
         f"configuration {summary['config_sha256'][:12]}, "
         + ", ".join(f"{name} {version}" for name, version in summary["versions"].items()),

@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -100,6 +101,8 @@ class _Maker:
     """One process of the making of a cohort."""
 
     def __init__(self, config: CohortConfig, out: Path, generator, segmenter, ranks: Ranks):
+        if find_spec("matplotlib") is None:
+            raise ModuleNotFoundError("the report of a cohort needs matplotlib")
         self.config, self.ranks, self.job, self.layout = config, ranks, Job(out), Layout(config)
         self.lesions = open_lesions(config)
         painter = open_generator(config, generator)
