@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from cohort_tools import cohort_config, manifest
-from engine import toy_bank
+from engine import toy_bank, toy_gan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.inferers import SlidingWindowInferer
@@ -329,3 +329,17 @@ def test_a_failure_is_of_its_item_alone_and_few_are_in_memory():
 
 def raise_fault():
     raise RuntimeError("a fault")
+
+
+def test_a_trained_generator_paints_and_its_weights_are_in_the_manifest(phantom_folder, tmp_path):
+    gan, other = toy_gan(), toy_gan(seed=1)
+    config = cohort_config(phantom_folder, None, count=1, lesions={"scale": None, "diameter_mm": (10, 12)})
+    assert generate(config, tmp_path / "a", generator=gan).complete
+    assert generate(config, tmp_path / "b", generator=other).complete
+    (first,), (second,) = manifest(tmp_path / "a"), manifest(tmp_path / "b")
+    assert first["generator"]["name"] == "GANGenerator" and len(first["generator"]["sha256"]) == 64
+    assert first["generator"]["sha256"] != second["generator"]["sha256"]
+    with pytest.raises(ConfigError, match=r"generator.sha256 was"):
+        generate(config, tmp_path / "a", generator=other)
+    with pytest.raises(ConfigError, match="generator: unexpected steps"):
+        generate(config.model_copy(update={"generator_options": {"steps": 2}}), tmp_path / "c", generator=gan)

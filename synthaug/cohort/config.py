@@ -120,6 +120,7 @@ class CohortConfig(Section):
         layout: how the cohort is written.
         count: of cases; not with `balance`.
         generator: name, folder or hub id; by default ``paste`` with a bank and ``procedural`` without.
+        generator_options: of `load_generator`, such as ``{steps: 4}``, for a trained generator.
         classes: vocabulary of the hosts' labels.
         channels: of the hosts that are read and written, in this order.
         seed: of everything random; a case depends on it and on the case's number alone.
@@ -134,6 +135,7 @@ class CohortConfig(Section):
     layout: Literal["nnunet", "msd", "bids", "brats"]
     count: PositiveInt | None = None
     generator: str | None = None
+    generator_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
     classes: str | dict[str, int] = "BRATS18"
     channels: tuple[str, ...] = ("flair", "t1", "t1ce", "t2")
     seed: Annotated[int, Field(ge=0)] = 0

@@ -196,7 +196,7 @@ def open_generator(config: CohortConfig, generator: TumorGenerator | None) -> Tu
         ConfigError: there is none of that name, or its files cannot be used.
     """
     try:
-        return resolve_generator(generator or config.generator_name)
+        return resolve_generator(generator or config.generator_name, **config.generator_options)
     except (ValueError, TypeError, OSError) as error:
         raise ConfigError(f"generator: {error}") from error
 
