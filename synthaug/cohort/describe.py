@@ -73,10 +73,7 @@ def _nnunet(config: CohortConfig, layout: Layout, provenance, written) -> dict[s
     return {
         "dataset.json": _json(
             {
-                "name": config.about.name,
-                "description": config.about.description,
-                "reference": config.about.reference,
-                "licence": config.about.licence,
+                **_about(config),
                 "channel_names": {str(i): name for i, name in enumerate(layout.channels)},
                 "labels": {"background": 0, **_by_value(layout)},
                 "numTraining": len(written),
@@ -96,10 +93,7 @@ def _msd(config: CohortConfig, layout: Layout, provenance, written) -> dict[str,
     return {
         "dataset.json": _json(
             {
-                "name": config.about.name,
-                "description": config.about.description,
-                "reference": config.about.reference,
-                "licence": config.about.licence,
+                **_about(config),
                 "release": provenance["versions"]["synthaug"],
                 "tensorImageSize": "4D" if len(layout.channels) > 1 else "3D",
                 "modality": {str(i): name for i, name in enumerate(layout.channels)},
@@ -151,6 +145,10 @@ def _bids(config: CohortConfig, layout: Layout, provenance, written) -> dict[str
 def _brats(config: CohortConfig, layout: Layout, provenance, written) -> dict[str, bytes]:
     about = {**config.about.model_dump(mode="json"), "channels": list(layout.channels), "labels": layout.label_values}
     return {"dataset.json": _json({**about, "cases": len(written), "provenance": _provenance(provenance)})}
+
+
+def _about(config: CohortConfig) -> dict[str, str]:
+    return config.about.model_dump(include={"name", "description", "reference", "licence"})
 
 
 def _provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
