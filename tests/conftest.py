@@ -1,6 +1,7 @@
 """What several test files share: the real data's folder and a folder of phantoms."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,14 @@ def denormals() -> Iterator[None]:
     """Trainers flush denormals, for the whole process: later tests, hypothesis among them, want them back."""
     yield
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture(autouse=True)
+def accelerate_state() -> Iterator[None]:
+    """Accelerate keeps one state for the process: a later trainer may want another precision."""
+    yield
+    if state := sys.modules.get("accelerate.state"):
+        state.AcceleratorState._reset_state(True)
 
 
 @pytest.fixture(scope="session")
