@@ -3,6 +3,7 @@
 from synthaug.audit import LowInsertionRateWarning, Report
 from synthaug.classes import BRATS18, BRATS23, BRATS24, MSD_BRAIN, Classes, get_classes, single
 from synthaug.generators.base import TumorGenerator
+from synthaug.generators.diffusion import DiffusionGenerator
 from synthaug.generators.gan import GANGenerator
 from synthaug.generators.gligan import GliGAN
 from synthaug.generators.hub import load_generator, save_generator
@@ -21,6 +22,7 @@ __all__ = [
     "BRATS24",
     "MSD_BRAIN",
     "Classes",
+    "DiffusionGenerator",
     "GANGenerator",
     "GliGAN",
     "InsertionPlan",

@@ -234,6 +234,8 @@ def test_a_run_that_failed_before_its_first_checkpoint_may_be_corrected(run):
         ("insertion.swaps=[[ED, XX, 0.5]]", "insertion: .*XX"),
         ("insertion.diameter_mm=[5, 9]", "insertion: .*diameter_mm"),
         ("insertion.generator=magic", "insertion: .*magic"),
+        ("insertion.generator_options={steps: 4}", "insertion: .*steps"),
+        ("insertion.generator_options={prob: 1.0}", "generator_options: prob"),
         ("insertion.bank=/nowhere.safetensors", "insertion: .*nowhere.safetensors"),
         ("data.regions.core=[XX]", "XX"),
         ("network.name=ResNet", "network: unknown name; known are DynUNet"),

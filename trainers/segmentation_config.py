@@ -81,6 +81,7 @@ class InsertionConfig(Section):
     lesions: Literal["bank", "shapes"] = "bank"
     bank: Path | None = None
     generator: str = "paste"
+    generator_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
     prob: Share = 0.6
     second: Share = 0.4
     scale: tuple[PositiveFloat, PositiveFloat] | None = None
@@ -113,7 +114,10 @@ class InsertionConfig(Section):
     def arguments(self) -> dict[str, Any]:
         """Of `TumorInsertion`."""
         schedule = {"warmup_steps", "decay_from", "decay_to", "end_prob", "decay_shape", "adaptive"}
-        return self.model_dump(exclude={"lesions", "bank"} | schedule, exclude_none=True)
+        given = self.model_dump(exclude={"lesions", "bank", "generator_options"} | schedule, exclude_none=True)
+        if clash := sorted(set(given) & set(self.generator_options)):
+            raise ValueError(f"generator_options: {', '.join(clash)} are the insertion's own")
+        return given | self.generator_options
 
 
 class ValidationConfig(Section):

@@ -38,7 +38,7 @@ def make_insertion(config: Config, train: list[Case], validation: list[Case], ra
         else:
             lesions = LesionBank.from_cases(train, classes, channels)
         return TumorInsertion(lesions, classes=classes, channels=channels, rank=rank, **options.arguments())
-    except (ValueError, OSError) as error:
+    except (TypeError, ValueError, OSError) as error:
         raise ConfigError(f"insertion: {error}") from error
 
 
