@@ -5,6 +5,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+# before torch is imported, here and in the processes that tests start: what tests compute is so small that threads
+# wait for each other longer than they work, most of all beside other jobs
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import torch
 
@@ -13,10 +17,12 @@ from synthaug.data import write_phantom_dataset
 
 
 @pytest.fixture(autouse=True)
-def denormals() -> Iterator[None]:
-    """Trainers flush denormals, for the whole process: later tests, hypothesis among them, want them back."""
+def settings_of_the_process() -> Iterator[None]:
+    """Trainers flush denormals and set the number of threads: later tests, hypothesis among them, want them back."""
+    threads = torch.get_num_threads()
     yield
     torch.set_flush_denormal(False)
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)
