@@ -33,7 +33,8 @@ def evaluate(
                 rows += result
                 typer.echo(f"{result[0]['case']}: Dice {_dice(result)}")
     except (ValueError, OSError, ImportError) as error:
-        typer.echo(f"error: {error}", err=True)
+        advice = '; it comes with pip install "synthaug[train]"' if isinstance(error, ModuleNotFoundError) else ""
+        typer.echo(f"error: {error}{advice}", err=True)
         raise typer.Exit(2) from error
     if rows:
         summary = summarise(rows, seed=seed)
@@ -60,5 +61,6 @@ def report(
 
         typer.echo(f"report: {write_run_report(run, out)}")
     except (ValueError, OSError, ImportError) as error:
-        typer.echo(f"error: {error}", err=True)
+        advice = '; it comes with pip install "synthaug[train]"' if isinstance(error, ModuleNotFoundError) else ""
+        typer.echo(f"error: {error}{advice}", err=True)
         raise typer.Exit(2) from error
