@@ -1,12 +1,10 @@
 """Pieces of the HTML reports: one page with pictures and style inside, without scripts, that needs no other file."""
 
 import base64
-import os
 import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
-from pathlib import Path
 
 Cell = object
 
@@ -26,18 +24,6 @@ def page(title: str, body: str, footer: str) -> str:
         f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body><main>\n{body}\n"
         f"<footer>{footer}</footer>\n</main></body>\n</html>\n"
     )
-
-
-def write_page(path: str | os.PathLike, text: str) -> None:
-    """Write a page beside its place and rename it, so that a failure leaves what was there."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def section(title: str, body: str) -> str:

@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from pydantic import BaseModel
 
 from synthaug.config import ConfigError
+from synthaug.files import replace_file
 
 
 def keep_config(out: Path, config: BaseModel, accelerator: Accelerator, free: Sequence[str] = ()) -> None:
@@ -46,7 +47,7 @@ def keep_config(out: Path, config: BaseModel, accelerator: Accelerator, free: Se
                 )
         else:
             out.mkdir(parents=True, exist_ok=True)
-            replace_text(file, yaml.safe_dump(new, sort_keys=False))
+            replace_file(file, yaml.safe_dump(new, sort_keys=False))
 
 
 def _is_free(key: str, free: Sequence[str]) -> bool:
@@ -75,7 +76,7 @@ class MetricsLog:
         self.file, self.accelerator = out / "metrics.jsonl", accelerator
         if accelerator.is_main_process:
             rows = read_metrics(out) if step > 0 else []
-            replace_text(self.file, "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
+            replace_file(self.file, "".join(json.dumps(row) + "\n" for row in rows if row["step"] <= step))
         accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": step + 1 if step else 0}})
 
     def write(self, row: Mapping[str, Any]) -> None:
@@ -146,10 +147,3 @@ def load_checkpoint(checkpoint: Path, accelerator: Accelerator) -> tuple[int, di
     accelerator.load_state(str(checkpoint))
     state = json.loads((checkpoint / f"rank_{accelerator.process_index}.json").read_text(encoding="utf-8"))
     return state["step"], state["own"]
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Write a text file beside its place and rename it, so that it is the old one or the new one."""
-    beside = path.with_name(f".{path.name}.unfinished")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)

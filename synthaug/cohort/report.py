@@ -12,8 +12,9 @@ import numpy as np
 from synthaug.classes import Classes
 from synthaug.cohort.config import CohortConfig
 from synthaug.cohort.layouts import Layout
+from synthaug.files import replace_file
 from synthaug.lesions.bank import LesionBank
-from synthaug.pages import gallery, image, legend, page, pairs, picture_row, section, table, tiles, write_page
+from synthaug.pages import gallery, image, legend, page, pairs, picture_row, section, table, tiles
 from synthaug.pictures import Outline, axial, class_colours, extent, figure, grey, outlined, png, rendered
 from synthaug.plan import equivalent_diameter_mm
 
@@ -57,7 +58,7 @@ def write_cohort_report(
     parts += [_refusals(synthetic), _sources(records)]
     about = "".join(f", {name} {version}" for name, version in provenance["versions"].items())
     footer = f"configuration {provenance['config_sha256'][:12]}{escape(about)}"
-    write_page(out / "report.html", page(f"{config.about.name}: cohort", "\n".join(parts), footer))
+    replace_file(out / "report.html", page(f"{config.about.name}: cohort", "\n".join(parts), footer))
 
 
 def _tiles(config: CohortConfig, synthetic: Records, rows: Records) -> str:

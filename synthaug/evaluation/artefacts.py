@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from synthaug.audit import append_rows
+from synthaug.files import replace_file
 from synthaug.intensity import host_tissue
 
 ROWS, CASES, EXAMPLES = "validation.jsonl", "validation", "examples"
@@ -186,10 +187,7 @@ def read_examples(run: str | Path) -> list[ExampleSlice]:
 def _write(path: Path, **arrays: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.unfinished")
-    beside.write_bytes(buffer.getvalue())
-    beside.replace(path)
+    replace_file(path, buffer.getvalue())
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

@@ -13,7 +13,8 @@ from synthaug.classes import Classes, get_classes
 from synthaug.evaluation.artefacts import ExampleSlice, read_examples, read_rows, read_validation
 from synthaug.evaluation.run_pictures import case_pictures, curves, example_pictures, shown_channels
 from synthaug.evaluation.summary import summarise
-from synthaug.pages import gallery, image, legend, page, pairs, picture_row, section, table, tiles, write_page
+from synthaug.files import replace_file
+from synthaug.pages import gallery, image, legend, page, pairs, picture_row, section, table, tiles
 from synthaug.pictures import class_colours, require_matplotlib
 from synthaug.runs import read_metrics
 from synthaug.sizes import SizeClasses
@@ -70,7 +71,7 @@ def write_run_report(run: str | Path, out: str | Path | None = None, seed: int =
     )
     path = run / "report.html" if out is None else Path(out)
     last = facts.metrics[-1]["step"]
-    write_page(
+    replace_file(
         path, page(f"run {run.resolve().name}", body, f"after step {last}; intervals are bootstrapped by patient")
     )
     return path

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from synthaug.files import replace_file
+
 NOT_METRICS = ("case", "group", "region", "kind", "size", "step", "seed", "fold", "arm", "epoch")
 """Keys of rows that tell what was scored, never a score."""
 
@@ -120,10 +122,7 @@ def write_table(rows: Sequence[Row], path: str | Path) -> None:
     if path.suffix not in (".csv", ".json"):
         raise ValueError(f"{path}: expected a name that ends in .csv or .json")
     text = _csv(rows) if path.suffix == ".csv" else json.dumps([dict(row) for row in rows], indent=1) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.unfinished")
-    beside.write_text(text, encoding="utf-8", newline="")
-    beside.replace(path)
+    replace_file(path, text)
 
 
 def format_table(table: Sequence[Row], metrics: Sequence[str] | None = None, size: str | None = "all") -> str:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialized
 from torch import Tensor, nn
 
+from synthaug.files import replace_file
 from synthaug.generators.denoiser import Denoiser
 from synthaug.generators.diffusion import DiffusionGenerator
 from synthaug.generators.gan import GANGenerator
@@ -93,8 +94,6 @@ def save_generator(generator: StyledGenerator, folder: str | Path, dtype: torch.
     if kind is None:
         kinds = ", ".join(k.generator.__name__ for k in KINDS)
         raise TypeError(f"generator: expected one of {kinds}, got {type(generator).__name__}")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     network = kind.network_of(generator)
     state = {f"{kind.part}.{k}": v.to(dtype).contiguous().cpu() for k, v in network.state_dict().items()}
     state |= {f"prior.{k}": v.float().contiguous().cpu() for k, v in generator.prior.state_dict().items()}
@@ -107,14 +106,9 @@ def save_generator(generator: StyledGenerator, folder: str | Path, dtype: torch.
         kind.part: {name: _plain(getattr(network, attribute)) for name, attribute in kind.shape.items()},
         **{name: _plain(getattr(generator.painter, name)) for name in kind.sampling},
     }
-    for name, write in (
-        # not safetensors' save_file, which makes files that only their owner may read
-        (WEIGHTS, lambda path: path.write_bytes(serialized(state))),
-        (CONFIG, lambda path: path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")),
-    ):
-        unfinished = folder / f".{name}.unfinished"
-        write(unfinished)
-        unfinished.replace(folder / name)
+    # not safetensors' save_file, which makes files that only their owner may read
+    replace_file(Path(folder) / WEIGHTS, serialized(state))
+    replace_file(Path(folder) / CONFIG, json.dumps(config, indent=2) + "\n")
 
 
 def load_generator(

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from synthaug.classes import Classes
+from synthaug.files import replace_file
 from synthaug.imbalance.advice import Suggestion, suggest
 from synthaug.imbalance.measure import Measured, measure_cases, measure_folder
 from synthaug.imbalance.separability import Pair, compare_all
 from synthaug.lesions.cutting import MIN_VOXELS
-from synthaug.pages import write_page
 from synthaug.pictures import require_matplotlib
 from synthaug.sizes import SizeClasses
 
@@ -70,8 +70,8 @@ def run_imbalance(
     suggestion = suggest(measured, pairs, sizes, seed)
     picture = draw(measured, pairs, suggestion, sizes)
     out.mkdir(parents=True, exist_ok=True)
-    write_page(out / FILES[0], report.to_page(measured, pairs, suggestion, sizes, picture, Path(folder).name))
+    replace_file(out / FILES[0], report.to_page(measured, pairs, suggestion, sizes, picture, Path(folder).name))
     (out / FILES[1]).write_bytes(picture)
-    write_page(out / FILES[2], json.dumps(report.to_dict(measured, pairs, suggestion, sizes), indent=1) + "\n")
-    write_page(out / FILES[3], suggestion.yaml())
+    replace_file(out / FILES[2], json.dumps(report.to_dict(measured, pairs, suggestion, sizes), indent=1) + "\n")
+    replace_file(out / FILES[3], suggestion.yaml())
     return report.to_text(measured, pairs, suggestion, sizes)

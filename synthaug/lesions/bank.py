@@ -20,6 +20,7 @@ from torch import Tensor
 
 from synthaug.channels import canonical_channels
 from synthaug.classes import Classes, get_classes
+from synthaug.files import replace_file
 from synthaug.lesions.base import Candidates, Lesion, LesionSource
 from synthaug.lesions.cutting import MARGIN_VOX, MIN_VOXELS, LesionCutter
 
@@ -215,16 +216,9 @@ class LesionBank(LesionSource):
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the bank to one safetensors file; beside it first, then renamed, so that none is half-written."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
         header = json.dumps(self._header | {"skipped": self.skipped, "crc32": _checksum(self._tensors)})
-        try:
-            # not safetensors' save_file, which makes files that only their owner may read
-            beside.write_bytes(serialized(self._tensors, metadata={"bank": header}))
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        # not safetensors' save_file, which makes files that only their owner may read
+        replace_file(path, serialized(self._tensors, metadata={"bank": header}))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "LesionBank":

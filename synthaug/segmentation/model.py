@@ -20,6 +20,7 @@ from synthaug.config import ConfigError, Section
 from synthaug.data.cases import Case, CaseError, StoredCase, load_stored
 from synthaug.data.nifti import Volume, nifti_bytes, zscore_host
 from synthaug.data.resampling import resample_image, resample_onto
+from synthaug.files import replace_file
 from synthaug.segmentation.inference import InferenceConfig, predict_probabilities
 from synthaug.segmentation.networks import AnyNetwork, SegmentationNetwork, named_tensors
 from synthaug.segmentation.postprocessing import PostprocessingConfig, to_label
@@ -130,10 +131,7 @@ class Segmenter:
 def write_label(stored: StoredCase, like: Path, label: np.ndarray, path: Path) -> Path:
     """Write a label map on a case's grid, beside its place and renamed; uint8 where its values allow that."""
     kind = np.uint8 if label.max(initial=0) < 256 else np.int16
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.unfinished")
-    beside.write_bytes(nifti_bytes(stored.files[like].header, label.astype(kind), scaling=(1.0, 0.0)))
-    return beside.replace(path)
+    return replace_file(path, nifti_bytes(stored.files[like].header, label.astype(kind), scaling=(1.0, 0.0)))
 
 
 def save_model(folder: Path, config: ModelConfig, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -144,13 +142,9 @@ def save_model(folder: Path, config: ModelConfig, tensors: Mapping[str, torch.Te
         config: of the model.
         tensors: of `named_tensors`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     weights = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
-    text = json.dumps(config.model_dump(mode="json"), indent=1)
-    for name, content in (("weights.safetensors", weights), ("config.json", text.encode())):
-        beside = folder / f".{name}.unfinished"
-        beside.write_bytes(content)
-        beside.replace(folder / name)
+    replace_file(folder / "weights.safetensors", weights)
+    replace_file(folder / "config.json", json.dumps(config.model_dump(mode="json"), indent=1))
 
 
 def load_model(folder: Path) -> tuple[ModelConfig, SegmentationNetwork]:
