@@ -166,19 +166,12 @@ def run_judge(world: World, args) -> None:
 # ------------------------------------------------------------------------------------------- real and inserted
 
 
-def specimen(image: np.ndarray, classes: torch.Tensor, mean, std, group: str) -> Specimen:
+def specimen(image: np.ndarray, label: np.ndarray, mean, std, group: str) -> Specimen:
     """The lesion's box with some margin, rounded as files are, in model intensities."""
+    classes = torch.from_numpy(BRATS18.index_map(label))
     box = tuple(slice(max(int(i.min()) - MARGIN, 0), int(i.max()) + MARGIN + 1) for i in classes.nonzero(as_tuple=True))
     crop = to_model(torch.from_numpy(np.rint(image[(slice(None), *box)])), mean, std)
     return Specimen(crop, one_hot(classes[box], len(BRATS18)), group)
-
-
-def class_index(label: np.ndarray) -> torch.Tensor:
-    """(X, Y, Z) uint8: k + 1 for class k."""
-    index = np.zeros(label.shape, np.uint8)
-    for k, value in enumerate(BRATS18.values.values()):
-        index[label == value] = k + 1
-    return torch.from_numpy(index)
 
 
 def transplants(world: World, generator: TumorGenerator) -> tuple[list[Specimen], list[Specimen]]:
@@ -190,7 +183,7 @@ def transplants(world: World, generator: TumorGenerator) -> tuple[list[Specimen]
             image, label, row = insert(world, Job(lesion.name, host, 1.0, n), generator, 0.75, turn=False)
             if row["outcome"] == "done":
                 volume, before, _ = world.host(host)
-                inserted.append(specimen(image, class_index(label), *statistics_of(volume, before), lesion.group))
+                inserted.append(specimen(image, label, *statistics_of(volume, before), lesion.group))
                 real += real_lesions(world, lesion.group)
                 break
     return real, inserted
@@ -198,7 +191,7 @@ def transplants(world: World, generator: TumorGenerator) -> tuple[list[Specimen]
 
 def real_lesions(world: World, group: str) -> list[Specimen]:
     volume, label, _ = world.host(group)
-    return [specimen(volume.image, class_index(label), *statistics_of(volume, label), group)]
+    return [specimen(volume.image, label, *statistics_of(volume, label), group)]
 
 
 def statistics_of(volume: Volume, label: np.ndarray):

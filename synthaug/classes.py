@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Classes:
@@ -54,6 +56,13 @@ class Classes:
     def names(self) -> tuple[str, ...]:
         """Class names in channel order."""
         return tuple(self.values)
+
+    def index_map(self, label: np.ndarray) -> np.ndarray:
+        """A label map as class numbers, (X, Y, Z) uint8: k + 1 for class k, 0 for every other value."""
+        index = np.zeros(label.shape, np.uint8)
+        for k, value in enumerate(self.values.values()):
+            index[label == value] = k + 1
+        return index
 
     def __len__(self) -> int:
         return len(self.values)

@@ -11,7 +11,7 @@ behind, what those of trainers/gan.py do.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from accelerate.utils import set_seed
 from common import MAY_CHANGE, Window, command, open_cases, resume, start, update
 from diffusers.training_utils import EMAModel
 from diffusion_config import Config
-from gan import averaged, batches, critic_loss, demo_batch, lr_factor, make_crops, painter_parts, prepare, weighted
+from gan import averaged, batches, critic_loss, demo_batch, make_crops, painter_parts, prepare, set_rates, weighted
 from torch import Tensor
 
 from synthaug import get_classes
@@ -170,13 +170,6 @@ def make_optimizers(config: Config, denoiser: Denoiser, critic: PatchCritic) -> 
     ]
 
 
-def set_rates(optimizers: Sequence[torch.optim.Optimizer], config: Config, step: int) -> None:
-    """The learning rates of a step."""
-    for optimizer, options in zip(optimizers, (config.denoiser, config.critic), strict=True):
-        for group in optimizer.param_groups:
-            group["lr"] = options.lr * lr_factor(config.optimizer, step)
-
-
 def train(config: Config, out: Path) -> dict[str, Any]:
     """Train, or go on training, in the folder `out`; returns the last row of metrics.
 
@@ -203,7 +196,7 @@ def train(config: Config, out: Path) -> dict[str, Any]:
     metrics = MetricsLog(out, accelerator, first)
     clock, clocked = time.perf_counter(), first
     for step, batch in enumerate(batches(crops, config, first, rank, processes), start=first + 1):
-        set_rates(optimizers, config, step)
+        set_rates(optimizers, (config.denoiser, config.critic), config.optimizer, step)
         rng = torch.Generator().manual_seed((config.seed * 1_000_003 + step) * 4096 + rank)
         refining = config.refine is not None and step > config.refine.start
         task = Task(prepare(batch, device), config, rng, accelerator, bare if refining else None)

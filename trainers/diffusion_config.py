@@ -7,7 +7,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from common import RunConfig, Share
-from gan_config import CriticConfig, CropConfig, DataConfig, DemoConfig, OptimizerConfig, PainterConfig, Weight
+from gan_config import (
+    CriticConfig,
+    CropConfig,
+    DataConfig,
+    DemoConfig,
+    OptimizerConfig,
+    PainterConfig,
+    PaintingLossConfig,
+    Weight,
+)
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from synthaug import get_classes
@@ -37,16 +46,10 @@ class RefineConfig(Section):
     steps: tuple[PositiveInt, ...] = Field((1, 2, 4, 8), min_length=1)
 
 
-class LossConfig(Section):
-    """Weights of the parts of the denoiser's loss; all but the first belong to the refinement, and the halo to both."""
+class LossConfig(PaintingLossConfig):
+    """Weights of the parts of the denoiser's loss; all but `flow` belong to the refinement, and the halo to both."""
 
     flow: Weight = 1.0
-    adversarial: Weight = 1.0
-    features: Weight = 2.0
-    style: Weight = 4.0
-    band: Weight = 0.5
-    lowpass: Weight = 0.03
-    halo: Weight = 1.0
 
 
 class DiffusionOptimizerConfig(OptimizerConfig):

@@ -19,7 +19,7 @@ import typer
 from accelerate.utils import set_seed
 from common import MAY_CHANGE, Window, command, open_cases, resume, start, update
 from diffusers.training_utils import EMAModel
-from gan_config import Config, LossConfig, OptimizerConfig
+from gan_config import Config, LossConfig, NetworkConfig, OptimizerConfig
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
@@ -126,6 +126,15 @@ def lr_factor(config: OptimizerConfig, step: int) -> float:
     return 1.0 if step < start else 1 - 0.95 * (step - start) / max(1.0, config.steps - start)
 
 
+def set_rates(
+    optimizers: Sequence[torch.optim.Optimizer], networks: Sequence[NetworkConfig], config: OptimizerConfig, step: int
+) -> None:
+    """The learning rates of a step, each network's own."""
+    for optimizer, options in zip(optimizers, networks, strict=True):
+        for group in optimizer.param_groups:
+            group["lr"] = options.lr * lr_factor(config, step)
+
+
 def make_networks(config: Config) -> tuple[Painter, PatchCritic]:
     """Both networks; their convolutions are slow on CPUs without channels last."""
     set_seed(config.seed)  # the first weights
@@ -165,9 +174,7 @@ def train(config: Config, out: Path) -> dict[str, Any]:
     metrics = MetricsLog(out, accelerator, first)
     clock, clocked = time.perf_counter(), first
     for step, batch in enumerate(batches(crops, config, first, rank, processes), start=first + 1):
-        for optimizer, options in zip(optimizers, (config.painter, config.critic), strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = options.lr * lr_factor(config.optimizer, step)
+        set_rates(optimizers, (config.painter, config.critic), config.optimizer, step)
         batch = prepare(batch, device)
         noise = noise_of(bare_painter, batch, (config.seed * 1_000_003 + step) * 4096 + rank)
         painted = painter(batch["context"], batch["mask"], batch["style"], batch["available"], noise)

@@ -74,8 +74,8 @@ class CriticConfig(NetworkConfig):
     lr: PositiveFloat = 6e-4
 
 
-class LossConfig(Section):
-    """Weights of the parts of the painter's loss; see `synthaug.generators.losses`."""
+class PaintingLossConfig(Section):
+    """Weights of the parts of a loss on painted lesions; see `synthaug.generators.losses`."""
 
     adversarial: Weight = 1.0
     features: Weight = 2.0
@@ -83,6 +83,11 @@ class LossConfig(Section):
     band: Weight = 0.5
     lowpass: Weight = 0.03
     halo: Weight = 1.0
+
+
+class LossConfig(PaintingLossConfig):
+    """Weights of the parts of the painter's loss, and when the critic joins in."""
+
     adversarial_from: Annotated[int, Field(ge=0)] = 100
 
 

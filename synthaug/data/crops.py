@@ -56,9 +56,7 @@ def read_lesion_volume(case: Case, channels: Sequence[str], classes: Classes) ->
         raise ValueError(f"{case.name}: the label has the values {unknown}, which {classes!r} does not have")
     tissue = host_tissue(image)
     mean, std = host_statistics(image, tissue & (label == 0))
-    index = torch.zeros(label.shape, dtype=torch.uint8)
-    for k, value in enumerate(classes.values.values()):
-        index[(label == value) & tissue] = k + 1
+    index = torch.from_numpy(classes.index_map(volume.label)) * tissue
     voxels = tuple((index == k + 1).flatten().nonzero()[:, 0] for k in range(len(classes)))
     return LesionVolume(
         to_model(image, mean, std).half(), index, tissue, to_model(torch.zeros_like(mean), mean, std), voxels

@@ -168,9 +168,7 @@ def measure_cases(
 
 def _measure(measured: Measured, case: Case, volume: Volume, rng: np.random.Generator) -> dict[str, Any]:
     voxel_mm3 = float(np.prod(volume.spacing_mm))
-    index = np.zeros(volume.label.shape, np.uint8)
-    for k, value in enumerate(measured.classes.values.values()):
-        index[volume.label == value] = k + 1
+    index = measured.classes.index_map(volume.label)
     voxels = np.bincount(index.ravel(), minlength=len(measured.classes) + 1)[1:]
     whole, specks = _components(index, index, case, volume.spacing_mm, measured)
     measured.lesions += whole

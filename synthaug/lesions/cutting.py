@@ -66,9 +66,7 @@ class LesionCutter:
         unknown = sorted(set(np.unique(label).tolist()) - {0, *self.classes.values.values()})
         if unknown:
             return self.skip(f"{name}: label values {unknown} are not in {self.classes}")
-        mask = np.zeros(label.shape, np.uint8)
-        for k, value in enumerate(self.classes.values.values()):
-            mask[label == value] = k + 1
+        mask = self.classes.index_map(label)
         components = cc3d.connected_components(mask > 0, connectivity=26) if self.per == "lesion" else (mask > 0)
         sizes = np.bincount(components.ravel().astype(np.int64))
         kept = [i for i in range(1, len(sizes)) if sizes[i] >= self.min_voxels]
