@@ -160,11 +160,14 @@ def test_style_measures_what_was_put_in():
     style = torch.zeros(1, 3, 4, 3)
     style[..., 0] = torch.arange(12).view(3, 4) / 4
     style[..., 1] = torch.linspace(-1, 0.5, 12).view(3, 4)
-    maps = style_maps(style, mask)
-    image = maps[:, :4] + maps[:, 4:8] * torch.randn(1, 4, 48, 48, 48, generator=torch.Generator().manual_seed(0))
+    available = torch.tensor([[1.0, 1.0, 0.0, 1.0]])
+    mean, std, fine = style_maps(style, mask, torch.ones(1, 4))
+    image = mean + std * torch.randn(1, 4, 48, 48, 48, generator=torch.Generator().manual_seed(0))
     measured = lesion_style(image, mask)
     torch.testing.assert_close(measured[..., :2], style[..., :2], atol=0.06, rtol=0)
-    assert (maps * (1 - mask.sum(1, keepdim=True))).abs().sum() == 0
+    for full, partial in zip((mean, std, fine), style_maps(style, mask, available), strict=True):
+        assert (full * (1 - mask.sum(1, keepdim=True))).abs().sum() == 0
+        assert torch.equal(partial, full * available[:, :, None, None, None])
 
 
 def test_moving_average_is_the_pooled_one_and_composes():

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthaug.generators.flow import Scene, preconditioning
-from synthaug.generators.networks import Painter, Residual, space_to_depth_conv
+from synthaug.generators.networks import Painter, Residual, beside_each_other, space_to_depth_conv
 
 FREQUENCIES = 8
 """Of the sines and cosines that a time is described by."""
@@ -101,8 +101,8 @@ class Denoiser(nn.Module):
     def _answer(self, scene: Scene, state: Tensor, embedded: Tensor) -> Tensor:
         image = scene.image(state)
         flags = scene.flags.expand_as(image)
-        x = torch.cat((image, scene.std, scene.fine, flags, scene.mean, scene.mask, scene.lesion), 1)
-        x = space_to_depth_conv(x, self.stem)
+        parts = (image, scene.std, scene.fine, flags, scene.mean, scene.mask, scene.lesion)
+        x = space_to_depth_conv(parts, self.stem)
         skips = []
         for level, block in enumerate(self.encode[:-1]):
             x = block(x if level == 0 else self.down[level - 1](x), embedded)
@@ -115,8 +115,8 @@ class Denoiser(nn.Module):
             x = skips[level] + F.interpolate(self.up[level](x), scale_factor=2, mode="nearest")
             x = self.decode[level](x, embedded)
         x = F.interpolate(self.to_head(F.silu(x)), scale_factor=2, mode="trilinear")
-        x = self.head(torch.cat((x, image.to(x.dtype), (scene.context + scene.mean).to(x.dtype)), 1))
-        return self.out(F.silu(x))
+        x = self.head(beside_each_other((x, image, scene.context + scene.mean)))
+        return self.out(F.silu(x, inplace=not x.requires_grad))
 
     @torch.no_grad()
     def start_from(self, other: "Denoiser | Painter") -> None:

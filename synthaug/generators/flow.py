@@ -61,8 +61,7 @@ class Scene:
     def of(cls, host: Tensor, mask: Tensor, style: Tensor, available: Tensor) -> "Scene":
         """The scene of a host crop (N, C, X, Y, Z), mask, style (N, K, C, 3) and availability (N, C)."""
         lesion, flags = mask.sum(1, keepdim=True), available[:, :, None, None, None]
-        mean, std, fine = style_maps(style, mask).chunk(3, 1)
-        return cls(host * (1 - lesion) * flags, mask, lesion, mean * flags, std * flags, fine * flags, flags)
+        return cls(host * (1 - lesion) * flags, mask, lesion, *style_maps(style, mask, available), flags)
 
     def without_classes(self, dropped: Tensor) -> "Scene":
         """The scene with the classes withheld from the samples where `dropped` (N,) is 1; the lesion stays known."""

@@ -117,12 +117,11 @@ class Painter(nn.Module):
             (N, C, X, Y, Z) model intensities; 0 in channels that are not available.
         """
         flags = available[:, :, None, None, None]
-        mean, std, fine = (style_maps(style, mask) * flags.repeat(1, 3, 1, 1, 1)).chunk(3, 1)
+        mean, std, fine = style_maps(style, mask, available)
         start = context + mean + COARSE * std * _coarse(noise[-1], context.shape[2:])
         lesion = mask.sum(1, keepdim=True)
         flags_map = flags.expand_as(context)
-        x = torch.cat((start, std, fine, flags_map, noise[0] * std, mask, lesion), 1)
-        x = space_to_depth_conv(x, self.stem)
+        x = space_to_depth_conv((start, std, fine, flags_map, noise[0] * std, mask, lesion), self.stem)
         skips = []
         for level, block in enumerate(self.encode[:-1]):
             x = block(x if level == 0 else self.down[level - 1](x))
@@ -136,18 +135,37 @@ class Painter(nn.Module):
                 x = self.noise[level](x, noise[level + 1])
             x = self.decode[level](x)
         x = F.interpolate(self.to_head(F.silu(x)), scale_factor=2, mode="trilinear")
-        x = self.head(torch.cat((x, start.to(x.dtype), noise[0].to(x.dtype)), 1))
-        change = self.out(F.silu(x)).float()
+        x = self.head(beside_each_other((x, start, noise[0])))
+        change = self.out(F.silu(x, inplace=not x.requires_grad)).float()
         return (start + change * torch.where(lesion > 0, std, 0.2)) * flags
 
 
-def space_to_depth_conv(x: Tensor, conv: nn.Conv3d) -> Tensor:
-    """`conv` (1 x 1 x 1) on the 2 x 2 x 2 voxels brought to channels, ``n (c i j k) x y z``.
+def space_to_depth_conv(parts: Sequence[Tensor], conv: nn.Conv3d) -> Tensor:
+    """`conv` (1 x 1 x 1) on the 2 x 2 x 2 voxels of all parts brought to channels, ``n (c i j k) x y z``.
 
     As one strided convolution, which is the same and takes half of the time: the rearranged tensor is never made.
     """
     weight = rearrange(conv.weight, "o (c i j k) 1 1 1 -> o c i j k", i=2, j=2, k=2)
+    x = beside_each_other(parts)
     return F.conv3d(x, weight.contiguous(memory_format=torch.channels_last_3d), conv.bias, stride=2)
+
+
+def beside_each_other(parts: Sequence[Tensor]) -> Tensor:
+    """The parts (N, c, X, Y, Z) as one tensor (N, sum of c, X, Y, Z), in the precision that a convolution will ask for.
+
+    Without gradients it is also written once, in the layout of convolutions. These are the largest tensors of a
+    network, and on CPUs to concatenate, round and transpose them costs as much as the convolution that reads them.
+    """
+    first, kind = parts[0], parts[0].device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else first.dtype
+    if any(part.requires_grad for part in parts):
+        return torch.cat([part.to(dtype) for part in parts], 1)
+    channels = [part.shape[1] for part in parts]
+    shape = (len(first), sum(channels), *first.shape[2:])
+    whole = torch.empty(shape, dtype=dtype, device=first.device, memory_format=torch.channels_last_3d)
+    for place, part in zip(whole.split(channels, 1), parts, strict=True):
+        place.copy_(part)
+    return whole
 
 
 def _coarse(noise: Tensor, size: Sequence[int]) -> Tensor:

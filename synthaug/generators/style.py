@@ -81,18 +81,22 @@ def present_classes(mask: Tensor, least: int = MIN_VOXELS) -> Tensor:
     return (mask.sum((2, 3, 4)) >= least).to(mask.dtype)
 
 
-def style_maps(style: Tensor, mask: Tensor) -> Tensor:
+def style_maps(style: Tensor, mask: Tensor, available: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Spread a style over the lesion, as images.
 
     Args:
         style: (N, K, C, 3) of `lesion_style`.
         mask: (N, K, X, Y, Z) float, one-hot classes.
+        available: (N, C) float, 1 for channels that are given and wanted.
 
     Returns:
-        (N, 3 * C, X, Y, Z): mean, standard deviation and fine texture of the class at each voxel, 0 outside.
+        Mean, standard deviation and fine texture of the class at each voxel, (N, C, X, Y, Z) each; 0 outside and in
+        channels that are not available.
     """
-    linear = torch.cat((style[..., :1], style[..., 1:].exp()), -1)
-    return rearrange(einsum(mask, linear, "n k x y z, n k c s -> n s c x y z"), "n s c x y z -> n (s c) x y z")
+    linear = torch.cat((style[..., :1], style[..., 1:].exp()), -1) * available[:, None, :, None]
+    # as a matrix product whose result lies in memory as it is wanted: maps of large crops are dear to copy
+    maps = rearrange(linear, "n k c s -> n (s c) k") @ mask.flatten(2)
+    return maps.unflatten(-1, mask.shape[2:]).chunk(3, 1)
 
 
 class StylePrior(nn.Module):
