@@ -9,7 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthaug.generators.flow import Scene, preconditioning
-from synthaug.generators.networks import Painter, Residual, beside_each_other, space_to_depth_conv
+from synthaug.generators.networks import (
+    Painter,
+    Residual,
+    autocast_without_gradients,
+    beside_each_other,
+    space_to_depth_conv,
+)
 
 FREQUENCIES = 8
 """Of the sines and cosines that a time is described by."""
@@ -107,8 +113,7 @@ class Denoiser(nn.Module):
         for level, block in enumerate(self.encode[:-1]):
             x = block(x if level == 0 else self.down[level - 1](x), embedded)
             skips.append(x)
-        # as in `Painter`: a handful of voxels, where bf16 saves nothing
-        with torch.autocast(x.device.type, enabled=False):
+        with autocast_without_gradients(x.device.type):
             deepest = self.encode[-1](self.down[-1](x.float()), embedded.float())
             x = self.middle(deepest, embedded.float())
         for level in reversed(range(len(self.decode))):

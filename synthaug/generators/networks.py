@@ -126,8 +126,7 @@ class Painter(nn.Module):
         for level, block in enumerate(self.encode[:-1]):
             x = block(x if level == 0 else self.down[level - 1](x))
             skips.append(x)
-        # a handful of voxels: bf16 saves nothing, and oneDNN's bf16 weight gradients read stray memory there
-        with torch.autocast(x.device.type, enabled=False):
+        with autocast_without_gradients(x.device.type):
             x = self.middle(self.encode[-1](self.down[-1](x.float())))
         for level in reversed(range(len(self.decode))):
             x = skips[level] + F.interpolate(self.up[level](x), scale_factor=2, mode="nearest")
@@ -138,6 +137,15 @@ class Painter(nn.Module):
         x = self.head(beside_each_other((x, start, noise[0])))
         change = self.out(F.silu(x, inplace=not x.requires_grad)).float()
         return (start + change * torch.where(lesion > 0, std, 0.2)) * flags
+
+
+def autocast_without_gradients(device: str) -> torch.autocast:
+    """Autocast as it is, but none where gradients are wanted.
+
+    For the deepest level, a handful of voxels: oneDNN's bf16 weight gradients read stray memory there.
+    """
+    enabled = torch.is_autocast_enabled(device) and not torch.is_grad_enabled()
+    return torch.autocast(device, torch.get_autocast_dtype(device), enabled=enabled)
 
 
 def space_to_depth_conv(parts: Sequence[Tensor], conv: nn.Conv3d) -> Tensor:
