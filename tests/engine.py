@@ -95,3 +95,15 @@ OPTIONS = {
 def done_rows(plan) -> list[dict]:
     """The rows of a plan that were done."""
     return [row for row in plan.to_rows() if row["outcome"] == "done"]
+
+
+def crops(count=2, size=32, channels=4, classes=3, seed=0):
+    """Noise crops with nested boxes of the classes taken out."""
+    rng = torch.Generator().manual_seed(seed)
+    mask = torch.zeros(count, classes, size, size, size)
+    for k in range(classes):
+        low, high = 6 + 3 * k, size - 6 - 3 * k
+        mask[:, :, low:high, low:high, low:high] = 0
+        mask[:, k, low:high, low:high, low:high] = 1
+    context = torch.randn(count, channels, size, size, size, generator=rng) * (1 - mask.sum(1, keepdim=True))
+    return context, mask

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from engine import CHANNELS, done_rows, toy_batch, toy_gan, toy_insertion
+from engine import CHANNELS, crops, done_rows, toy_batch, toy_gan, toy_insertion
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -26,18 +26,6 @@ from synthaug.generators.style import (
 )
 
 SUBSETS = [s for n in range(1, 5) for s in itertools.combinations(CHANNELS, n)]
-
-
-def crops(count=2, size=32, channels=4, classes=3, seed=0):
-    """Noise crops with nested boxes of the classes taken out."""
-    rng = torch.Generator().manual_seed(seed)
-    mask = torch.zeros(count, classes, size, size, size)
-    for k in range(classes):
-        low, high = 6 + 3 * k, size - 6 - 3 * k
-        mask[:, :, low:high, low:high, low:high] = 0
-        mask[:, k, low:high, low:high, low:high] = 1
-    context = torch.randn(count, channels, size, size, size, generator=rng) * (1 - mask.sum(1, keepdim=True))
-    return context, mask
 
 
 # --------------------------------------------------------------------------------------------- the generator

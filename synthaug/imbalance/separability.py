@@ -18,6 +18,8 @@ from itertools import combinations
 
 import numpy as np
 
+from synthaug.evaluation.fidelity import roc_auc
+
 HARD, EASY = 0.7, 0.85
 """AUC below which a pair is hardly told apart by intensity, and from which on it is well."""
 
@@ -95,9 +97,7 @@ def discriminant(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def compare(a: np.ndarray, b: np.ndarray) -> Overlap:
     """Two samples of one quantity, (N,) and (M,)."""
-    ordered = np.sort(b)
-    above = np.searchsorted(ordered, a, side="left") + np.searchsorted(ordered, a, side="right")
-    auc = float(above.mean() / (2 * len(b)))
+    auc = roc_auc(b, a)
     low, high = np.percentile(np.concatenate((a, b)), (0.1, 99.9))
     edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
     shares = [np.histogram(x.clip(edges[0], edges[-1]), edges)[0] / len(x) for x in (a, b)]
