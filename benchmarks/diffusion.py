@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fidelity import VALIDATION, Log, World, insert, judge_jobs, real_lesions
+from fidelity import VALIDATION, Log, World, judge_jobs, judged, real_lesions
 from judge import CHANNELS, load_module
 
 from synthaug import BRATS18
@@ -121,16 +121,7 @@ def measure_judge(world: World, row: str, generator: TumorGenerator, args) -> di
     for job in jobs:
         if job.key not in log.rows:
             judge = judge or module.Judge()
-            image, label, plan = insert(world, job, generator)
-            scores = {"outcome": plan["reason"]}
-            if plan["outcome"] == "done":
-                found = judge.segment(**dict(zip(CHANNELS, image, strict=True)))
-                counted = world.host(job.host)[2] | (label != 0)
-                scores |= {
-                    region: float(module.dice(np.isin(found, values) & counted, np.isin(label, values)))
-                    for region, values in module.REGIONS.items()
-                }
-            log.add(job.key, scores)
+            log.add(job.key, judged(world, job, generator, module, judge))
     done = [log.rows[job.key] for job in jobs if log.rows[job.key]["outcome"] == "done"]
     if not done:
         return None

@@ -42,6 +42,9 @@ from synthaug.placement import grown
 VALIDATION = ("CBICA_AME", "CBICA_AQN", "TCIA01_425", "TCIA10_639")
 FREE = "openms_07"
 LEAST_VOXELS = 1000
+LARGE_ML = 5
+"""The judge overlooks most lesions that are smaller, pasted ones too; means are given with and without them."""
+
 MARGIN = 12
 AWAY_MM = 6.0
 """No insertion nearer than this to a real tumour in the same brain."""
@@ -133,10 +136,23 @@ def judge_jobs(world: World) -> list[Job]:
     return jobs
 
 
+def judged(world: World, job: Job, generator: TumorGenerator, module, judge) -> dict:
+    """Dice of each region between the judge's segmentation and the inserted label, or why nothing was inserted."""
+    image, label, row = insert(world, job, generator)
+    if row["outcome"] != "done":
+        return {"outcome": row["reason"]}
+    found = judge.segment(**dict(zip(CHANNELS, image, strict=True)))
+    counted = world.host(job.host)[2] | (label != 0) if job.host != FREE else True
+    dice = {
+        region: float(module.dice(np.isin(found, values) & counted, np.isin(label, values)))
+        for region, values in module.REGIONS.items()
+    }
+    return {"outcome": "done", **dice, "ml": round(np.count_nonzero(label) / 1000, 2)}
+
+
 def run_judge(world: World, args) -> None:
     """Dice per region of the judge's segmentation and the label, for each job and generator."""
-    module = load_module(args.judge)
-    judge = module.Judge()
+    module, judge = load_module(args.judge), None
     jobs = judge_jobs(world)[args.first : args.last]
     for name in args.generators:
         generator = make_generator(name, args)
@@ -144,23 +160,17 @@ def run_judge(world: World, args) -> None:
         for job in jobs:
             if job.key in log.rows:
                 continue
-            image, label, row = insert(world, job, generator)
-            scores = {"outcome": row["reason"]}
-            if row["outcome"] == "done":
-                found = judge.segment(**dict(zip(CHANNELS, image, strict=True)))
-                counted = world.host(job.host)[2] | (label != 0) if job.host != FREE else True
-                scores |= {
-                    region: module.dice(np.isin(found, values) & counted, np.isin(label, values))
-                    for region, values in module.REGIONS.items()
-                }
-                scores["ml"] = round(np.count_nonzero(label) / 1000, 2)
-            log.add(job.key, scores)
+            judge = judge or module.Judge()
+            log.add(job.key, judged(world, job, generator, module, judge))
     tables = {name: Log(args.out / f"judge-{Path(name).name}{args.tag}.jsonl").rows for name in args.generators}
     done = [j.key for j in jobs if all(t[j.key]["outcome"] == "done" for t in tables.values())]
     for name, table in tables.items():
         refused = sum(table[j.key]["outcome"] != "done" for j in jobs)
-        mean = {r: round(float(np.mean([table[key][r] for key in done])), 3) for r in module.REGIONS}
-        print(json.dumps({"generator": name, "insertions": len(done), "refused": refused, "mean dice": mean}))
+        print(json.dumps({"generator": name, "refused": refused}))
+        for what, least in (("all", 0), (f"{LARGE_ML} ml and more", LARGE_ML)):
+            keys = [key for key in done if min(t[key]["ml"] for t in tables.values()) >= least]
+            mean = {r: round(float(np.mean([table[key][r] for key in keys])), 3) for r in module.REGIONS if keys}
+            print(json.dumps({"lesions": what, "insertions": len(keys), "mean dice": mean}))
 
 
 # ------------------------------------------------------------------------------------------- real and inserted
