@@ -88,7 +88,9 @@ def insert(
     case: Annotated[Path, typer.Argument(help="A case folder, or a folder of cases.")],
     out: Annotated[Path, typer.Option(help="Folder to write to; one folder per case, and insertions.jsonl.")],
     bank: Annotated[Path | None, typer.Option(help="Bank of lesion masks; without it, procedural shapes.")] = None,
-    generator: Annotated[str | None, typer.Option(help="paste (default with a bank) or procedural.")] = None,
+    generator: Annotated[
+        str | None, typer.Option(help="paste (default with a bank), procedural, brats-gan, a folder.")
+    ] = None,
     classes: ClassesOption = "BRATS18",
     channels: ChannelsOption = DEFAULT_CHANNELS,
     scale: Annotated[tuple[float, float] | None, typer.Option(help="Range of the linear scale.")] = None,

@@ -108,7 +108,7 @@ def test_the_report_has_the_counts_of_the_rows(folder):
 def test_the_examples_are_those_of_the_rows(folder):
     text = " ".join(Page(folder / "report.html").texts)
     done = [row for row in rows_of(folder / "examples.jsonl") if row["outcome"] == "done"]
-    assert len(done) == 6
+    assert len(done) == 8
     for row in done:
         assert f"diameter {row['diameter_mm']:.1f} mm" in text
         assert f"centre at voxel {row['center_vox']}" in text

@@ -52,8 +52,10 @@ def make_examples(bank: LesionBank, hosts: Sequence[Brain], audit: Path, seed: i
         ("A donor's lesion at its own size", "one_lesion", one, "paste", {"scale": 1.0}),
         ("The same lesion, half as long", "one_lesion", one, "paste", {"scale": 0.5}),
         ("Oedema becomes enhancing, enhancing necrotic", "one_lesion", one, "paste", {"scale": 0.7, "swaps": swaps}),
+        ("A donor's mask, painted by a trained network", "one_lesion", one, "brats-gan", {"scale": 0.8}),
         ("A donor's mask, painted from statistics", "bank", bank, "procedural", {"diameter_mm": 28.0}),
         ("An invented shape, no data needed", "LesionShapes()", LesionShapes(), "procedural", {"diameter_mm": 36.0}),
+        ("An invented shape, a trained network", "LesionShapes()", LesionShapes(), "brats-gan", {"diameter_mm": 40.0}),
         ("A small invented shape", "LesionShapes()", LesionShapes(), "procedural", {"diameter_mm": 14.0}),
     )
     examples = []
