@@ -8,6 +8,7 @@ import torch
 import typer
 
 from synthaug.cohort.commands import cohort, inspect
+from synthaug.commands import one_line_errors
 from synthaug.evaluation.commands import evaluate, report
 from synthaug.segmentation.commands import predict
 
@@ -21,6 +22,7 @@ ClassesOption = Annotated[
 ChannelsOption = Annotated[str, typer.Option(help="Image channels, separated by commas.")]
 LayoutOption = Annotated[str, typer.Option(help="brats, nnunet, msd, or auto to find out.")]
 DEFAULT_CHANNELS = "flair,t1,t1ce,t2"
+ERRORS = (ValueError, TypeError, OSError, ImportError)
 
 
 @app.command()
@@ -51,7 +53,7 @@ def bank_build(
     """Cut the lesions of labelled cases into one bank file."""
     from synthaug import LesionBank
 
-    with _errors():
+    with one_line_errors(*ERRORS):
         bank = LesionBank.from_folder(folder, classes, channels.split(","), per, min_voxels, layout)
         bank.save(out)
     typer.echo(f"{len(bank)} lesions of {len(bank.groups)} patients in {out}")
@@ -65,7 +67,7 @@ def bank_show(path: Annotated[Path, typer.Argument(help="A bank file.")]) -> Non
     from synthaug import LesionBank
     from synthaug.plan import equivalent_diameter_mm
 
-    with _errors():
+    with one_line_errors(*ERRORS):
         bank = LesionBank.load(path)
     typer.echo(f"{len(bank)} lesions of {len(bank.groups)} patients; channels {', '.join(bank.channels)}")
     width = max(len(lesion.name) for lesion in bank)
@@ -107,7 +109,7 @@ def insert(
     from synthaug.channels import canonical_channels
     from synthaug.data import find_cases
 
-    with _errors():
+    with one_line_errors(*ERRORS):
         vocabulary, names = get_classes(classes), canonical_channels(channels.split(","))
         engine = TumorInsertion(
             LesionShapes(classes=vocabulary) if bank is None else bank,
@@ -170,7 +172,7 @@ def imbalance(
     """Measure a data set's class imbalance and suggest an insertion for it, with the reasons."""
     from synthaug.imbalance import run_imbalance
 
-    with _errors():
+    with one_line_errors(*ERRORS):
         text = run_imbalance(folder, out, classes, channels.split(","), layout, min_voxels, seed)
     typer.echo(f"{text}\n\n{out / 'imbalance.html'}, {out / 'insertion.yaml'}")
 
@@ -201,7 +203,7 @@ def nnunet_bank(
     min_voxels: Annotated[int, typer.Option(help="Smallest lesion kept.")] = 27,
 ) -> None:
     """Cut the lesions of a fold's training cases, as nnU-Net preprocessed them, into one bank file."""
-    with _errors():
+    with one_line_errors(*ERRORS):
         if importlib.util.find_spec("nnunetv2") is None:
             raise ImportError('nnunet-bank reads what nnU-Net preprocessed: pip install "synthaug[nnunet]"')
         from synthaug.adapters.nnunet.bank import Preprocessed, build_bank, shares_of
@@ -225,19 +227,6 @@ def _swap(text: str) -> tuple[str, str, float]:
         return parts[0], parts[1], float(parts[2])
     except ValueError:
         raise ValueError(f"--swap: expected a number as probability, got {parts[2]!r}") from None
-
-
-class _errors:  # noqa: N801 (reads as a statement)
-    """Turn errors about what the user gave, and missing extras, into one line and exit code 2."""
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if isinstance(error, (ValueError, TypeError, OSError, ImportError)):
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(2)
-        return False
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """The commands ``synthaug cohort`` and ``synthaug inspect``; the first is also ``python -m synthaug.cohort``."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from synthaug.commands import one_line_errors
 
 SHORT = {
     "cases": "cases",
@@ -70,17 +71,8 @@ def cohort(
     raise typer.Exit(0 if summary.complete else 1)
 
 
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """What the user gave and what is not installed, in one line and with exit code 2."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        typer.echo(f'error: {error}; pip install "synthaug[cohort]"', err=True)
-        raise typer.Exit(2) from error
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
+def _one_line_errors() -> AbstractContextManager[None]:
+    return one_line_errors(ValueError, OSError, ModuleNotFoundError, missing='; pip install "synthaug[cohort]"')
 
 
 def _configuration(file: Path | None, values: dict[str, Any], overrides: list[str]):

@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from synthaug.commands import TRAIN, one_line_errors
+
+ERRORS = (ValueError, OSError, ImportError)
 SHOWN = ("dice", "hd95_mm", "nsd", "lesion_dice", "lesion_recall", "false_positives")
 
 
@@ -24,7 +27,7 @@ def evaluate(
     from synthaug.evaluation.folder import evaluate_folder
 
     rows, failed = [], 0
-    try:
+    with one_line_errors(*ERRORS, missing=TRAIN):
         for result in evaluate_folder(predictions, folder, classes, layout, surface=surface):
             if isinstance(result, Exception):
                 typer.echo(f"left out: {result}", err=True)
@@ -32,10 +35,6 @@ def evaluate(
             else:
                 rows += result
                 typer.echo(f"{result[0]['case']}: Dice {_dice(result)}")
-    except (ValueError, OSError, ImportError) as error:
-        advice = '; it comes with pip install "synthaug[train]"' if isinstance(error, ModuleNotFoundError) else ""
-        typer.echo(f"error: {error}{advice}", err=True)
-        raise typer.Exit(2) from error
     if rows:
         summary = summarise(rows, seed=seed)
         known = {row["metric"] for row in summary}
@@ -56,11 +55,7 @@ def report(
     out: Annotated[Path | None, typer.Option(help="The page to write; RUN/report.html by default.")] = None,
 ) -> None:
     """Write one page about a run: curves, scores, best and worst cases, insertions and examples of them."""
-    try:
+    with one_line_errors(*ERRORS, missing=TRAIN):
         from synthaug.evaluation.run_report import write_run_report
 
         typer.echo(f"report: {write_run_report(run, out)}")
-    except (ValueError, OSError, ImportError) as error:
-        advice = '; it comes with pip install "synthaug[train]"' if isinstance(error, ModuleNotFoundError) else ""
-        typer.echo(f"error: {error}{advice}", err=True)
-        raise typer.Exit(2) from error

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from synthaug.commands import TRAIN, one_line_errors
+
 
 def predict(
     run: Annotated[Path, typer.Argument(help="Folder of a training run, or of its model.")],
@@ -25,7 +27,7 @@ def predict(
 
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     failed = 0
-    try:
+    with one_line_errors(ValueError, OSError, ModuleNotFoundError, missing=TRAIN):
         from synthaug.segmentation.model import Segmenter
         from synthaug.segmentation.predict import predict_folder
 
@@ -36,12 +38,6 @@ def predict(
             left_out = not isinstance(result, Path)
             failed += left_out
             typer.echo(f"left out: {result}" if left_out else str(result), err=left_out)
-    except ModuleNotFoundError as error:
-        typer.echo(f'error: {error}; it comes with pip install "synthaug[train]"', err=True)
-        raise typer.Exit(2) from error
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2) from error
     if failed:
         typer.echo(f"error: {failed} cases could not be segmented", err=True)
         raise typer.Exit(1)

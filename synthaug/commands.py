@@ -1,0 +1,24 @@
+"""What the commands share: how they fail."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+TRAIN = '; it comes with pip install "synthaug[train]"'
+
+
+@contextmanager
+def one_line_errors(*kinds: type[Exception], missing: str = "") -> Iterator[None]:
+    """Errors about what the user gave, and packages that are not installed, in one line and with exit code 2.
+
+    Args:
+        *kinds: the exceptions that are such errors; others pass.
+        missing: added to the line where a module is not there.
+    """
+    try:
+        yield
+    except kinds as error:
+        advice = missing if isinstance(error, ModuleNotFoundError) else ""
+        typer.echo(f"error: {error}{advice}", err=True)
+        raise typer.Exit(2) from error
