@@ -35,10 +35,11 @@ def scene_of(count=2, size=32, seed=0):
     return Scene.of(context, mask, style, torch.ones(count, 4)), style
 
 
-def drawn(scene, seed=0):
+def drawn(scene, seed=0, mixing=None):
     rng = torch.Generator().manual_seed(seed)
     count, channels, *size = scene.context.shape
-    return scene.noise([torch.randn((count, *s), generator=rng) for s in noise_shapes(channels, size)])
+    mixing = torch.eye(channels).repeat(2, scene.mask.shape[1], 1, 1) if mixing is None else mixing
+    return scene.noise([torch.randn((count, *s), generator=rng) for s in noise_shapes(channels, size)], mixing)
 
 
 # -------------------------------------------------------------------------------------------- the generator
@@ -203,7 +204,7 @@ def test_a_call_is_cheap_enough_and_cost_is_linear_in_steps():
             generator.generate(torch.zeros(1, 4, 64, 64, 64), torch.zeros(1, 3, 64, 64, 64), [1])
         flops.append(counter.get_total_flops())
     assert flops[0] < 0.03e12
-    assert flops[1] == pytest.approx(3 * flops[0], rel=1e-3)
+    assert flops[1] == pytest.approx(3 * flops[0], rel=0.01)
     assert 2 * sum(p.numel() for p in generator.painter.parameters()) < 12e6
 
 

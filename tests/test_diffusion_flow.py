@@ -11,6 +11,7 @@ from test_diffusion import drawn, scene_of
 from synthaug.generators.flow import (
     SMOOTH_DETAIL,
     Scene,
+    channel_mixing,
     loss_weight,
     noise_shapes,
     on_path,
@@ -18,7 +19,7 @@ from synthaug.generators.flow import (
     smooth_noise,
 )
 from synthaug.generators.samplers import SCHEDULERS, make_scheduler, sample
-from synthaug.generators.style import fine_detail, lesion_style
+from synthaug.generators.style import channel_correlations, fine_detail, lesion_style
 
 # ------------------------------------------------------------------------------------------ path and noise
 
@@ -42,6 +43,40 @@ def test_the_path_starts_with_noise_of_the_style_asked_for():
     assert (measured[..., 1] - style[..., 1]).mean(0).abs().max() < 0.2
     assert (measured[..., 2] - style[..., 2]).mean(0)[1:].abs().max() < 0.1, "the first class has noisy neighbours"
     assert ((measured[..., 0] - style[..., 0]) / style[..., 1].exp()).mean().abs() < 0.2
+
+
+def test_noise_is_as_correlated_between_channels_as_lesions_are():
+    """Each class its own correlation of the first two channels, half as strong in the detail."""
+    expected = torch.tensor([-0.6, 0.3, 0.8])
+    correlations = torch.eye(4).repeat(1, 2, 3, 1, 1)
+    for band, strength in ((0, 0.5), (1, 1.0)):
+        correlations[0, band, :, 0, 1] = correlations[0, band, :, 1, 0] = strength * expected
+    mask = torch.zeros(6, 3, 96, 48, 48)
+    for k in range(3):
+        mask[:, k, 32 * k : 32 * k + 32] = 1
+    mask[..., 40:] = 0
+    style = torch.tensor([0.0, 0.0, math.log(0.4)]).expand(6, 3, 4, 3)
+    scene = Scene.of(torch.zeros(6, 4, 96, 48, 48), mask, style, torch.ones(6, 4))
+    noise, plain = drawn(scene, mixing=channel_mixing(correlations, torch.ones(1, 3), shrinkage=0.0)), drawn(scene)
+    inner = mask * (torch.nn.functional.avg_pool3d(mask, 5, 1, 2) > 0.99)
+    detail, rest = channel_correlations(noise, inner).mean(0)
+    assert (rest[:, 0, 1] - expected).abs().max() < 0.1 and rest[:, 2, 3].abs().max() < 0.1
+    assert (detail[:, 0, 1] - expected / 2).abs().max() < 0.15
+    assert torch.equal(noise[:, 2:], plain[:, 2:]), "channels without correlations stay as they are"
+    assert abs(noise[:, 1].std() / plain[:, 1].std() - 1) < 0.05
+    assert (noise * (1 - scene.lesion)).abs().sum() == 0
+
+
+def test_mixing_of_patients():
+    same, other = torch.eye(4).repeat(2, 3, 1, 1), torch.full((2, 3, 4, 4), 0.6)
+    other.diagonal(dim1=-2, dim2=-1).fill_(1)
+    present = torch.tensor([[1.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    mixing = channel_mixing(torch.stack((other, same)), present, shrinkage=0.0)
+    found = mixing @ mixing.mT
+    assert found[:, 0, 0, 1].tolist() == pytest.approx([0.3, 0.3])
+    assert found[:, 1, 0, 1].tolist() == pytest.approx([0.6, 0.6])
+    assert torch.equal(mixing[:, 2], torch.eye(4).repeat(2, 1, 1))
+    torch.testing.assert_close(found.diagonal(dim1=-2, dim2=-1), torch.ones(2, 3, 4))
 
 
 def test_smooth_noise_has_unit_variance_and_the_detail_it_is_known_for():

@@ -26,6 +26,7 @@ sys.path.insert(0, str(TRAINERS))
 import diffusion  # noqa: E402
 from diffusion_config import Config  # noqa: E402
 
+MIXING = torch.eye(4).repeat(2, 3, 1, 1)
 TINY = (
     "precision=fp32",
     "threads=1",
@@ -129,9 +130,13 @@ def test_two_processes_train_one_network(tmp_path):
 
 def test_it_goes_on_from_a_trained_generator(whole, tmp_path):
     """What it starts from is what the other left; the flow alone leaves a generator that does not jump."""
-    network, _ = diffusion.make_networks(configured(f"denoiser.init={whole / 'generator'}"))
+    network, _ = diffusion.make_networks(configured(f"denoiser.init={whole / 'generator'}"), MIXING)
     trained = load_generator(whole / "generator").painter.denoiser
     assert torch.equal(network.middle.first.weight, trained.middle.first.weight)
+    assert torch.equal(network.mixing, MIXING) and not torch.equal(trained.mixing, MIXING), "not that of these cases"
+    assert (
+        trained.mixing[0, 0, 0].tolist() == [1, 0, 0, 0] and trained.mixing.square().sum(-1).sub(1).abs().max() < 1e-3
+    )
     run(tmp_path, f"denoiser.init={whole / 'generator'}", "refine=null", "optimizer.steps=2")
     assert not load_generator(tmp_path / "generator").painter.refined
     with pytest.raises(ConfigError, match=r"denoiser\.init.*'head_width': 24.*'head_width': 16"):
@@ -143,7 +148,7 @@ def test_it_goes_on_from_a_trained_generator(whole, tmp_path):
 def test_the_flow_learns_what_a_lesion_looks_like():
     """On one lesion the error falls below that of a network that knows nothing, even for one as small as this."""
     config = configured("flow.weighting=min_snr", "flow.gamma=1")
-    network, _ = diffusion.make_networks(config)
+    network, _ = diffusion.make_networks(config, MIXING)
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
     rng = torch.Generator().manual_seed(0)
     mask = torch.zeros(2, 3, 16, 16, 16)
@@ -152,7 +157,7 @@ def test_the_flow_learns_what_a_lesion_looks_like():
     batch = {"real": ramp, "real_mask": mask, "real_lesion": mask[:, :1], "available": torch.ones(2, 4)}
     found_losses = []
     for _ in range(120):
-        point, lesion = diffusion.flow_point(batch, config, rng)
+        point, lesion = diffusion.flow_point(batch, MIXING, config, rng)
         found, around = network(point.scene, point.state, point.time, point.stride)
         parts = diffusion.flow_parts(found, around, lesion, point, batch, config)
         optimizer.zero_grad()
@@ -169,7 +174,7 @@ def test_classes_weigh_alike_and_missing_channels_nothing():
     mask[:, :, 6:10, 6:10, 6:10] = 0
     mask[:, 1, 6:10, 6:10, 6:10] = 1
     batch = {"real": torch.zeros(1, 4, 16, 16, 16), "real_mask": mask, "real_lesion": mask.sum(1, keepdim=True)}
-    point, lesion = diffusion.flow_point(batch | {"available": torch.ones(1, 4)}, config, torch.Generator())
+    point, lesion = diffusion.flow_point(batch | {"available": torch.ones(1, 4)}, MIXING, config, torch.Generator())
 
     def loss(error, available=(1.0, 1.0, 1.0, 1.0)):
         given = batch | {"available": torch.tensor([available])}
@@ -184,7 +189,7 @@ def test_classes_weigh_alike_and_missing_channels_nothing():
 
 def test_the_last_point_is_where_a_sampler_stands():
     config = configured("refine.steps=[4]")
-    network, _ = diffusion.make_networks(config)
+    network, _ = diffusion.make_networks(config, MIXING)
     mask = torch.zeros(1, 3, 16, 16, 16)
     mask[:, 0, 4:12, 4:12, 4:12] = 1
     batch = {

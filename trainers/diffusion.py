@@ -28,7 +28,7 @@ from torch import Tensor
 
 from synthaug import get_classes
 from synthaug.config import ConfigError
-from synthaug.data.crops import LesionCrops
+from synthaug.data.crops import LesionCrops, fit_channel_mixing
 from synthaug.generators import losses
 from synthaug.generators.demo import demo_picture, save_picture
 from synthaug.generators.denoiser import Denoiser
@@ -44,18 +44,20 @@ from synthaug.runs import MetricsLog, read_metrics, save_checkpoint
 # ------------------------------------------------------------------------------------------------- the flow
 
 
-def drawn_noise(scene: Scene, rng: torch.Generator) -> Tensor:
+def drawn_noise(scene: Scene, mixing: Tensor, rng: torch.Generator) -> Tensor:
     """Noise of a scene, drawn on the CPU so that it does not depend on the device."""
     count, channels, *size = scene.context.shape
     images = [torch.randn((count, *s), generator=rng) for s in noise_shapes(channels, size)]
-    return scene.noise([image.to(scene.context.device) for image in images])
+    return scene.noise([image.to(scene.context.device) for image in images], mixing)
 
 
-def flow_point(batch: Mapping[str, Tensor], config: Config, rng: torch.Generator) -> tuple[Point, Tensor]:
+def flow_point(
+    batch: Mapping[str, Tensor], mixing: Tensor, config: Config, rng: torch.Generator
+) -> tuple[Point, Tensor]:
     """A point of each real lesion's path, and the lesion, whitened."""
     real, mask = batch["real"], batch["real_mask"]
     scene = Scene.of(real, mask, lesion_style(real, mask), batch["available"])
-    lesion, noise = scene.whitened(real), drawn_noise(scene, rng)
+    lesion, noise = scene.whitened(real), drawn_noise(scene, mixing, rng)
     # one time in each part of the path, so that every batch sees all of it
     times = (torch.rand(len(real), generator=rng) + torch.randperm(len(real), generator=rng)) / len(real)
     times = times.clamp(min=0.01).to(real.device)
@@ -99,7 +101,7 @@ def last_point(denoiser: Denoiser, batch: Mapping[str, Tensor], config: Config, 
         reached.append(Point(scene, state, times, times))
         return state
 
-    sample(denoise, drawn_noise(scene, rng), steps=steps, finish=stop)
+    sample(denoise, drawn_noise(scene, denoiser.mixing, rng), steps=steps, finish=stop)
     return reached[0]
 
 
@@ -112,6 +114,7 @@ class Task:
         config: of the run.
         rng: of the step's noise and times.
         accelerator: of the run.
+        mixing: of the noise's channels.
         student: the network that follows the path to its last step; None where nothing is refined yet.
     """
 
@@ -119,11 +122,12 @@ class Task:
     config: Config
     rng: torch.Generator
     accelerator: Accelerator
+    mixing: Tensor
     student: Denoiser | None
 
     def denoised(self, denoiser: torch.nn.Module) -> tuple[dict[str, Tensor], Tensor | None, Tensor | None]:
         """Both in one forward pass: the flow's losses, what the jump painted, and what the critic is to see of it."""
-        point, lesion = flow_point(self.batch, self.config, self.rng)
+        point, lesion = flow_point(self.batch, self.mixing, self.config, self.rng)
         both, count = point, len(point.time)
         if self.student is not None:
             with self.accelerator.autocast():
@@ -144,7 +148,7 @@ CRITIC_BETAS = (0.5, 0.99)
 """Of Adam, as the GAN's: a critic whose opponent moves wants a short memory."""
 
 
-def make_networks(config: Config) -> tuple[Denoiser, PatchCritic]:
+def make_networks(config: Config, mixing: Tensor) -> tuple[Denoiser, PatchCritic]:
     """Both networks; the denoiser may start from a trained painter or denoiser.
 
     Raises:
@@ -160,6 +164,7 @@ def make_networks(config: Config) -> tuple[Denoiser, PatchCritic]:
             denoiser.start_from(painter.denoiser if isinstance(painter, FlowPainter) else painter)
         except (ValueError, FileNotFoundError) as error:
             raise ConfigError(f"denoiser.init: {error}") from error
+    denoiser.mixing.copy_(mixing)
     return tuple(network.to(memory_format=torch.channels_last_3d) for network in (denoiser, critic))
 
 
@@ -184,7 +189,8 @@ def train(config: Config, out: Path) -> dict[str, Any]:
     crops = make_crops(config, cases, processes)
     demo = demo_batch(config, held_out or cases, crops.prior, device) if accelerator.is_main_process else None
 
-    denoiser, critic = make_networks(config)
+    volumes = [crops.volume(i) for i in range(min(config.data.prior_cases, len(cases)))]
+    denoiser, critic = make_networks(config, fit_channel_mixing(volumes, len(get_classes(config.data.classes))))
     denoiser, critic, *optimizers = accelerator.prepare(denoiser, critic, *make_optimizers(config, denoiser, critic))
     bare, bare_critic = accelerator.unwrap_model(denoiser), accelerator.unwrap_model(critic)
     ema = EMAModel(bare.parameters(), decay=config.optimizer.ema, use_ema_warmup=True, power=0.75)
@@ -199,7 +205,7 @@ def train(config: Config, out: Path) -> dict[str, Any]:
         set_rates(optimizers, (config.denoiser, config.critic), config.optimizer, step)
         rng = torch.Generator().manual_seed((config.seed * 1_000_003 + step) * 4096 + rank)
         refining = config.refine is not None and step > config.refine.start
-        task = Task(prepare(batch, device), config, rng, accelerator, bare if refining else None)
+        task = Task(prepare(batch, device), config, rng, accelerator, bare.mixing, bare if refining else None)
         parts, painted, fake = task.denoised(denoiser)
         if refining:
             critic.requires_grad_(True)

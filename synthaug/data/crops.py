@@ -16,7 +16,8 @@ from torch.utils.data import Dataset, Sampler
 
 from synthaug.classes import Classes
 from synthaug.data.cases import Case, load_case
-from synthaug.generators.style import StylePrior, lesion_style, present_classes
+from synthaug.generators.flow import channel_mixing
+from synthaug.generators.style import StylePrior, channel_correlations, lesion_style, present_classes
 from synthaug.intensity import host_statistics, host_tissue, to_model
 from synthaug.lesions.render import one_hot
 
@@ -73,6 +74,16 @@ def fit_style_prior(volumes: Sequence[LesionVolume], classes: int, channels: int
     prior = StylePrior(classes, channels)
     prior.fit(torch.stack(styles), torch.stack(present))
     return prior
+
+
+def fit_channel_mixing(volumes: Sequence[LesionVolume], classes: int) -> Tensor:
+    """(2, K, C, C) of `synthaug.generators.flow.channel_mixing`, from whole lesions."""
+    correlations, present = [], []
+    for volume in volumes:
+        mask = one_hot(volume.classes, classes)[None]
+        correlations.append(channel_correlations(volume.image.float()[None], mask)[0])
+        present.append(present_classes(mask)[0])
+    return channel_mixing(torch.stack(correlations), torch.stack(present))
 
 
 @dataclass(frozen=True)

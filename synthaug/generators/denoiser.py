@@ -86,6 +86,13 @@ class Denoiser(nn.Module):
         with torch.no_grad():
             self.out.weight.mul_(0.3)
         self.factor = 2 ** len(widths)
+        # in three dimensions, for modules lay out whatever has four as images
+        self.register_buffer("matrices", torch.eye(channels).repeat(2 * classes, 1, 1))
+
+    @property
+    def mixing(self) -> Tensor:
+        """(2, K, C, C) of `synthaug.generators.flow.channel_mixing`: of the noise that it was trained with."""
+        return self.matrices.unflatten(0, (2, self.classes))
 
     def forward(self, scene: Scene, state: Tensor, time: Tensor, stride: Tensor) -> tuple[Tensor, Tensor]:
         """Predict the end of the path.

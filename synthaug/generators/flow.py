@@ -10,7 +10,8 @@ arXiv 2209.03003, equation 1),
 from the lesion u_0 to noise n of unit variance. So sampling starts from an *informed prior*, the class's mean and
 spread as one patient has them, as PriorGrad (Lee et al. 2022, arXiv 2106.06406) does with the statistics of speech; and
 n has the texture of tissue, not of white noise: as much fine detail as the style says, the rest spread evenly over
-four octaves. Each band of the image is then as strong in the noise as in the lesion, none has to be made from nothing,
+four octaves, and channels as correlated as in real lesions of the class. Each band of the image is then as strong in
+the noise as in the lesion, what is bright on T2 tends to be bright on FLAIR, none of it has to be made from nothing,
 and few steps suffice. Tissue outside the lesion is known and never noised.
 """
 
@@ -80,11 +81,26 @@ class Scene:
         """The inverse of `image` inside the lesion; 0 elsewhere and in channels that are not available."""
         return torch.where(self.std > 0, (image - self.mean) / self.std.clamp(min=1e-6), 0.0)
 
-    def noise(self, noise: Sequence[Tensor]) -> Tensor:
-        """Noise of unit variance with the style's texture, from standard normal images of `noise_shapes`."""
+    def noise(self, noise: Sequence[Tensor], mixing: Tensor) -> Tensor:
+        """Noise of unit variance with the style's texture, from standard normal images of `noise_shapes`.
+
+        Args:
+            noise: (N, *shape) each.
+            mixing: (2, K, C, C) of `channel_mixing`, for the fine detail and the rest.
+
+        Returns:
+            (N, C, X, Y, Z), 0 outside the lesion.
+        """
         ratio = (self.fine / self.std.clamp(min=1e-6)).square()
         white = ((ratio - SMOOTH_DETAIL**2) / (WHITE_DETAIL**2 - SMOOTH_DETAIL**2)).clamp(0, 1)
-        return white.sqrt() * noise[0] + (1 - white).sqrt() * smooth_noise(noise[1:])
+        fine, rest = (self._mixed(n, m) for n, m in zip((noise[0], smooth_noise(noise[1:])), mixing, strict=True))
+        return white.sqrt() * fine + (1 - white).sqrt() * rest
+
+    def _mixed(self, noise: Tensor, mixing: Tensor) -> Tensor:
+        """Each class's voxels with the channels mixed by its matrix (K, C, C)."""
+        images = noise.flatten(2)
+        parts = (self.mask[:, k : k + 1].flatten(2) * (matrix @ images) for k, matrix in enumerate(mixing))
+        return sum(parts).view_as(noise)
 
 
 @dataclass(frozen=True)
@@ -109,6 +125,25 @@ class Point:
         parts = [torch.cat((getattr(first.scene, f.name), getattr(second.scene, f.name))) for f in fields(Scene)]
         rest = [torch.cat((getattr(first, name), getattr(second, name))) for name in ("state", "time", "stride")]
         return cls(Scene(*parts), *rest)
+
+
+def channel_mixing(correlations: Tensor, present: Tensor, shrinkage: float = 0.1) -> Tensor:
+    """Matrices that give independent channels the mean correlations of P patients' lesions.
+
+    Args:
+        correlations: (P, 2, K, C, C) of `synthaug.generators.style.channel_correlations`.
+        present: (P, K), 1 where the patient has the class.
+        shrinkage: share of the correlations that is dropped, 0 to 1.
+
+    Returns:
+        (2, K, C, C) lower triangular, with rows of unit length; the identity for a class that no patient has.
+    """
+    weight = present.to(correlations)[:, None, :, None, None]
+    identity = torch.eye(correlations.shape[-1], dtype=torch.double)
+    mean = (correlations.double() * weight).sum(0) / weight.sum(0).clamp(min=1)
+    mean = (1 - shrinkage) * mean + shrinkage * identity
+    mean = torch.where(identity > 0, 1.0, mean)
+    return torch.linalg.cholesky(mean).float()
 
 
 def noise_shapes(channels: int, size: Sequence[int]) -> list[tuple[int, ...]]:

@@ -83,7 +83,7 @@ class FlowPainter(nn.Module):
         start = None if self.strength == 1 else scene.whitened(host)
         lesion = sample(
             denoise,
-            scene.noise(noise),
+            scene.noise(noise, self.denoiser.mixing),
             self.scheduler,
             self.steps,
             start,

@@ -64,7 +64,7 @@ class _Kind:
 KINDS = (
     _Kind("synthaug-painter-1", GANGenerator, Painter, "painter", {"widths": "widths", "head": "head_width"}),
     _Kind(
-        "synthaug-flow-1",
+        "synthaug-flow-2",
         DiffusionGenerator,
         Denoiser,
         "denoiser",

@@ -76,6 +76,29 @@ def lesion_style(image: Tensor, mask: Tensor) -> Tensor:
     return torch.stack((mean, 0.5 * variance.log(), 0.5 * fine.clamp(min=(FLOOR / 4) ** 2).log()), -1)
 
 
+def channel_correlations(image: Tensor, mask: Tensor) -> Tensor:
+    """How alike the channels' textures are inside each class.
+
+    Args:
+        image: (N, C, X, Y, Z) float.
+        mask: (N, K, X, Y, Z) float, one-hot classes.
+
+    Returns:
+        (N, 2, K, C, C): correlation between channels of the finest band of texture (see `fine_detail`) and of what is
+        left without it. Meaningless for classes without voxels: see `present_classes`.
+    """
+    smooth = moving_average(image)
+    count = mask.sum((2, 3, 4)).clamp(min=1)[:, :, None, None]
+    found = []
+    for band in (image - smooth, smooth):
+        mean, _ = class_moments(band, mask)
+        product = einsum(mask, band, band, "n k x y z, n c x y z, n d x y z -> n k c d") / count
+        covariance = product - mean[..., :, None] * mean[..., None, :]
+        spread = covariance.diagonal(dim1=-2, dim2=-1).clamp(min=1e-8).sqrt()
+        found.append(covariance / (spread[..., :, None] * spread[..., None, :]))
+    return torch.stack(found, 1)
+
+
 def present_classes(mask: Tensor, least: int = MIN_VOXELS) -> Tensor:
     """(N, K) float: 1 where a class has voxels enough to have statistics."""
     return (mask.sum((2, 3, 4)) >= least).to(mask.dtype)
