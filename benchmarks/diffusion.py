@@ -3,18 +3,19 @@
     python benchmarks/diffusion.py --data DATA --out OUT --generator brats-diffusion --beside brats-gan \
         --rows flow_match_euler:1 flow_match_euler:4 ddim:4 dpmsolver++:4 flow_match_euler:50 [--judge JUDGE.py]
 
-DATA is that of benchmarks/fidelity.py. Each row is a scheduler and a number of steps; `--beside` adds other generators.
+DATA is that of benchmarks/fidelity.py. Each row is a scheduler and a number of steps; `:plain` after them leaves out
+the jump at the path's end, so that the scheduler alone is at work. `--beside` adds other generators.
 Measured are, on windows of `--window` voxels around lesions of `--groups`, painted anew in their own surroundings with
 two seeds: `within`, the share of classes and channels whose spread and three bands of texture lie within 15 % of the
 real ones; `distance`, between the distributions of intensities of real and painted voxels (Wasserstein-1, in standard
-deviations of the real class, mean over classes and channels); `diversity`, two seeds as a share of two patients;
-`seconds`, CPU seconds a lesion; with `--auc`, the AUC of a classifier on lesion and border; with `--judge`, the judge's
-Dice for the `--jobs` of fidelity.py's insertions. Every measurement is kept in OUT, one line each; the same command
-again measures what is missing and prints the table.
+deviations of the real class, mean over classes and channels; those of each follow the table); `diversity`, two seeds
+as a share of two patients; `seconds`, CPU seconds a lesion; with `--auc`, the AUC of a classifier on lesion and border;
+with `--judge`, the judge's mean Dice WT / TC / ET for the `--jobs` of fidelity.py's insertions, over those that every
+row of the command has. Every measurement is kept in OUT, one line each; the same command again measures what is missing
+and prints the table.
 """
 
 import argparse
-import json
 import time
 from pathlib import Path
 
@@ -40,8 +41,10 @@ def generators(args) -> dict[str, TumorGenerator]:
     for name in args.beside:
         rows[Path(name).name] = resolve_generator(name)
     for row in args.rows:
-        scheduler, steps = row.rsplit(":", 1)
+        scheduler, steps, *plain = row.split(":")
         rows[row] = resolve_generator(args.generator, scheduler=scheduler, steps=int(steps))
+        if plain:
+            rows[row].painter.refined = False
     for generator in rows.values():
         if args.truncation is not None:
             generator.truncation = args.truncation
@@ -81,19 +84,20 @@ def painted(generator: TumorGenerator, real: list[Specimen], seed: int) -> tuple
     return out, (time.process_time() - start) / len(real)
 
 
-def distance(real: list[Specimen], inserted: list[Specimen]) -> float:
-    """Wasserstein-1 distance of the voxels' intensities, in standard deviations of the real ones, mean of all."""
-    found = []
-    for k in range(len(BRATS18)):
+def distances(real: list[Specimen], inserted: list[Specimen]) -> dict[str, float]:
+    """Wasserstein-1 distance of the voxels' intensities, in standard deviations of the real ones, by class, channel."""
+    found = {}
+    for k, name in enumerate(BRATS18.names):
         pools = [torch.cat([s.image[:, s.mask[k] > 0] for s in side], 1).numpy() for side in (real, inserted)]
-        for a, b in zip(*pools, strict=True):
+        for channel, a, b in zip(CHANNELS, *pools, strict=True):
             if len(a) >= fidelity.LEAST_VOXELS:
-                found.append(np.abs(np.quantile(a, QUANTILES) - np.quantile(b, QUANTILES)).mean() / a.std())
-    return float(np.mean(found))
+                gap = np.abs(np.quantile(a, QUANTILES) - np.quantile(b, QUANTILES)).mean()
+                found[f"{name} {channel}"] = float(gap / a.std())
+    return found
 
 
 def looks(generator: TumorGenerator, real: list[Specimen]) -> dict:
-    """Statistics, distance, diversity and seconds."""
+    """Statistics, distances, diversity and seconds."""
     first, seconds = painted(generator, real, 0)
     second, _ = painted(generator, real, 1)
     within = {}
@@ -101,9 +105,12 @@ def looks(generator: TumorGenerator, real: list[Specimen]) -> dict:
         for name, share in fidelity.within(rows, SHARE).items():
             within[name] = within.get(name, 0.0) + share / 2
     share = fidelity.diversity(list(zip(first, second, strict=True)), real)
+    both = [distances(real, side) for side in (first, second)]
+    mean = {name: round((both[0][name] + both[1][name]) / 2, 3) for name in both[0]}
     return {
         "within": {name: round(value, 3) for name, value in within.items()},
-        "distance": round((distance(real, first) + distance(real, second)) / 2, 4),
+        "distance": round(float(np.mean(list(mean.values()))), 4),
+        "distances": mean,
         "diversity": round(float(share.mean()), 3),
         "seconds": round(seconds, 3),
         "windows": len(real),
@@ -113,8 +120,8 @@ def looks(generator: TumorGenerator, real: list[Specimen]) -> dict:
 # ------------------------------------------------------------------------------------------------- measures
 
 
-def measure_judge(world: World, row: str, generator: TumorGenerator, args) -> dict | None:
-    """Mean Dice per region over the jobs, each kept as it comes."""
+def measure_judge(world: World, row: str, generator: TumorGenerator, args) -> dict[str, dict]:
+    """The judge's Dice by job, each kept as it comes."""
     module = load_module(args.judge)
     judge, log = None, Log(args.out / f"judge-{row.replace(':', '-')}{args.tag}.jsonl")
     jobs = [judge_jobs(world)[n] for n in args.jobs]
@@ -122,12 +129,16 @@ def measure_judge(world: World, row: str, generator: TumorGenerator, args) -> di
         if job.key not in log.rows:
             judge = judge or module.Judge()
             log.add(job.key, judged(world, job, generator, module, judge))
-    done = [log.rows[job.key] for job in jobs if log.rows[job.key]["outcome"] == "done"]
-    if not done:
-        return None
-    return {r: round(float(np.mean([scores[r] for scores in done])), 3) for r in module.REGIONS} | {
-        "lesions": len(done)
-    }
+    return {job.key: log.rows[job.key] for job in jobs if log.rows[job.key]["outcome"] == "done"}
+
+
+def measure_auc(real: list[Specimen], row: str, generator: TumorGenerator, log: Log, args) -> None:
+    """AUC of a classifier on lesion and border, where it is not known yet."""
+    folds = min(4, len({s.group for s in real}))
+    for region in fidelity.REGIONS:
+        if f"{row} {region}" not in log.rows:
+            options = fidelity.ClassifierOptions(folds=folds, steps=args.auc_steps)
+            log.add(f"{row} {region}", fidelity.classifier_auc(real, painted(generator, real, 0)[0], region, options))
 
 
 def main() -> None:
@@ -136,32 +147,36 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     log, world = Log(args.out / f"rows{args.tag}.jsonl"), World(args.data, args.groups)
     real = windows(world, args.window, args.windows)
-    everyone = World(args.data) if args.judge else None
+    everyone, scores = World(args.data) if args.judge else None, {}
     for row, generator in generators(args).items():
         if f"{row} looks" not in log.rows:
             log.add(f"{row} looks", looks(generator, real))
-        for region in fidelity.REGIONS if args.auc else ():
-            if f"{row} {region}" not in log.rows:
-                options = fidelity.ClassifierOptions(folds=min(4, len(world.cases)), steps=args.auc_steps)
-                log.add(
-                    f"{row} {region}", fidelity.classifier_auc(real, painted(generator, real, 0)[0], region, options)
-                )
+        if args.auc:
+            measure_auc(real, row, generator, log, args)
         if args.judge:
-            scores = measure_judge(everyone, row, generator, args)
-            print(json.dumps({"row": row, "judge": scores}), flush=True)
-    print_table(log, generators(args), args)
+            scores[row] = measure_judge(everyone, row, generator, args)
+    print_table(log, generators(args), scores)
 
 
-def print_table(log: Log, rows: dict, args) -> None:
-    """A line for each row."""
+def print_table(log: Log, rows: dict, scores: dict[str, dict]) -> None:
+    """A line for each row, then its distances by class and channel."""
+    common = sorted(set.intersection(*(set(found) for found in scores.values()))) if scores else []
+    if scores:
+        print(f"the judge's Dice over {len(common)} insertions")
     for row in rows:
         found = log.rows[f"{row} looks"]
         auc = [f"{log.rows[f'{row} {r}']['auc']:.2f}" for r in fidelity.REGIONS if f"{row} {r}" in log.rows]
+        dice = [f"{np.mean([scores[row][key][r] for key in common]):.3f}" for r in ("WT", "TC", "ET") if common]
         within = " ".join(f"{name} {value:.2f}" for name, value in found["within"].items())
         print(
             f"{row:24s} distance {found['distance']:.3f}  diversity {found['diversity']:.2f}  "
-            f"seconds {found['seconds']:.2f}  within {within}" + (f"  auc {' / '.join(auc)}" if auc else "")
+            f"seconds {found['seconds']:.2f}  within {within}"
+            + (f"  auc {' / '.join(auc)}" if auc else "")
+            + (f"  judge {' / '.join(dice)}" if dice else "")
         )
+    for row in rows:
+        each = log.rows[f"{row} looks"]["distances"]
+        print(f"{row:24s} " + "  ".join(f"{name} {value:.2f}" for name, value in each.items()))
 
 
 def arguments() -> argparse.Namespace:
