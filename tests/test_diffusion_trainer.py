@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator
 from engine import CHANNELS
 from safetensors.torch import load_file
 
@@ -185,6 +186,33 @@ def test_classes_weigh_alike_and_missing_channels_nothing():
     only_t1 = torch.zeros(1, 4, 1, 1, 1)
     only_t1[:, 1] = 1
     assert loss(mask[:, :1] * only_t1, (1.0, 0.0, 1.0, 1.0)) == 0 < loss(mask[:, :1] * only_t1)
+
+
+def test_reflow_leads_to_where_the_teacher_came_from_the_same_noise(whole, tmp_path):
+    """The path's other end is what a sampler paints from the noise that it began with; the network may be a new one."""
+    config = configured(f"denoiser.init={whole / 'generator'}", "flow.reflow=3", "refine=null", "optimizer.steps=2")
+    teacher = diffusion.make_teacher(config, torch.device("cpu"))
+    mask = torch.zeros(1, 3, 16, 16, 16)
+    mask[:, 0, 4:12, 4:12, 4:12] = 1
+    real = torch.randn(1, 4, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    batch = {"real": real, "real_mask": mask, "real_lesion": mask[:, :1], "available": torch.ones(1, 4)}
+    rng = torch.Generator().manual_seed(5)
+    task = diffusion.Task(batch, config, rng, Accelerator(cpu=True), MIXING, None, teacher)
+    point, lesion = diffusion.flow_point(batch, MIXING, config, rng, task.taught)
+    noise = diffusion.drawn_noise(point.scene, MIXING, torch.Generator().manual_seed(5))
+    expected = diffusion.sample(diffusion.expectation(teacher, point.scene), noise, steps=3)
+    inside = mask[:, :1].expand_as(lesion) > 0
+    torch.testing.assert_close(lesion[inside], expected[inside])
+    torch.testing.assert_close(point.state[inside], ((1 - point.time) * expected + point.time * noise)[inside])
+    run(tmp_path, f"denoiser.init={whole / 'generator'}", "flow.reflow=3", "refine=null", "optimizer.steps=2")
+    assert rows(tmp_path)[-1]["flow"] > 0
+
+
+def test_reflow_needs_a_flow(whole, tmp_path):
+    with pytest.raises(ConfigError, match=r"flow\.reflow: expected denoiser\.init"):
+        configured("flow.reflow=3")
+    with pytest.raises(ConfigError, match=r"expected a diffusion generator as denoiser\.init, got Painter"):
+        diffusion.make_teacher(configured("flow.reflow=3", "denoiser.init=brats-gan"), torch.device("cpu"))
 
 
 def test_the_last_point_is_where_a_sampler_stands():

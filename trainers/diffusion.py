@@ -3,15 +3,17 @@
     accelerate launch trainers/diffusion.py --config configs/diffusion_tiny.yaml [--out runs/x] [key=value ...]
 
 Read from top to bottom: the flow, the refinement, the loop. The flow learns from one point of each lesion's path a
-step. From step `refine.start` on the network also learns to jump: it follows the path from noise as a sampler of 1, 2,
-4 or 8 steps does, and the last step is judged as the GAN's paintings are, by a patch critic and by the style asked for
+step; with `flow.reflow` the path does not end in the real lesion but where the flow of `denoiser.init` leads from the
+same noise, which makes paths straighter (the reflow procedure, Liu et al. 2023, arXiv 2209.03003, section 2.2). From
+step `refine.start` on the network also learns to jump: it follows the path from noise as a sampler of 1, 2, 4 or 8
+steps does, and the last step is judged as the GAN's paintings are, by a patch critic and by the style asked for
 (adversarial diffusion distillation, Sauer et al. 2023, arXiv 2311.17042, but from the student's own states, and with
 no teacher: the network is told which of the two is wanted, so the flow stays what it was). Runs continue, and leave
 behind, what those of trainers/gan.py do.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,13 +53,28 @@ def drawn_noise(scene: Scene, mixing: Tensor, rng: torch.Generator) -> Tensor:
     return scene.noise([image.to(scene.context.device) for image in images], mixing)
 
 
+def expectation(denoiser: Denoiser, scene: Scene) -> Callable[[Tensor, float], Tensor]:
+    """What a solver asks of the network: the mean of all lesions behind a state."""
+
+    def denoise(state: Tensor, time: float) -> Tensor:
+        times = state.new_full((len(state),), time)
+        return denoiser(scene, state, times, torch.zeros_like(times))[0]
+
+    return denoise
+
+
 def flow_point(
-    batch: Mapping[str, Tensor], mixing: Tensor, config: Config, rng: torch.Generator
+    batch: Mapping[str, Tensor],
+    mixing: Tensor,
+    config: Config,
+    rng: torch.Generator,
+    end: Callable[[Scene, Tensor], Tensor] | None = None,
 ) -> tuple[Point, Tensor]:
-    """A point of each real lesion's path, and the lesion, whitened."""
+    """A point of the path to each real lesion, or to the `end` that a scene and its noise have, and that lesion."""
     real, mask = batch["real"], batch["real_mask"]
     scene = Scene.of(real, mask, lesion_style(real, mask), batch["available"])
-    lesion, noise = scene.whitened(real), drawn_noise(scene, mixing, rng)
+    noise = drawn_noise(scene, mixing, rng)
+    lesion = scene.whitened(real) if end is None else end(scene, noise)
     # one time in each part of the path, so that every batch sees all of it
     times = (torch.rand(len(real), generator=rng) + torch.randperm(len(real), generator=rng)) / len(real)
     times = times.clamp(min=0.01).to(real.device)
@@ -92,16 +109,12 @@ def last_point(denoiser: Denoiser, batch: Mapping[str, Tensor], config: Config, 
     steps = config.refine.steps[int(torch.randint(len(config.refine.steps), (), generator=rng))]
     reached: list[Point] = []
 
-    def denoise(state: Tensor, time: float) -> Tensor:
-        times = state.new_full((len(state),), time)
-        return denoiser(scene, state, times, torch.zeros_like(times))[0]
-
     def stop(state: Tensor, time: float) -> Tensor:
         times = state.new_full((len(state),), time)
         reached.append(Point(scene, state, times, times))
         return state
 
-    sample(denoise, drawn_noise(scene, denoiser.mixing, rng), steps=steps, finish=stop)
+    sample(expectation(denoiser, scene), drawn_noise(scene, denoiser.mixing, rng), steps=steps, finish=stop)
     return reached[0]
 
 
@@ -116,6 +129,7 @@ class Task:
         accelerator: of the run.
         mixing: of the noise's channels.
         student: the network that follows the path to its last step; None where nothing is refined yet.
+        teacher: the network whose lesions the paths lead to; None where they lead to the real ones.
     """
 
     batch: Mapping[str, Tensor]
@@ -124,10 +138,18 @@ class Task:
     accelerator: Accelerator
     mixing: Tensor
     student: Denoiser | None
+    teacher: Denoiser | None
+
+    @torch.no_grad()
+    def taught(self, scene: Scene, noise: Tensor) -> Tensor:
+        """Where the teacher's flow leads from noise, whitened."""
+        with self.accelerator.autocast():
+            return sample(expectation(self.teacher, scene), noise, steps=self.config.flow.reflow) * scene.lesion
 
     def denoised(self, denoiser: torch.nn.Module) -> tuple[dict[str, Tensor], Tensor | None, Tensor | None]:
         """Both in one forward pass: the flow's losses, what the jump painted, and what the critic is to see of it."""
-        point, lesion = flow_point(self.batch, self.mixing, self.config, self.rng)
+        end = None if self.teacher is None else self.taught
+        point, lesion = flow_point(self.batch, self.mixing, self.config, self.rng, end)
         both, count = point, len(point.time)
         if self.student is not None:
             with self.accelerator.autocast():
@@ -168,6 +190,20 @@ def make_networks(config: Config, mixing: Tensor) -> tuple[Denoiser, PatchCritic
     return tuple(network.to(memory_format=torch.channels_last_3d) for network in (denoiser, critic))
 
 
+def make_teacher(config: Config, device: torch.device) -> Denoiser | None:
+    """The network of `denoiser.init` as it was, where reflow asks for it.
+
+    Raises:
+        ConfigError: it is no diffusion generator.
+    """
+    if not config.flow.reflow:
+        return None
+    painter = load_generator(config.denoiser.init).painter
+    if not isinstance(painter, FlowPainter):
+        raise ConfigError(f"flow.reflow: expected a diffusion generator as denoiser.init, got {type(painter).__name__}")
+    return painter.denoiser.to(device, memory_format=torch.channels_last_3d)
+
+
 def make_optimizers(config: Config, denoiser: Denoiser, critic: PatchCritic) -> list[torch.optim.Optimizer]:
     return [
         torch.optim.Adam(denoiser.parameters(), config.denoiser.lr, betas=config.optimizer.betas),
@@ -191,6 +227,7 @@ def train(config: Config, out: Path) -> dict[str, Any]:
 
     volumes = [crops.volume(i) for i in range(min(config.data.prior_cases, len(cases)))]
     denoiser, critic = make_networks(config, fit_channel_mixing(volumes, len(get_classes(config.data.classes))))
+    teacher = make_teacher(config, device)
     denoiser, critic, *optimizers = accelerator.prepare(denoiser, critic, *make_optimizers(config, denoiser, critic))
     bare, bare_critic = accelerator.unwrap_model(denoiser), accelerator.unwrap_model(critic)
     ema = EMAModel(bare.parameters(), decay=config.optimizer.ema, use_ema_warmup=True, power=0.75)
@@ -205,7 +242,8 @@ def train(config: Config, out: Path) -> dict[str, Any]:
         set_rates(optimizers, (config.denoiser, config.critic), config.optimizer, step)
         rng = torch.Generator().manual_seed((config.seed * 1_000_003 + step) * 4096 + rank)
         refining = config.refine is not None and step > config.refine.start
-        task = Task(prepare(batch, device), config, rng, accelerator, bare.mixing, bare if refining else None)
+        student = bare if refining else None
+        task = Task(prepare(batch, device), config, rng, accelerator, bare.mixing, student, teacher)
         parts, painted, fake = task.denoised(denoiser)
         if refining:
             critic.requires_grad_(True)

@@ -37,6 +37,7 @@ class FlowConfig(Section):
     weighting: Literal["flow", "min_snr"] = "flow"
     gamma: PositiveFloat = 5.0
     class_dropout: Share = 0.1
+    reflow: Annotated[int, Field(ge=0)] = 0
 
 
 class RefineConfig(Section):
@@ -78,4 +79,8 @@ class Config(RunConfig):
         get_classes(self.data.classes)
         if self.denoiser.head <= 2 * len(self.data.channels):
             raise ValueError(f"denoiser.head: expected more than two features a channel, got {self.denoiser.head}")
+        if self.flow.reflow and self.denoiser.init is None:
+            raise ValueError(
+                "flow.reflow: expected denoiser.init, the generator to whose lesions the paths lead; got none"
+            )
         return self
