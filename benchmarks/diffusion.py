@@ -5,7 +5,7 @@
 
 DATA is that of benchmarks/fidelity.py. Each row is a scheduler and a number of steps; `:plain` after them leaves out
 the jump at the path's end, so that the scheduler alone is at work. `--beside` adds other generators.
-Measured are, on windows of `--window` voxels around lesions of `--groups`, painted anew in their own surroundings with
+Measured are, on windows of `--window` voxels around lesions of the cases, painted anew in their own surroundings with
 two seeds: `within`, the share of classes and channels whose spread and three bands of texture lie within 15 % of the
 real ones; `distance`, between the distributions of intensities of real and painted voxels (Wasserstein-1, in standard
 deviations of the real class, mean over classes and channels; those of each follow the table); `diversity`, two seeds
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fidelity import VALIDATION, Log, World, judge_jobs, judged, real_lesions
+from fidelity import Log, World, judge_jobs, judged, real_lesions
 from judge import CHANNELS, load_module
 
 from synthaug import BRATS18
@@ -186,9 +186,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--generator", required=True, help="name or folder of a diffusion generator")
     parser.add_argument("--rows", nargs="*", default=[f"flow_match_euler:{n}" for n in (1, 2, 4, 8, 50)])
     parser.add_argument("--beside", nargs="*", default=[], help="other generators, by name or folder")
-    parser.add_argument("--groups", nargs="*", default=list(VALIDATION), help="patients whose lesions are painted anew")
+    parser.add_argument("--groups", nargs="*", help="patients whose lesions are painted anew, all where not given")
     parser.add_argument("--window", type=int, default=64)
-    parser.add_argument("--windows", type=int, default=3, help="most of one patient")
+    parser.add_argument("--windows", type=int, default=2, help="most of one patient")
     parser.add_argument("--truncation", type=float, help="of the style prior")
     parser.add_argument("--auc", action="store_true", help="train classifiers too")
     parser.add_argument("--auc-steps", type=int, default=250)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from engine import CHANNELS, crops, done_rows, toy_batch, toy_diffusion, toy_gan, toy_insertion
 from safetensors.torch import load_file, save_file
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from synthaug import BRATS18, LesionShapes, TumorInsertion
@@ -20,6 +21,7 @@ from synthaug.generators.flow import (
 )
 from synthaug.generators.hub import load_generator, save_generator
 from synthaug.generators.networks import Painter
+from synthaug.generators.samplers import SCHEDULERS
 from synthaug.generators.style import StylePrior
 
 SUBSETS = [s for n in range(1, 5) for s in itertools.combinations(CHANNELS, n)]
@@ -206,6 +208,22 @@ def test_a_call_is_cheap_enough_and_cost_is_linear_in_steps():
     assert flops[0] < 0.03e12
     assert flops[1] == pytest.approx(3 * flops[0], rel=0.01)
     assert 2 * sum(p.numel() for p in generator.painter.parameters()) < 12e6
+
+
+def peak_bytes(generator, size=32):
+    """Most bytes that tensors held at one time while a crop was painted."""
+    context, mask = crops(1, size)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        generator.generate(context, mask, [1])
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return max(itertools.accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_memory_does_not_grow_with_steps(scheduler):
+    few, many = (peak_bytes(toy_diffusion(steps=steps, scheduler=scheduler)) for steps in (3, 12))
+    assert few > 4 * 32**3 * 4, "nothing was counted"
+    assert many <= 1.01 * few
 
 
 def test_insertion_with_it_changes_lesions_only():
