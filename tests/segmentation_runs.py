@@ -1,14 +1,17 @@
 """Tiny segmentation runs on phantoms, which the tests of the segmentation trainer share; they import its fixtures."""
 
 import random
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import segmentation
+import segmentation_insertion
 import torch
 import yaml
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from segmentation_config import Config, DataConfig, open_split
+from segmentation_validation import validate
 
 from synthaug import TumorInsertion
 from synthaug.config import read_config
@@ -17,12 +20,6 @@ from synthaug.runs import read_metrics
 
 ROOT = Path(__file__).parents[1]
 TRAINERS = ROOT / "trainers"
-sys.path.insert(0, str(TRAINERS))
-
-import segmentation  # noqa: E402
-import segmentation_insertion  # noqa: E402
-from segmentation_config import Config, DataConfig, open_split  # noqa: E402
-from segmentation_validation import validate  # noqa: E402
 
 __all__ = ["ROOT", "STEPS", "TRAINERS", "Config", "DataConfig", "config_file", "open_split", "segmentation", "validate"]
 

@@ -1,88 +1,29 @@
 """The trainer of the diffusion generator: it learns, and a run that was killed goes on as if it had not been."""
 
-import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
+import diffusion
 import pytest
 import torch
 from accelerate import Accelerator
+from diffusion_config import Config
 from engine import CHANNELS
-from safetensors.torch import load_file
+from generator_runs import ROOT, TinyRuns, assert_same, rows
 
 from synthaug import BRATS18
 from synthaug.config import ConfigError, read_config
 from synthaug.generators.diffusion import DiffusionGenerator
 from synthaug.generators.hub import load_generator
 
-ROOT = Path(__file__).parent.parent
-TRAINERS = ROOT / "trainers"
-sys.path.insert(0, str(TRAINERS))
-
-import diffusion  # noqa: E402
-from diffusion_config import Config  # noqa: E402
-
 MIXING = torch.eye(4).repeat(2, 3, 1, 1)
-TINY = (
-    "precision=fp32",
-    "threads=1",
-    "optimizer.steps=6",
-    "refine.start=3",
-    "log_every=2",
-    "checkpoint_every=2",
-    "demo.every=3",
-    "demo.count=1",
-    "denoiser.widths=[8,8,8,16]",
-    "denoiser.embedding=8",
-    "critic.widths=[8,8,8]",
-    "data.phantom.count=3",
-    "data.phantom.size=[48,48,48]",
-    "data.validation=[]",
-)
-
-
-def changes_of(out, changes):
-    return ["--config", str(ROOT / "configs/diffusion_tiny.yaml"), "--out", str(out), *TINY, *changes]
-
-
-def configured(*changes):
-    return read_config(ROOT / "configs/diffusion_tiny.yaml", Config, [*TINY, *changes])
-
-
-def run(out, *changes):
-    """A run in this process."""
-    return diffusion.train(configured(*changes), Path(out))
-
-
-def launched(out, *changes, launcher=()):
-    """A run in processes of its own."""
-    return subprocess.Popen(
-        [sys.executable, *launcher, str(TRAINERS / "diffusion.py"), *changes_of(out, changes)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def rows(out):
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-
-
-def timeless(table):
-    return [{key: value for key, value in row.items() if key != "seconds_per_step"} for row in table]
+RUNS = TinyRuns(diffusion, Config, ("refine.start=3", "denoiser.widths=[8,8,8,16]", "denoiser.embedding=8"))
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run that was never stopped."""
     out = tmp_path_factory.mktemp("whole")
-    run(out)
+    RUNS.run(out)
     return out
 
 
@@ -100,30 +41,13 @@ def test_a_run_leaves_what_it_says(whole):
 
 
 def test_killed_and_resumed_it_gives_the_same_weights(whole, tmp_path):
-    """Killed without warning, at whatever moment it had come to after its first checkpoint."""
-    process = launched(tmp_path)
-    deadline = time.monotonic() + 300
-    while not any((tmp_path / "checkpoints").glob("step_*")) and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL, "it was done before it could be killed"
-    run(tmp_path)
-    for name in ("pytorch_model.bin", "pytorch_model_1.bin"):
-        files = [out / "checkpoints" / "step_00000006" / name for out in (tmp_path, whole)]
-        ours, theirs = (torch.load(file, weights_only=True) for file in files)
-        assert all(torch.equal(ours[key], theirs[key]) for key in theirs), name
-    ours, theirs = (load_file(out / "generator" / "model.safetensors") for out in (tmp_path, whole))
-    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
-    assert timeless(rows(tmp_path)) == timeless(rows(whole))
+    RUNS.killed(tmp_path)
+    RUNS.run(tmp_path)
+    assert_same(tmp_path, whole)
 
 
 def test_two_processes_train_one_network(tmp_path):
-    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29583")
-    process = launched(tmp_path, "optimizer.steps=3", "refine.start=1", "data.batch=1", launcher=launcher)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output[-3000:]
+    RUNS.by_two_processes(tmp_path, 29583, "refine.start=1")
     assert (tmp_path / "checkpoints" / "step_00000003" / "rank_1.json").exists()
     assert load_generator(tmp_path / "generator").channels == CHANNELS
     assert [row["step"] for row in rows(tmp_path)] == [2, 3]
@@ -131,24 +55,24 @@ def test_two_processes_train_one_network(tmp_path):
 
 def test_it_goes_on_from_a_trained_generator(whole, tmp_path):
     """What it starts from is what the other left; the flow alone leaves a generator that does not jump."""
-    network, _ = diffusion.make_networks(configured(f"denoiser.init={whole / 'generator'}"), MIXING)
+    network, _ = diffusion.make_networks(RUNS.configured(f"denoiser.init={whole / 'generator'}"), MIXING)
     trained = load_generator(whole / "generator").painter.denoiser
     assert torch.equal(network.middle.first.weight, trained.middle.first.weight)
     assert torch.equal(network.mixing, MIXING) and not torch.equal(trained.mixing, MIXING), "not that of these cases"
     assert (
         trained.mixing[0, 0, 0].tolist() == [1, 0, 0, 0] and trained.mixing.square().sum(-1).sub(1).abs().max() < 1e-3
     )
-    run(tmp_path, f"denoiser.init={whole / 'generator'}", "refine=null", "optimizer.steps=2")
+    RUNS.run(tmp_path, f"denoiser.init={whole / 'generator'}", "refine=null", "optimizer.steps=2")
     assert not load_generator(tmp_path / "generator").painter.refined
     with pytest.raises(ConfigError, match=r"denoiser\.init.*'head_width': 24.*'head_width': 16"):
-        run(tmp_path / "other", f"denoiser.init={whole / 'generator'}", "denoiser.head=24")
+        RUNS.run(tmp_path / "other", f"denoiser.init={whole / 'generator'}", "denoiser.head=24")
     with pytest.raises(ConfigError, match=r"denoiser\.init"):
-        run(tmp_path / "none", "denoiser.init=no-such-folder")
+        RUNS.run(tmp_path / "none", "denoiser.init=no-such-folder")
 
 
 def test_the_flow_learns_what_a_lesion_looks_like():
     """On one lesion the error falls below that of a network that knows nothing, even for one as small as this."""
-    config = configured("flow.weighting=min_snr", "flow.gamma=1")
+    config = RUNS.configured("flow.weighting=min_snr", "flow.gamma=1")
     network, _ = diffusion.make_networks(config, MIXING)
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
     rng = torch.Generator().manual_seed(0)
@@ -169,7 +93,7 @@ def test_the_flow_learns_what_a_lesion_looks_like():
 
 
 def test_classes_weigh_alike_and_missing_channels_nothing():
-    config = configured()
+    config = RUNS.configured()
     mask = torch.zeros(1, 3, 16, 16, 16)
     mask[:, 0, 2:14, 2:14, 2:14] = 1
     mask[:, :, 6:10, 6:10, 6:10] = 0
@@ -190,7 +114,9 @@ def test_classes_weigh_alike_and_missing_channels_nothing():
 
 def test_reflow_leads_to_where_the_teacher_came_from_the_same_noise(whole, tmp_path):
     """The path's other end is what a sampler paints from the noise that it began with; the network may be a new one."""
-    config = configured(f"denoiser.init={whole / 'generator'}", "flow.reflow=3", "refine=null", "optimizer.steps=2")
+    config = RUNS.configured(
+        f"denoiser.init={whole / 'generator'}", "flow.reflow=3", "refine=null", "optimizer.steps=2"
+    )
     teacher = diffusion.make_teacher(config, torch.device("cpu"))
     mask = torch.zeros(1, 3, 16, 16, 16)
     mask[:, 0, 4:12, 4:12, 4:12] = 1
@@ -204,19 +130,19 @@ def test_reflow_leads_to_where_the_teacher_came_from_the_same_noise(whole, tmp_p
     inside = mask[:, :1].expand_as(lesion) > 0
     torch.testing.assert_close(lesion[inside], expected[inside])
     torch.testing.assert_close(point.state[inside], ((1 - point.time) * expected + point.time * noise)[inside])
-    run(tmp_path, f"denoiser.init={whole / 'generator'}", "flow.reflow=3", "refine=null", "optimizer.steps=2")
+    RUNS.run(tmp_path, f"denoiser.init={whole / 'generator'}", "flow.reflow=3", "refine=null", "optimizer.steps=2")
     assert rows(tmp_path)[-1]["flow"] > 0
 
 
 def test_reflow_needs_a_flow(whole, tmp_path):
     with pytest.raises(ConfigError, match=r"flow\.reflow: expected denoiser\.init"):
-        configured("flow.reflow=3")
+        RUNS.configured("flow.reflow=3")
     with pytest.raises(ConfigError, match=r"expected a diffusion generator as denoiser\.init, got Painter"):
-        diffusion.make_teacher(configured("flow.reflow=3", "denoiser.init=brats-gan"), torch.device("cpu"))
+        diffusion.make_teacher(RUNS.configured("flow.reflow=3", "denoiser.init=brats-gan"), torch.device("cpu"))
 
 
 def test_the_last_point_is_where_a_sampler_stands():
-    config = configured("refine.steps=[4]")
+    config = RUNS.configured("refine.steps=[4]")
     network, _ = diffusion.make_networks(config, MIXING)
     mask = torch.zeros(1, 3, 16, 16, 16)
     mask[:, 0, 4:12, 4:12, 4:12] = 1
@@ -247,7 +173,7 @@ def test_the_last_point_is_where_a_sampler_stands():
 )
 def test_wrong_configurations_say_what_was_expected(change, words, tmp_path):
     with pytest.raises(ConfigError, match=words):
-        run(tmp_path, change)
+        RUNS.run(tmp_path, change)
 
 
 @pytest.mark.parametrize("name", ["tiny", "brats", "brats_cpu"])

@@ -1,33 +1,19 @@
 """Training crops, losses and the GAN trainer: exact resume, several processes, what a run leaves behind."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
-
+import gan
 import pytest
 import torch
-from safetensors.torch import load_file
+from engine import CHANNELS
+from gan_config import Config
+from generator_runs import TinyRuns, assert_same, rows
 
 from synthaug import BRATS18, BRATS24
-from synthaug.config import ConfigError, read_config
+from synthaug.config import ConfigError
 from synthaug.data import CaseError, find_cases
 from synthaug.data.crops import CropOptions, LesionCrops, StepSampler, read_lesion_volume
 from synthaug.generators import losses
 from synthaug.generators.hub import load_generator
 from synthaug.generators.style import lesion_style
-
-ROOT = Path(__file__).parent.parent
-TRAINERS = ROOT / "trainers"
-sys.path.insert(0, str(TRAINERS))
-
-import gan  # noqa: E402
-from gan_config import Config  # noqa: E402
-
-CHANNELS = ("flair", "t1", "t1ce", "t2")
 
 
 @pytest.fixture(scope="module")
@@ -166,56 +152,14 @@ def test_hinge_is_at_rest_where_the_critic_is_sure():
 
 # --------------------------------------------------------------------------------------------------- trainer
 
-TINY = (
-    "precision=fp32",
-    "threads=1",
-    "optimizer.steps=6",
-    "loss.adversarial_from=1",
-    "log_every=2",
-    "checkpoint_every=2",
-    "demo.every=3",
-    "demo.count=1",
-    "painter.widths=[8,8,8,16]",
-    "critic.widths=[8,8,8]",
-    "data.phantom.count=3",
-    "data.phantom.size=[48,48,48]",
-    "data.validation=[]",
-)
-
-
-def changes_of(out, changes):
-    return ["--config", str(ROOT / "configs/gan_tiny.yaml"), "--out", str(out), *TINY, *changes]
-
-
-def run(out, *changes):
-    """A run in this process."""
-    return gan.train(read_config(ROOT / "configs/gan_tiny.yaml", Config, [*TINY, *changes]), Path(out))
-
-
-def launched(out, *changes, launcher=()):
-    """A run in processes of its own."""
-    return subprocess.Popen(
-        [sys.executable, *launcher, str(TRAINERS / "gan.py"), *changes_of(out, changes)],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def rows(out):
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-
-
-def timeless(table):
-    return [{key: value for key, value in row.items() if key != "seconds_per_step"} for row in table]
+RUNS = TinyRuns(gan, Config, ("loss.adversarial_from=1", "painter.widths=[8,8,8,16]"))
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run that was never stopped."""
     out = tmp_path_factory.mktemp("whole")
-    run(out)
+    RUNS.run(out)
     return out
 
 
@@ -231,35 +175,18 @@ def test_a_run_leaves_what_it_says(whole):
 
 
 def test_killed_and_resumed_it_gives_the_same_weights(whole, tmp_path):
-    """Killed without warning, at whatever moment it had come to after its first checkpoint."""
-    process = launched(tmp_path)
-    deadline = time.monotonic() + 300
-    while not any((tmp_path / "checkpoints").glob("step_*")) and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL, "it was done before it could be killed"
-    run(tmp_path)
-    for name in ("pytorch_model.bin", "pytorch_model_1.bin"):
-        files = [out / "checkpoints" / "step_00000006" / name for out in (tmp_path, whole)]
-        ours, theirs = (torch.load(file, weights_only=True) for file in files)
-        assert all(torch.equal(ours[key], theirs[key]) for key in theirs), name
-    ours, theirs = (load_file(out / "generator" / "model.safetensors") for out in (tmp_path, whole))
-    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
-    assert timeless(rows(tmp_path)) == timeless(rows(whole))
+    RUNS.killed(tmp_path)
+    RUNS.run(tmp_path)
+    assert_same(tmp_path, whole)
 
 
 def test_a_continued_run_must_be_of_the_same_configuration(whole):
     with pytest.raises(ConfigError, match=r"painter\.lr was 0\.001 and is 0\.5"):
-        run(whole, "painter.lr=0.5")
+        RUNS.run(whole, "painter.lr=0.5")
 
 
 def test_two_processes_train_one_network(tmp_path):
-    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29577")
-    process = launched(tmp_path, "optimizer.steps=3", "data.batch=1", launcher=launcher)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output[-3000:]
+    RUNS.by_two_processes(tmp_path, 29577)
     assert (tmp_path / "checkpoints" / "step_00000003" / "rank_1.json").exists()
     assert load_generator(tmp_path / "generator").channels == CHANNELS
     assert [row["step"] for row in rows(tmp_path)] == [2, 3]
@@ -277,4 +204,4 @@ def test_two_processes_train_one_network(tmp_path):
 )
 def test_wrong_configurations_say_what_was_expected(change, words, tmp_path):
     with pytest.raises(ConfigError, match=words):
-        run(tmp_path, change)
+        RUNS.run(tmp_path, change)

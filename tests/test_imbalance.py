@@ -5,7 +5,6 @@ import json
 import math
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from segmentation_config import Config
 from typer.testing import CliRunner
 
 from synthaug import BRATS18, LesionBank, TumorInsertion, get_classes
@@ -25,9 +25,6 @@ from synthaug.imbalance.measure import Lesion
 from synthaug.imbalance.separability import compare
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "trainers"))
-
-from segmentation_config import Config  # noqa: E402
 
 LEVELS = {0: 100.0, 1: 60.0, 2: 140.0, 4: 220.0}
 

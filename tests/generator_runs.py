@@ -1,0 +1,108 @@
+"""Tiny runs of the generators' trainers on phantoms, which the tests of both share."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from safetensors.torch import load_file
+
+from synthaug.config import read_config
+
+ROOT = Path(__file__).parent.parent
+TRAINERS = ROOT / "trainers"
+
+TINY = (
+    "precision=fp32",
+    "threads=1",
+    "optimizer.steps=6",
+    "log_every=2",
+    "checkpoint_every=2",
+    "demo.every=3",
+    "demo.count=1",
+    "critic.widths=[8,8,8]",
+    "data.phantom.count=3",
+    "data.phantom.size=[48,48,48]",
+    "data.validation=[]",
+)
+
+
+@dataclass(frozen=True)
+class TinyRuns:
+    """Runs of one trainer.
+
+    Attributes:
+        trainer: its module; its configuration is configs/NAME_tiny.yaml.
+        config: class of its configuration.
+        changes: of the configuration, beside `TINY`.
+    """
+
+    trainer: ModuleType
+    config: type
+    changes: tuple[str, ...]
+
+    @property
+    def file(self) -> Path:
+        """The configuration."""
+        return ROOT / f"configs/{self.trainer.__name__}_tiny.yaml"
+
+    def configured(self, *changes: str):
+        """The configuration with changes."""
+        return read_config(self.file, self.config, [*TINY, *self.changes, *changes])
+
+    def run(self, out: Path, *changes: str) -> None:
+        """A run in this process."""
+        self.trainer.train(self.configured(*changes), Path(out))
+
+    def launched(self, out: Path, *changes: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
+        """A run in processes of its own."""
+        script = str(TRAINERS / f"{self.trainer.__name__}.py")
+        told = ["--config", str(self.file), "--out", str(out), *TINY, *self.changes, *changes]
+        return subprocess.Popen(
+            [sys.executable, *launcher, script, *told],
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def killed(self, out: Path) -> None:
+        """A run that is killed without warning, at whatever moment it had come to after its first checkpoint."""
+        process = self.launched(out)
+        deadline = time.monotonic() + 300
+        while not any((out / "checkpoints").glob("step_*")) and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "it was done before it could be killed"
+
+    def by_two_processes(self, out: Path, port: int, *changes: str) -> None:
+        """A run of three steps by two processes."""
+        launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}")
+        process = self.launched(out, "optimizer.steps=3", "data.batch=1", *changes, launcher=launcher)
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output[-3000:]
+
+
+def rows(out: Path) -> list[dict]:
+    """The run's metrics."""
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same(ours: Path, theirs: Path) -> None:
+    """Two runs of six steps ended with the same weights, the averaged ones too, and wrote the same metrics."""
+    for name in ("pytorch_model.bin", "pytorch_model_1.bin"):
+        files = [out / "checkpoints" / "step_00000006" / name for out in (ours, theirs)]
+        a, b = (torch.load(file, weights_only=True) for file in files)
+        assert all(torch.equal(a[key], b[key]) for key in b), name
+    a, b = (load_file(out / "generator" / "model.safetensors") for out in (ours, theirs))
+    assert all(torch.equal(a[key], b[key]) for key in b)
+    a, b = ([{k: v for k, v in row.items() if k != "seconds_per_step"} for row in rows(out)] for out in (ours, theirs))
+    assert a == b
