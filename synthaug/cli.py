@@ -91,7 +91,7 @@ def insert(
     out: Annotated[Path, typer.Option(help="Folder to write to; one folder per case, and insertions.jsonl.")],
     bank: Annotated[Path | None, typer.Option(help="Bank of lesion masks; without it, procedural shapes.")] = None,
     generator: Annotated[
-        str | None, typer.Option(help="paste (default with a bank), procedural, brats-gan, a folder.")
+        str | None, typer.Option(help="paste (default with a bank), procedural, brats-gan, brats-diffusion, a folder.")
     ] = None,
     classes: ClassesOption = "BRATS18",
     channels: ChannelsOption = DEFAULT_CHANNELS,

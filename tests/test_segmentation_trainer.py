@@ -41,6 +41,25 @@ def test_the_split_of_the_real_cases(real_data, tmp_path, name):
     assert len(validation) == 4 and {case.group for case in validation} == {*config.data.validation}
 
 
+@pytest.mark.real_data
+def test_four_steps_of_diffusion_paint_real_training_batches(real_data, run):
+    rows = run(
+        f"data.folder={real_data / 'brats'}",
+        "data.channels=[flair,t1,t1ce,t2]",
+        "data.train=[CBICA_ALU,TCIA03_265]",
+        "data.validation=[CBICA_AQN]",
+        "data.spacing_mm=[2,2,2]",
+        "data.patch_size=[64,64,64]",
+        "insertion.generator=brats-diffusion",
+        "insertion.generator_options={steps: 4}",
+        "optimizer.steps=3",
+        "validation.every=3",
+    )
+    counts = rows[-1]["insertion"]
+    assert counts["done"] > 0 and counts["asked"] == counts["done"] + sum(counts["refused"].values())
+    assert np.isfinite(rows[-1]["loss"]) and {*rows[-1]["validation"]["cases"]} == {"Brats18_CBICA_AQN_1"}
+
+
 def test_loss_falls_and_insertions_are_counted(run, tmp_path):
     rows = run("optimizer.steps=24", "validation.every=24", "checkpoint_every=24", "report=true")
     assert [row["step"] for row in rows] == [0, *range(2, 25, 2)]

@@ -32,7 +32,7 @@ def class_means(image: torch.Tensor, mask: torch.Tensor) -> dict[tuple[str, str]
 
 
 def test_weights_are_shipped():
-    assert "brats-gan" in NAMES
+    assert NAMES == ("brats-diffusion", "brats-gan")
 
 
 @pytest.mark.parametrize("name", NAMES)
