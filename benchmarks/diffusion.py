@@ -17,13 +17,14 @@ and prints the table.
 
 import argparse
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from fidelity import Log, World, judge_jobs, judged, real_lesions
-from judge import CHANNELS, load_module
+from fidelity import Bench, Log, World, judge_jobs, real_lesions
+from judge import CHANNELS
 
 from synthaug import BRATS18
 from synthaug.evaluation import fidelity
@@ -120,25 +121,23 @@ def looks(generator: TumorGenerator, real: list[Specimen]) -> dict:
 # ------------------------------------------------------------------------------------------------- measures
 
 
-def measure_judge(world: World, row: str, generator: TumorGenerator, args) -> dict[str, dict]:
+def measure_judge(world: World, row: str, generator: TumorGenerator, bench: Bench, args) -> dict[str, dict]:
     """The judge's Dice by job, each kept as it comes."""
-    module = load_module(args.judge)
-    judge, log = None, Log(args.out / f"judge-{row.replace(':', '-')}{args.tag}.jsonl")
-    jobs = [judge_jobs(world)[n] for n in args.jobs]
-    for job in jobs:
-        if job.key not in log.rows:
-            judge = judge or module.Judge()
-            log.add(job.key, judged(world, job, generator, module, judge))
+    log, known = Log(args.out / f"judge-{row.replace(':', '-')}{args.tag}.jsonl"), judge_jobs(world)
+    jobs = [known[n] for n in args.jobs]
+    bench.hear(world, jobs, generator, log)
     return {job.key: log.rows[job.key] for job in jobs if log.rows[job.key]["outcome"] == "done"}
 
 
 def measure_auc(real: list[Specimen], row: str, generator: TumorGenerator, log: Log, args) -> None:
     """AUC of a classifier on lesion and border, where it is not known yet."""
-    folds = min(4, len({s.group for s in real}))
-    for region in fidelity.REGIONS:
-        if f"{row} {region}" not in log.rows:
-            options = fidelity.ClassifierOptions(folds=folds, steps=args.auc_steps)
-            log.add(f"{row} {region}", fidelity.classifier_auc(real, painted(generator, real, 0)[0], region, options))
+    unknown = [region for region in fidelity.REGIONS if f"{row} {region}" not in log.rows]
+    if not unknown:
+        return
+    inserted, _ = painted(generator, real, 0)
+    options = fidelity.ClassifierOptions(folds=min(4, len({s.group for s in real})), steps=args.auc_steps)
+    for region in unknown:
+        log.add(f"{row} {region}", fidelity.classifier_auc(real, inserted, region, options))
 
 
 def main() -> None:
@@ -147,18 +146,19 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     log, world = Log(args.out / f"rows{args.tag}.jsonl"), World(args.data, args.groups)
     real = windows(world, args.window, args.windows)
-    everyone, scores = World(args.data) if args.judge else None, {}
-    for row, generator in generators(args).items():
+    rows, scores = generators(args), {}
+    everyone, bench = (World(args.data), Bench(args.judge)) if args.judge else (None, None)
+    for row, generator in rows.items():
         if f"{row} looks" not in log.rows:
             log.add(f"{row} looks", looks(generator, real))
         if args.auc:
             measure_auc(real, row, generator, log, args)
         if args.judge:
-            scores[row] = measure_judge(everyone, row, generator, args)
-    print_table(log, generators(args), scores)
+            scores[row] = measure_judge(everyone, row, generator, bench, args)
+    print_table(log, rows, scores)
 
 
-def print_table(log: Log, rows: dict, scores: dict[str, dict]) -> None:
+def print_table(log: Log, rows: Iterable[str], scores: dict[str, dict]) -> None:
     """A line for each row, then its distances by class and channel."""
     common = sorted(set.intersection(*(set(found) for found in scores.values()))) if scores else []
     if scores:

@@ -22,7 +22,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -136,40 +136,52 @@ def judge_jobs(world: World) -> list[Job]:
     return jobs
 
 
-def judged(world: World, job: Job, generator: TumorGenerator, module, judge) -> dict:
-    """Dice of each region between the judge's segmentation and the inserted label, or why nothing was inserted."""
-    image, label, row = insert(world, job, generator)
-    if row["outcome"] != "done":
-        return {"outcome": row["reason"]}
-    found = judge.segment(**dict(zip(CHANNELS, image, strict=True)))
-    counted = world.host(job.host)[2] | (label != 0) if job.host != FREE else True
-    dice = {
-        region: float(module.dice(np.isin(found, values) & counted, np.isin(label, values)))
-        for region, values in module.REGIONS.items()
-    }
-    return {"outcome": "done", **dice, "ml": round(np.count_nonzero(label) / 1000, 2)}
+class Bench:
+    """The judge of JUDGE.py, loaded when the first insertion is to be judged."""
+
+    def __init__(self, path: Path):
+        self.module = load_module(path)
+        self.regions = tuple(self.module.REGIONS)
+
+    @cached_property
+    def judge(self):
+        """JUDGE.py's segmenter."""
+        return self.module.Judge()
+
+    def hear(self, world: World, jobs: list[Job], generator: TumorGenerator, log: "Log") -> None:
+        """Judge the insertions that are not in the log yet, each kept as it comes."""
+        for job in jobs:
+            if job.key not in log.rows:
+                log.add(job.key, self.judged(world, job, generator))
+
+    def judged(self, world: World, job: Job, generator: TumorGenerator) -> dict:
+        """Dice of each region between the judge's segmentation and the inserted label, or why nothing was inserted."""
+        image, label, row = insert(world, job, generator)
+        if row["outcome"] != "done":
+            return {"outcome": row["reason"]}
+        found = self.judge.segment(**dict(zip(CHANNELS, image, strict=True)))
+        counted = world.host(job.host)[2] | (label != 0) if job.host != FREE else True
+        dice = {
+            region: float(self.module.dice(np.isin(found, values) & counted, np.isin(label, values)))
+            for region, values in self.module.REGIONS.items()
+        }
+        return {"outcome": "done", **dice, "ml": round(np.count_nonzero(label) / 1000, 2)}
 
 
 def run_judge(world: World, args) -> None:
     """Dice per region of the judge's segmentation and the label, for each job and generator."""
-    module, judge = load_module(args.judge), None
-    jobs = judge_jobs(world)[args.first : args.last]
+    bench, jobs, tables = Bench(args.judge), judge_jobs(world)[args.first : args.last], {}
     for name in args.generators:
-        generator = make_generator(name, args)
         log = Log(args.out / f"judge-{Path(name).name}{args.tag}.jsonl")
-        for job in jobs:
-            if job.key in log.rows:
-                continue
-            judge = judge or module.Judge()
-            log.add(job.key, judged(world, job, generator, module, judge))
-    tables = {name: Log(args.out / f"judge-{Path(name).name}{args.tag}.jsonl").rows for name in args.generators}
+        bench.hear(world, jobs, make_generator(name, args), log)
+        tables[name] = log.rows
     done = [j.key for j in jobs if all(t[j.key]["outcome"] == "done" for t in tables.values())]
     for name, table in tables.items():
         refused = sum(table[j.key]["outcome"] != "done" for j in jobs)
         print(json.dumps({"generator": name, "refused": refused}))
         for what, least in (("all", 0), (f"{LARGE_ML} ml and more", LARGE_ML)):
             keys = [key for key in done if min(t[key]["ml"] for t in tables.values()) >= least]
-            mean = {r: round(float(np.mean([table[key][r] for key in keys])), 3) for r in module.REGIONS if keys}
+            mean = {r: round(float(np.mean([table[key][r] for key in keys])), 3) for r in bench.regions if keys}
             print(json.dumps({"lesions": what, "insertions": len(keys), "mean dice": mean}))
 
 

@@ -8,12 +8,13 @@ import torch
 from accelerate import Accelerator
 from diffusion_config import Config
 from engine import CHANNELS
-from generator_runs import ROOT, TinyRuns, assert_same, rows
+from generator_runs import ROOT, TinyRuns, assert_same
 
 from synthaug import BRATS18
 from synthaug.config import ConfigError, read_config
 from synthaug.generators.diffusion import DiffusionGenerator
 from synthaug.generators.hub import load_generator
+from synthaug.runs import read_metrics
 
 MIXING = torch.eye(4).repeat(2, 3, 1, 1)
 RUNS = TinyRuns(diffusion, Config, ("refine.start=3", "denoiser.widths=[8,8,8,16]", "denoiser.embedding=8"))
@@ -31,7 +32,7 @@ def test_a_run_leaves_what_it_says(whole):
     assert sorted(p.name for p in (whole / "checkpoints").iterdir()) == ["step_00000004", "step_00000006"]
     assert sorted(p.name for p in (whole / "demos").iterdir()) == ["step_00000003.png", "step_00000006.png"]
     assert any((whole / "tensorboard").rglob("events*"))
-    table = rows(whole)
+    table = read_metrics(whole)
     assert [row["step"] for row in table] == [2, 4, 6]
     assert "critic" not in table[0], "the flow comes first"
     assert {"loss", "flow", "halo", "style", "adversarial", "critic", "skipped"} <= table[-1].keys()
@@ -50,7 +51,7 @@ def test_two_processes_train_one_network(tmp_path):
     RUNS.by_two_processes(tmp_path, 29583, "refine.start=1")
     assert (tmp_path / "checkpoints" / "step_00000003" / "rank_1.json").exists()
     assert load_generator(tmp_path / "generator").channels == CHANNELS
-    assert [row["step"] for row in rows(tmp_path)] == [2, 3]
+    assert [row["step"] for row in read_metrics(tmp_path)] == [2, 3]
 
 
 def test_it_goes_on_from_a_trained_generator(whole, tmp_path):
@@ -131,7 +132,7 @@ def test_reflow_leads_to_where_the_teacher_came_from_the_same_noise(whole, tmp_p
     torch.testing.assert_close(lesion[inside], expected[inside])
     torch.testing.assert_close(point.state[inside], ((1 - point.time) * expected + point.time * noise)[inside])
     RUNS.run(tmp_path, f"denoiser.init={whole / 'generator'}", "flow.reflow=3", "refine=null", "optimizer.steps=2")
-    assert rows(tmp_path)[-1]["flow"] > 0
+    assert read_metrics(tmp_path)[-1]["flow"] > 0
 
 
 def test_reflow_needs_a_flow(whole, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from engine import CHANNELS
 from gan_config import Config
-from generator_runs import TinyRuns, assert_same, rows
+from generator_runs import TinyRuns, assert_same
 
 from synthaug import BRATS18, BRATS24
 from synthaug.config import ConfigError
@@ -14,6 +14,7 @@ from synthaug.data.crops import CropOptions, LesionCrops, StepSampler, read_lesi
 from synthaug.generators import losses
 from synthaug.generators.hub import load_generator
 from synthaug.generators.style import lesion_style
+from synthaug.runs import read_metrics
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +168,7 @@ def test_a_run_leaves_what_it_says(whole):
     assert sorted(p.name for p in (whole / "checkpoints").iterdir()) == ["step_00000004", "step_00000006"]
     assert sorted(p.name for p in (whole / "demos").iterdir()) == ["step_00000003.png", "step_00000006.png"]
     assert any((whole / "tensorboard").rglob("events*"))
-    table = rows(whole)
+    table = read_metrics(whole)
     assert [row["step"] for row in table] == [2, 4, 6]
     assert {"loss", "style", "adversarial", "critic", "halo", "skipped"} <= table[-1].keys()
     generator = load_generator(whole / "generator")
@@ -189,7 +190,7 @@ def test_two_processes_train_one_network(tmp_path):
     RUNS.by_two_processes(tmp_path, 29577)
     assert (tmp_path / "checkpoints" / "step_00000003" / "rank_1.json").exists()
     assert load_generator(tmp_path / "generator").channels == CHANNELS
-    assert [row["step"] for row in rows(tmp_path)] == [2, 3]
+    assert [row["step"] for row in read_metrics(tmp_path)] == [2, 3]
 
 
 @pytest.mark.parametrize(

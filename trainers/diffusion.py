@@ -225,8 +225,8 @@ def train(config: Config, out: Path) -> dict[str, Any]:
     crops = make_crops(config, cases, processes)
     demo = demo_batch(config, held_out or cases, crops.prior, device) if accelerator.is_main_process else None
 
-    volumes = [crops.volume(i) for i in range(min(config.data.prior_cases, len(cases)))]
-    denoiser, critic = make_networks(config, fit_channel_mixing(volumes, len(get_classes(config.data.classes))))
+    mixing = fit_channel_mixing(crops.fitted_volumes(), len(crops.classes))
+    denoiser, critic = make_networks(config, mixing)
     teacher = make_teacher(config, device)
     denoiser, critic, *optimizers = accelerator.prepare(denoiser, critic, *make_optimizers(config, denoiser, critic))
     bare, bare_critic = accelerator.unwrap_model(denoiser), accelerator.unwrap_model(critic)

@@ -6,7 +6,7 @@ goes on with exactly the samples that it would have seen, with any number of wor
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,24 +66,26 @@ def read_lesion_volume(case: Case, channels: Sequence[str], classes: Classes) ->
 
 def fit_style_prior(volumes: Sequence[LesionVolume], classes: int, channels: int) -> StylePrior:
     """The Gaussian over the styles of whole lesions, one style a case."""
-    styles, present = [], []
-    for volume in volumes:
-        mask = one_hot(volume.classes, classes)[None]
-        styles.append(lesion_style(volume.image.float()[None], mask)[0])
-        present.append(present_classes(mask)[0])
     prior = StylePrior(classes, channels)
-    prior.fit(torch.stack(styles), torch.stack(present))
+    prior.fit(*_of_whole_lesions(lesion_style, volumes, classes))
     return prior
 
 
 def fit_channel_mixing(volumes: Sequence[LesionVolume], classes: int) -> Tensor:
     """(2, K, C, C) of `synthaug.generators.flow.channel_mixing`, from whole lesions."""
-    correlations, present = [], []
+    return channel_mixing(*_of_whole_lesions(channel_correlations, volumes, classes))
+
+
+def _of_whole_lesions(
+    measure: Callable[[Tensor, Tensor], Tensor], volumes: Sequence[LesionVolume], classes: int
+) -> tuple[Tensor, Tensor]:
+    """A measure of images and masks, (P, ...) for P cases, and which classes each case has, (P, K)."""
+    found, present = [], []
     for volume in volumes:
         mask = one_hot(volume.classes, classes)[None]
-        correlations.append(channel_correlations(volume.image.float()[None], mask)[0])
+        found.append(measure(volume.image.float()[None], mask)[0])
         present.append(present_classes(mask)[0])
-    return channel_mixing(torch.stack(correlations), torch.stack(present))
+    return torch.stack(found), torch.stack(present)
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class LesionCrops(Dataset):
         seed: of the whole sequence.
         group: samples per step; those of one step have one crop size.
         cache: how many cases are kept in memory.
-        prior_cases: how many cases, the first ones, the style prior is fitted to.
+        prior_cases: how many cases, the first ones, `fitted_volumes` gives and the style prior is fitted to.
         prior: a style prior to use in place of fitting one.
 
     Raises:
@@ -149,11 +151,14 @@ class LesionCrops(Dataset):
         self.cases, self.channels, self.classes = list(cases), tuple(channels), classes
         self.options, self.seed, self.group = options, seed, group
         self.cache: OrderedDict[int, LesionVolume] = OrderedDict()
-        self.cache_size = cache
+        self.cache_size, self.prior_cases = cache, prior_cases
         if prior is None:
-            first = [self.volume(i) for i in range(min(prior_cases, len(self.cases)))]
-            prior = fit_style_prior(first, len(classes), len(self.channels))
+            prior = fit_style_prior(self.fitted_volumes(), len(classes), len(self.channels))
         self.prior = prior
+
+    def fitted_volumes(self) -> list[LesionVolume]:
+        """The cases that what is known of all of them is fitted to."""
+        return [self.volume(i) for i in range(min(self.prior_cases, len(self.cases)))]
 
     def volume(self, index: int) -> LesionVolume:
         """A case, read once and kept while it is among the `cache` cases used last."""
