@@ -1,6 +1,6 @@
 """The folder of a training run: its configuration, metrics and checkpoints, such that a killed run can go on.
 
-    config.yaml        what the run was started with
+    config.yaml        what the run was last started with
     metrics.jsonl      one JSON object per logged step
     tensorboard/       the same numbers
     checkpoints/       step_00000100, ...: whatever has this name is whole
@@ -23,7 +23,7 @@ from synthaug.files import replace_file
 
 
 def keep_config(out: Path, config: BaseModel, accelerator: Accelerator, free: Sequence[str] = ()) -> None:
-    """Write the configuration of a new run; compare it with that of a run that has a checkpoint to go on from.
+    """Write the configuration of a run; of one that goes on from a checkpoint, compare it with the former first.
 
     Args:
         out: the run's folder, made if it is not there.
@@ -45,7 +45,7 @@ def keep_config(out: Path, config: BaseModel, accelerator: Accelerator, free: Se
                 raise ConfigError(
                     f"{out} holds a run of another configuration ({'; '.join(wrong)}): give another --out"
                 )
-        else:
+        if accelerator.is_main_process:
             out.mkdir(parents=True, exist_ok=True)
             replace_file(file, yaml.safe_dump(new, sort_keys=False))
 
@@ -104,6 +104,12 @@ def read_metrics(out: Path) -> list[dict[str, Any]]:
 def latest_checkpoint(out: Path) -> Path | None:
     """The checkpoint of the highest step, or None."""
     return max((out / "checkpoints").glob("step_*"), default=None)
+
+
+def steps_done(out: Path) -> int:
+    """Steps of the latest checkpoint, 0 without one."""
+    checkpoint = latest_checkpoint(out)
+    return int(checkpoint.name.removeprefix("step_")) if checkpoint else 0
 
 
 def save_checkpoint(out: Path, accelerator: Accelerator, step: int, keep: int, own: Mapping[str, Any]) -> None:

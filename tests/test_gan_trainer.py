@@ -186,6 +186,17 @@ def test_a_continued_run_must_be_of_the_same_configuration(whole):
         RUNS.run(whole, "painter.lr=0.5")
 
 
+def test_a_run_can_be_made_longer(whole, tmp_path):
+    RUNS.run(tmp_path, "optimizer.steps=4", "optimizer.decay_from=1")
+    RUNS.run(tmp_path)
+    assert_same(tmp_path, whole)
+    written = (tmp_path / "config.yaml").read_text()
+    assert written == (whole / "config.yaml").read_text(), "the one that it ended with"
+    with pytest.raises(ConfigError, match=r"optimizer\.steps: expected 6 or more.* got 5"):
+        RUNS.run(tmp_path, "optimizer.steps=5")
+    assert (tmp_path / "config.yaml").read_text() == written
+
+
 def test_two_processes_train_one_network(tmp_path):
     RUNS.by_two_processes(tmp_path, 29577)
     assert (tmp_path / "checkpoints" / "step_00000003" / "rank_1.json").exists()

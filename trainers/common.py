@@ -20,7 +20,7 @@ from torch import Tensor
 from synthaug import get_classes
 from synthaug.config import ConfigError, Section, read_config
 from synthaug.data import Case, CaseError, find_cases, write_phantom_dataset
-from synthaug.runs import keep_config, latest_checkpoint, load_checkpoint
+from synthaug.runs import keep_config, latest_checkpoint, load_checkpoint, steps_done
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0)]
@@ -121,18 +121,23 @@ def write_phantoms(config: CasesConfig, folder: Path) -> None:
 # ---------------------------------------------------------------------------------------------------- a run
 
 
-def start(config: RunConfig, out: Path, may_change: Sequence[str] = MAY_CHANGE, **options: Any) -> Accelerator:
+def start(
+    config: RunConfig, out: Path, steps: int, may_change: Sequence[str] = MAY_CHANGE, **options: Any
+) -> Accelerator:
     """The accelerator, with the run's folder made or found to be of this configuration.
 
     Args:
         config: of this run.
         out: its folder.
+        steps: that it is to have at its end.
         may_change: dotted keys that a continued run may have otherwise.
         **options: further arguments of `Accelerator`.
 
     Raises:
-        ConfigError: `out` holds a run of another configuration.
+        ConfigError: `out` holds a run of another configuration, or of more steps.
     """
+    if (done := steps_done(out)) > steps:
+        raise ConfigError(f"optimizer.steps: expected {done} or more, for {out} has done so many, got {steps}")
     torch.set_flush_denormal(True)  # denormals stall 3-D convolutions on CPUs
     if config.threads is not None:
         torch.set_num_threads(config.threads)

@@ -12,9 +12,9 @@ no teacher: the network is told which of the two is wanted, so the flow stays wh
 behind, what those of trainers/gan.py do.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,26 +22,37 @@ import torch
 import typer
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from common import MAY_CHANGE, Window, command, open_cases, resume, start, update
+from common import Window, command, open_cases, resume, start, update
 from diffusers.training_utils import EMAModel
 from diffusion_config import Config
-from gan import averaged, batches, critic_loss, demo_batch, make_crops, painter_parts, prepare, set_rates, weighted
+from gan import (
+    GENERATOR_MAY_CHANGE,
+    Keeper,
+    averaged,
+    batches,
+    critic_loss,
+    demo_batch,
+    make_crops,
+    painter_parts,
+    prepare,
+    set_rates,
+    weighted,
+)
 from torch import Tensor
 
 from synthaug import get_classes
 from synthaug.config import ConfigError
 from synthaug.data.crops import LesionCrops, fit_channel_mixing
 from synthaug.generators import losses
-from synthaug.generators.demo import demo_picture, save_picture
 from synthaug.generators.denoiser import Denoiser
 from synthaug.generators.diffusion import DiffusionGenerator
 from synthaug.generators.flow import Point, Scene, loss_weight, noise_shapes, on_path
 from synthaug.generators.flow_painter import FlowPainter
-from synthaug.generators.hub import load_generator, save_generator
+from synthaug.generators.hub import load_generator
 from synthaug.generators.networks import PatchCritic
 from synthaug.generators.samplers import sample
 from synthaug.generators.style import class_moments, lesion_style, present_classes
-from synthaug.runs import MetricsLog, read_metrics, save_checkpoint
+from synthaug.runs import read_metrics
 
 # ------------------------------------------------------------------------------------------------- the flow
 
@@ -219,7 +230,7 @@ def train(config: Config, out: Path) -> dict[str, Any]:
         CaseError: a case that cannot be read.
         RuntimeError: gradients that stay not finite.
     """
-    accelerator = start(config, out, (*MAY_CHANGE, "data.cache", "demo"))
+    accelerator = start(config, out, config.optimizer.steps, GENERATOR_MAY_CHANGE)
     device, rank, processes = accelerator.device, accelerator.process_index, accelerator.num_processes
     cases, held_out = open_cases(config.data, out, accelerator)
     crops = make_crops(config, cases, processes)
@@ -236,8 +247,7 @@ def train(config: Config, out: Path) -> dict[str, Any]:
     first, own = resume(out, accelerator)
     window = Window(**own["window"]) if own else Window()
     ema.to(device)
-    metrics = MetricsLog(out, accelerator, first)
-    clock, clocked = time.perf_counter(), first
+    keeper = Keeper(config, out, accelerator, window, demo, first)
     for step, batch in enumerate(batches(crops, config, first, rank, processes), start=first + 1):
         set_rates(optimizers, (config.denoiser, config.critic), config.optimizer, step)
         rng = torch.Generator().manual_seed((config.seed * 1_000_003 + step) * 4096 + rank)
@@ -258,25 +268,16 @@ def train(config: Config, out: Path) -> dict[str, Any]:
             ema.step(bare.parameters())
         window.add({"loss": loss} | parts, finite)
 
-        last = step == config.optimizer.steps
-        if step % config.log_every == 0 or last:
-            seconds = (time.perf_counter() - clock) / (step - clocked)
-            metrics.write({"step": step, "seconds_per_step": seconds} | window.close())
-            clock, clocked = time.perf_counter(), step
-        if accelerator.is_main_process and (step % config.demo.every == 0 or last):
-            picture = demo_picture(FlowPainter(averaged(bare, ema), refined=refining), demo, config.seed)
-            save_picture(picture, out / "demos" / f"step_{step:08d}.png")
-        if step % config.checkpoint_every == 0 or last:
-            save_checkpoint(out, accelerator, step, config.keep_checkpoints, {"window": window.state_dict()})
-            if accelerator.is_main_process:
-                save_generator(make_generator(config, averaged(bare, ema), crops, refining), out / "generator")
+        keeper.keep(step, partial(make_generator, config, crops, bare, ema, refining))
     accelerator.end_training()
     return read_metrics(out)[-1]
 
 
-def make_generator(config: Config, denoiser: Denoiser, crops: LesionCrops, refined: bool) -> DiffusionGenerator:
+def make_generator(
+    config: Config, crops: LesionCrops, denoiser: Denoiser, ema: EMAModel, refined: bool
+) -> DiffusionGenerator:
     channels, classes = config.data.channels, get_classes(config.data.classes).names
-    return DiffusionGenerator(denoiser, crops.prior, channels, classes, refined=refined)
+    return DiffusionGenerator(averaged(denoiser, ema), crops.prior, channels, classes, refined=refined)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,14 @@ checkpoints/, demos/ (pictures of fixed samples) and generator/ (averaged weight
 
 import copy
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import typer
+from accelerate import Accelerator
 from accelerate.utils import set_seed
 from common import MAY_CHANGE, Window, command, open_cases, resume, start, update
 from diffusers.training_utils import EMAModel
@@ -32,7 +34,11 @@ from synthaug.generators.gan import CROP_SIZES, GANGenerator
 from synthaug.generators.hub import save_generator
 from synthaug.generators.networks import Painter, PatchCritic
 from synthaug.generators.style import StylePrior
+from synthaug.generators.styled import StyledGenerator
 from synthaug.runs import MetricsLog, read_metrics, save_checkpoint
+
+GENERATOR_MAY_CHANGE = (*MAY_CHANGE, "data.cache", "demo", "optimizer.steps", "optimizer.decay_from")
+"""Keys that a continued run may have otherwise; so a run can be made longer than it was meant to be at first."""
 
 # ---------------------------------------------------------------------------------------- batches and noise
 
@@ -152,7 +158,7 @@ def train(config: Config, out: Path) -> dict[str, Any]:
         CaseError: a case that cannot be read.
         RuntimeError: gradients that stay not finite.
     """
-    accelerator = start(config, out, (*MAY_CHANGE, "data.cache", "demo"))
+    accelerator = start(config, out, config.optimizer.steps, GENERATOR_MAY_CHANGE)
     device, rank, processes = accelerator.device, accelerator.process_index, accelerator.num_processes
     cases, held_out = open_cases(config.data, out, accelerator)
     crops = make_crops(config, cases, processes)
@@ -171,8 +177,7 @@ def train(config: Config, out: Path) -> dict[str, Any]:
     first, own = resume(out, accelerator)
     window = Window(**own["window"]) if own else Window()
     ema.to(device)
-    metrics = MetricsLog(out, accelerator, first)
-    clock, clocked = time.perf_counter(), first
+    keeper = Keeper(config, out, accelerator, window, demo, first)
     for step, batch in enumerate(batches(crops, config, first, rank, processes), start=first + 1):
         set_rates(optimizers, (config.painter, config.critic), config.optimizer, step)
         batch = prepare(batch, device)
@@ -194,20 +199,51 @@ def train(config: Config, out: Path) -> dict[str, Any]:
             ema.step(bare_painter.parameters())
         window.add({"loss": loss} | parts, finite)
 
-        last = step == config.optimizer.steps
-        if step % config.log_every == 0 or last:
-            seconds = (time.perf_counter() - clock) / (step - clocked)
-            metrics.write({"step": step, "seconds_per_step": seconds} | window.close())
-            clock, clocked = time.perf_counter(), step
-        if accelerator.is_main_process and (step % config.demo.every == 0 or last):
-            picture = demo_picture(averaged(bare_painter, ema), demo, config.seed)
-            save_picture(picture, out / "demos" / f"step_{step:08d}.png")
-        if step % config.checkpoint_every == 0 or last:
-            save_checkpoint(out, accelerator, step, config.keep_checkpoints, {"window": window.state_dict()})
-            if accelerator.is_main_process:
-                save_generator(make_generator(config, averaged(bare_painter, ema), crops), out / "generator")
+        keeper.keep(step, partial(make_generator, config, crops, bare_painter, ema))
     accelerator.end_training()
     return read_metrics(out)[-1]
+
+
+class Keeper:
+    """Keeps what a run is to leave behind: metrics, pictures of fixed samples, checkpoints, the generator.
+
+    Args:
+        config: of the run.
+        out: its folder.
+        accelerator: of the run.
+        window: what the loop adds up for the next row of metrics.
+        demo: samples of the pictures; the main process alone needs them.
+        first: steps that were done before.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        out: Path,
+        accelerator: Accelerator,
+        window: Window,
+        demo: Mapping[str, Tensor] | None,
+        first: int,
+    ):
+        self.config, self.out, self.accelerator, self.window, self.demo = config, out, accelerator, window, demo
+        self.metrics = MetricsLog(out, accelerator, first)
+        self.clock, self.clocked = time.perf_counter(), first
+
+    def keep(self, step: int, make: Callable[[], StyledGenerator]) -> None:
+        """Keep what is due after this step; `make` is called where the generator is needed as it now is."""
+        config, out, main = self.config, self.out, self.accelerator.is_main_process
+        last = step == config.optimizer.steps
+        if step % config.log_every == 0 or last:
+            seconds = (time.perf_counter() - self.clock) / (step - self.clocked)
+            self.metrics.write({"step": step, "seconds_per_step": seconds} | self.window.close())
+            self.clock, self.clocked = time.perf_counter(), step
+        if main and (step % config.demo.every == 0 or last):
+            save_picture(demo_picture(make().painter, self.demo, config.seed), out / "demos" / f"step_{step:08d}.png")
+        if step % config.checkpoint_every == 0 or last:
+            own = {"window": self.window.state_dict()}
+            save_checkpoint(out, self.accelerator, step, config.keep_checkpoints, own)
+            if main:
+                save_generator(make(), out / "generator")
 
 
 def demo_batch(config: Config, cases: Sequence[Case], prior: StylePrior, device: torch.device) -> dict[str, Tensor]:
@@ -225,9 +261,9 @@ def averaged(painter: Painter, ema: EMAModel) -> Painter:
     return painter
 
 
-def make_generator(config: Config, painter: Painter, crops: LesionCrops) -> GANGenerator:
+def make_generator(config: Config, crops: LesionCrops, painter: Painter, ema: EMAModel) -> GANGenerator:
     channels, classes = config.data.channels, get_classes(config.data.classes).names
-    return GANGenerator(painter, crops.prior, channels, classes, crop_sizes=CROP_SIZES)
+    return GANGenerator(averaged(painter, ema), crops.prior, channels, classes, crop_sizes=CROP_SIZES)
 
 
 if __name__ == "__main__":

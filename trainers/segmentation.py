@@ -175,8 +175,9 @@ def train(config: Config, out: Path) -> dict[str, Any]:
         RuntimeError: gradients that stay not finite.
     """
     ddp = DistributedDataParallelKwargs(find_unused_parameters=config.network.has_unused_parameters)
-    accelerator = start(config, out, FREE, step_scheduler_with_optimizer=False, kwargs_handlers=[ddp])
-    rank, processes, steps = accelerator.process_index, accelerator.num_processes, config.optimizer.steps
+    steps = config.optimizer.steps
+    accelerator = start(config, out, steps, FREE, step_scheduler_with_optimizer=False, kwargs_handlers=[ddp])
+    rank, processes = accelerator.process_index, accelerator.num_processes
     train_cases, validation_cases = open_split(config.data, out, accelerator)
     inserter = Inserter(config, make_insertion(config, train_cases, validation_cases, rank), accelerator, out)
     announce(config, inserter, accelerator, train_cases, validation_cases)
