@@ -9,10 +9,10 @@ Measured are, on windows of `--window` voxels around lesions of the cases, paint
 two seeds: `within`, the share of classes and channels whose spread and three bands of texture lie within 15 % of the
 real ones; `distance`, between the distributions of intensities of real and painted voxels (Wasserstein-1, in standard
 deviations of the real class, mean over classes and channels; those of each follow the table); `diversity`, two seeds
-as a share of two patients; `seconds`, CPU seconds a lesion; with `--auc`, the AUC of a classifier on lesion and border;
-with `--judge`, the judge's mean Dice WT / TC / ET for the `--jobs` of fidelity.py's insertions, over those that every
-row of the command has. Every measurement is kept in OUT, one line each; the same command again measures what is missing
-and prints the table.
+as a share of two patients; `seconds`, CPU seconds a lesion; with `--auc N`, the AUC of classifiers on lesion and
+border, mean over N seeds of paintings, folds and classifiers; with `--judge`, the judge's mean Dice WT / TC / ET for
+the `--jobs` of fidelity.py's insertions, over those that every row of the command has. Every measurement is kept in
+OUT, one line each; the same command again measures what is missing and prints the table.
 """
 
 import argparse
@@ -129,15 +129,20 @@ def measure_judge(world: World, row: str, generator: TumorGenerator, bench: Benc
     return {job.key: log.rows[job.key] for job in jobs if log.rows[job.key]["outcome"] == "done"}
 
 
+def auc_key(row: str, region: str, seed: int) -> str:
+    """What an AUC is kept under."""
+    return f"{row} {region}" + (f" seed {seed}" if seed else "")
+
+
 def measure_auc(real: list[Specimen], row: str, generator: TumorGenerator, log: Log, args) -> None:
-    """AUC of a classifier on lesion and border, where it is not known yet."""
-    unknown = [region for region in fidelity.REGIONS if f"{row} {region}" not in log.rows]
-    if not unknown:
-        return
-    inserted, _ = painted(generator, real, 0)
+    """AUC of classifiers on lesion and border, where it is not known yet."""
     options = fidelity.ClassifierOptions(folds=min(4, len({s.group for s in real})), steps=args.auc_steps)
-    for region in unknown:
-        log.add(f"{row} {region}", fidelity.classifier_auc(real, inserted, region, options))
+    for seed in range(args.auc):
+        unknown = [region for region in fidelity.REGIONS if auc_key(row, region, seed) not in log.rows]
+        inserted = painted(generator, real, seed)[0] if unknown else []
+        for region in unknown:
+            auc = fidelity.classifier_auc(real, inserted, region, options, seed)
+            log.add(auc_key(row, region, seed), auc)
 
 
 def main() -> None:
@@ -155,17 +160,17 @@ def main() -> None:
             measure_auc(real, row, generator, log, args)
         if args.judge:
             scores[row] = measure_judge(everyone, row, generator, bench, args)
-    print_table(log, rows, scores)
+    print_table(log, rows, scores, args.auc)
 
 
-def print_table(log: Log, rows: Iterable[str], scores: dict[str, dict]) -> None:
+def print_table(log: Log, rows: Iterable[str], scores: dict[str, dict], seeds: int) -> None:
     """A line for each row, then its distances by class and channel."""
     common = sorted(set.intersection(*(set(found) for found in scores.values()))) if scores else []
     if scores:
         print(f"the judge's Dice over {len(common)} insertions")
     for row in rows:
         found = log.rows[f"{row} looks"]
-        auc = [f"{log.rows[f'{row} {r}']['auc']:.2f}" for r in fidelity.REGIONS if f"{row} {r}" in log.rows]
+        auc = [auc_text(log, row, region, seeds) for region in fidelity.REGIONS] if seeds else []
         dice = [f"{np.mean([scores[row][key][r] for key in common]):.3f}" for r in ("WT", "TC", "ET") if common]
         within = " ".join(f"{name} {value:.2f}" for name, value in found["within"].items())
         print(
@@ -179,6 +184,12 @@ def print_table(log: Log, rows: Iterable[str], scores: dict[str, dict]) -> None:
         print(f"{row:24s} " + "  ".join(f"{name} {value:.2f}" for name, value in each.items()))
 
 
+def auc_text(log: Log, row: str, region: str, seeds: int) -> str:
+    """Mean over the seeds, and each of them where there are several."""
+    found = [log.rows[auc_key(row, region, seed)]["auc"] for seed in range(seeds)]
+    return f"{np.mean(found):.2f}" + (f" ({' '.join(f'{auc:.2f}' for auc in found)})" if seeds > 1 else "")
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -190,7 +201,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--window", type=int, default=64)
     parser.add_argument("--windows", type=int, default=2, help="most of one patient")
     parser.add_argument("--truncation", type=float, help="of the style prior")
-    parser.add_argument("--auc", action="store_true", help="train classifiers too")
+    parser.add_argument("--auc", type=int, nargs="?", const=1, default=0, help="train classifiers, with so many seeds")
     parser.add_argument("--auc-steps", type=int, default=250)
     parser.add_argument("--judge", type=Path, help="judge.py; without it, no judge")
     parser.add_argument("--jobs", type=int, nargs="*", default=list(range(28)), help="of fidelity.py's insertions")
