@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synthaug.generators.flow import Scene, preconditioning
-from synthaug.generators.networks import (
-    Painter,
-    Residual,
+from synthaug.generators.convolution import (
+    Conv3d,
     autocast_without_gradients,
     beside_each_other,
     space_to_depth_conv,
 )
+from synthaug.generators.flow import Scene, preconditioning
+from synthaug.generators.networks import Painter, Residual
 
 FREQUENCIES = 8
 """Of the sines and cosines that a time is described by."""
@@ -74,15 +74,15 @@ class Denoiser(nn.Module):
         self.embed = nn.Sequential(
             nn.Linear(4 * FREQUENCIES, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
         )
-        self.stem = nn.Conv3d(8 * (5 * channels + classes + 1), widths[0], 1)
-        self.down = nn.ModuleList(nn.Conv3d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
+        self.stem = Conv3d(8 * (5 * channels + classes + 1), widths[0], 1)
+        self.down = nn.ModuleList(Conv3d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
         self.encode = nn.ModuleList(TimedResidual(w, embedding) for w in widths)
         self.middle = TimedResidual(widths[-1], embedding)
-        self.up = nn.ModuleList(nn.Conv3d(b, a, 1) for a, b in itertools.pairwise(widths))
+        self.up = nn.ModuleList(Conv3d(b, a, 1) for a, b in itertools.pairwise(widths))
         self.decode = nn.ModuleList(TimedResidual(w, embedding) for w in widths[:-1])
-        self.to_head = nn.Conv3d(widths[0], head - 2 * channels, 1)
-        self.head = nn.Conv3d(head, head, 3, padding=1)
-        self.out = nn.Conv3d(head, channels, 3, padding=1)
+        self.to_head = Conv3d(widths[0], head - 2 * channels, 1)
+        self.head = Conv3d(head, head, 3, padding=1)
+        self.out = Conv3d(head, channels, 3, padding=1)
         with torch.no_grad():
             self.out.weight.mul_(0.3)
         self.factor = 2 ** len(widths)
