@@ -221,7 +221,7 @@ class TumorInsertion(Steering):
                 sample = self._host_sample(plan, image, label, host, row.sample)
                 if row.sample not in sites:
                     weights = None if prior is None else prior[row.sample]
-                    sites[row.sample] = Site(sample.tissue, (label[row.sample] != 0).contiguous(), weights)
+                    sites[row.sample] = Site(sample.tissue, label[row.sample] != 0, weights)
                 self._place(plan, n, sites[row.sample], usable[row.sample])
         return plan
 
@@ -287,7 +287,7 @@ class TumorInsertion(Steering):
         outcome = torch.full((), Outcome.DONE, dtype=torch.int64, device=mask.device)
         outcome = torch.where(enough, outcome, Outcome.TOO_SMALL)
         outcome = torch.where(found.fits, outcome, Outcome.NO_ROOM)
-        outcome = torch.where(site.tissue.any(), outcome, Outcome.NO_TISSUE)
+        outcome = torch.where(site.has_tissue, outcome, Outcome.NO_TISSUE)
         outcome = torch.where(usable, outcome, Outcome.BAD_INPUT)
         written = found.lesion & (outcome == Outcome.DONE)
         site.occupy(found.window, written)
