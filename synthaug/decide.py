@@ -34,7 +34,8 @@ class Decider:
         clearance_mm: from existing labels.
         halo_mm: of the support around the lesion.
         generator_margin: voxels of surroundings that the generator wants.
-        crop_sizes: cubic crops that the generator takes, or None for any box.
+        crop_sizes: sides of the crops that the generator takes, ascending, or None for any box.
+        cubic: whether these crops are cubes.
         seed: of the whole run.
         rank: of this process.
         number: samples seen.
@@ -54,6 +55,7 @@ class Decider:
     halo_mm: float
     generator_margin: int
     crop_sizes: tuple[int, ...] | None
+    cubic: bool
     seed: int
     rank: int
     number: int = 0
@@ -133,8 +135,18 @@ class Decider:
         return margin_vox(self.clearance_mm, self.halo_mm, spacing, self.generator_margin)
 
     def _crop(self, extent: np.ndarray, spacing: Sequence[float]) -> tuple[int, int, int]:
-        need = extent + 2 * self._margin(spacing)
-        if self.crop_sizes is not None:
-            side = next(s for s in self.crop_sizes if s >= need.max())
-            return (side, side, side)
-        return tuple(int(-(-n // BOX_STEP) * BOX_STEP) for n in need)
+        return crop_for(extent + 2 * self._margin(spacing), self.crop_sizes, self.cubic)
+
+
+def crop_for(need_vox: Sequence[int], sizes: Sequence[int] | None, cubic: bool) -> tuple[int, int, int]:
+    """The smallest crop that a generator takes and that holds a box.
+
+    Args:
+        need_vox: (3,) sides of the box.
+        sizes: sides of its crops, ascending, one of which is large enough; None where any box will do.
+        cubic: whether its crops are cubes.
+    """
+    if sizes is None:
+        return tuple(int(-(-n // BOX_STEP) * BOX_STEP) for n in need_vox)
+    wanted = [max(need_vox)] * 3 if cubic else need_vox
+    return tuple(next(s for s in sizes if s >= n) for n in wanted)

@@ -147,6 +147,7 @@ class TumorInsertion(Steering):
             halo_mm=self._writer.halo_mm,
             generator_margin=self.generator.margin_vox,
             crop_sizes=self.generator.crop_sizes,
+            cubic=self.generator.cubic,
             seed=int(checked_at_least("seed", seed)),
             rank=process_rank() if rank is None else int(checked_at_least("rank", rank)),
         )

@@ -84,7 +84,13 @@ def place(site: Site, lesion: Tensor, keep_clear: Tensor, tissue_share: float, s
     generator = torch.Generator(lesion.device).manual_seed(seed ^ PLACE_STREAM)
     centers = _coarse_candidates(site, lesion, keep_clear, tissue_share, generator)
     volume, state = site.tissue.shape, site.state
-    fits = torch.stack([_holds(state, c, lesion, keep_clear, tissue_share, volume) for c in centers.unbind(0)])
+    verdicts = []
+    for center in centers.unbind(0):
+        verdicts.append(_holds(state, center, lesion, keep_clear, tissue_share, volume))
+        # where the host need not wait for the device, it can stop at the first place that holds
+        if lesion.device.type == "cpu" and verdicts[-1].numpy():
+            break
+    fits = torch.stack(verdicts)
     chosen = centers.index_select(0, fits.to(torch.uint8).argmax(0, keepdim=True))[0]
     window = Window.at(chosen, lesion.shape, volume)
     written = lesion & (window.read(state) == 1)

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthaug.generators.convolution import (
+    Box,
     Conv3d,
     autocast_without_gradients,
-    beside_each_other,
+    drawn_detail,
     space_to_depth_conv,
 )
 from synthaug.generators.flow import Scene, preconditioning
@@ -94,7 +95,9 @@ class Denoiser(nn.Module):
         """(2, K, C, C) of `synthaug.generators.flow.channel_mixing`: of the noise that it was trained with."""
         return self.matrices.unflatten(0, (2, self.classes))
 
-    def forward(self, scene: Scene, state: Tensor, time: Tensor, stride: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, scene: Scene, state: Tensor, time: Tensor, stride: Tensor, boxes: Sequence[Box] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Predict the end of the path.
 
         Args:
@@ -102,16 +105,17 @@ class Denoiser(nn.Module):
             state: (N, C, X, Y, Z) u_t, whitened, 0 outside the lesion.
             time: (N,) t, 0 to 1.
             stride: (N,) 0 to 1.
+            boxes: where an answer is wanted, everywhere if None; elsewhere it is 0.
 
         Returns:
             u_0 or its expectation (N, C, X, Y, Z) float32, meaningful inside the lesion, and the tissue around it as
             the lesion leaves it, (N, C, X, Y, Z) float32 in model intensities, meaningful outside.
         """
-        answer = self._answer(scene, state, self.embed(torch.cat((fourier(time), fourier(stride)), 1))).float()
+        answer = self._answer(scene, state, self.embed(torch.cat((fourier(time), fourier(stride)), 1)), boxes)
         skip, scale = preconditioning(time, stride)
         return skip * state + scale * answer, (scene.context + HALO_SCALE * answer) * scene.flags
 
-    def _answer(self, scene: Scene, state: Tensor, embedded: Tensor) -> Tensor:
+    def _answer(self, scene: Scene, state: Tensor, embedded: Tensor, boxes: Sequence[Box] | None) -> Tensor:
         image = scene.image(state)
         flags = scene.flags.expand_as(image)
         parts = (image, scene.std, scene.fine, flags, scene.mean, scene.mask, scene.lesion)
@@ -127,8 +131,7 @@ class Denoiser(nn.Module):
             x = skips[level] + F.interpolate(self.up[level](x), scale_factor=2, mode="nearest")
             x = self.decode[level](x, embedded)
         x = F.interpolate(self.to_head(F.silu(x)), scale_factor=2, mode="trilinear")
-        x = self.head(beside_each_other((x, image, scene.context + scene.mean)))
-        return self.out(F.silu(x, inplace=not x.requires_grad))
+        return drawn_detail((x, image, scene.context + scene.mean), self.head, self.out, boxes)
 
     @torch.no_grad()
     def start_from(self, other: "Denoiser | Painter") -> None:

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from synthaug.generators.convolution import (
+    Box,
     Conv3d,
     autocast_without_gradients,
-    beside_each_other,
+    drawn_detail,
+    enlarged,
     space_to_depth_conv,
 )
 from synthaug.generators.style import fine_detail, style_maps
@@ -106,7 +108,13 @@ class Painter(nn.Module):
         return [(self.channels, *(s >> level for s in size)) for level in range(levels)]
 
     def forward(
-        self, context: Tensor, mask: Tensor, style: Tensor, available: Tensor, noise: Sequence[Tensor]
+        self,
+        context: Tensor,
+        mask: Tensor,
+        style: Tensor,
+        available: Tensor,
+        noise: Sequence[Tensor],
+        boxes: Sequence[Box] | None = None,
     ) -> Tensor:
         """Paint crops.
 
@@ -117,13 +125,14 @@ class Painter(nn.Module):
             style: (N, K, C, 3) of `synthaug.generators.style.lesion_style`.
             available: (N, C) float, 1 for channels that are given and wanted.
             noise: standard normal, (N, *shape) for each of `noise_shapes`.
+            boxes: where the result is wanted, everywhere if None; elsewhere the detail is left out.
 
         Returns:
             (N, C, X, Y, Z) model intensities; 0 in channels that are not available.
         """
         flags = available[:, :, None, None, None]
         mean, std, fine = style_maps(style, mask, available)
-        start = context + mean + COARSE * std * _coarse(noise[-1], context.shape[2:])
+        start = context + mean + std * _coarse(noise[-1], context.shape[2:])
         lesion = mask.sum(1, keepdim=True)
         flags_map = flags.expand_as(context)
         x = space_to_depth_conv((start, std, fine, flags_map, noise[0] * std, mask, lesion), self.stem)
@@ -139,21 +148,20 @@ class Painter(nn.Module):
                 x = self.noise[level](x, noise[level + 1])
             x = self.decode[level](x)
         x = F.interpolate(self.to_head(F.silu(x)), scale_factor=2, mode="trilinear")
-        x = self.head(beside_each_other((x, start, noise[0])))
-        change = self.out(F.silu(x, inplace=not x.requires_grad)).float()
+        change = drawn_detail((x, start, noise[0]), self.head, self.out, boxes)
         return (start + change * torch.where(lesion > 0, std, 0.2)) * flags
 
 
 def _coarse(noise: Tensor, size: Sequence[int]) -> Tensor:
-    """Smooth noise of about unit variance: features of 8 and, mostly, 16 voxels.
+    """Smooth noise of `COARSE` times unit variance: features of 8 and, mostly, 16 voxels.
 
     Args:
         noise: (N, C, x, y, z), standard normal, at 1/8 of the resolution.
         size: (X, Y, Z) to interpolate to.
     """
     coarser = F.avg_pool3d(noise, 2) * 8**0.5
-    parts = [F.interpolate(n, size=tuple(size), mode="trilinear") for n in (noise, coarser)]
-    return 1.345 * (0.5 * parts[0] + 0.75**0.5 * parts[1])
+    gain = 1.345 * COARSE
+    return enlarged(0.5 * gain * noise, size).add_(enlarged(0.75**0.5 * gain * coarser, size))
 
 
 class PatchCritic(nn.Module):

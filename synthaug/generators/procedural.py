@@ -77,7 +77,14 @@ class ProceduralGenerator(TumorGenerator):
         super().bind(channels, classes)
         return ProceduralGenerator({k: {c: self.table[k][c] for c in channels} for k in classes})
 
-    def generate(self, context: Tensor, mask: Tensor, seeds: Sequence[int], donor: Tensor | None = None) -> Tensor:
+    def generate(
+        self,
+        context: Tensor,
+        mask: Tensor,
+        seeds: Sequence[int],
+        donor: Tensor | None = None,
+        support: Tensor | None = None,
+    ) -> Tensor:
         """Paint the lesions; see `TumorGenerator.generate`."""
         values = [[row[c] for c in self.channels] for row in self.table.values()]
         table = torch.tensor(values, device=mask.device, dtype=torch.float32)
