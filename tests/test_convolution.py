@@ -4,12 +4,22 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from engine import crops, toy_diffusion, toy_gan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from synthaug.generators.convolution import Conv3d, drawn_detail, enlarged, filled_boxes, space_to_depth_conv
+from synthaug.generators.convolution import (
+    Conv3d,
+    drawn_detail,
+    enlarged,
+    filled_boxes,
+    joined,
+    placed,
+    slabs,
+    space_to_depth_conv,
+)
 
 
 @pytest.mark.parametrize(("kernel", "stride", "padding"), [(1, 1, 0), (2, 2, 0), (3, 1, 1)])
@@ -27,10 +37,14 @@ def test_convolution_is_pytorchs(kernel, stride, padding):
 def test_stem_in_slabs_is_the_whole():
     conv = Conv3d(8 * 3, 6, 1)
     parts = [torch.randn(2, c, 56, 8, 8) for c in (1, 2)]
+    assert slabs(parts[0]) == [slice(None)]
     whole = space_to_depth_conv(parts, conv)
+    rearranged = rearrange(torch.cat(parts, 1), "n c (x i) (y j) (z k) -> n (c i j k) x y z", i=2, j=2, k=2)
+    torch.testing.assert_close(whole, conv(rearranged), rtol=1e-5, atol=1e-5)
     with torch.no_grad():
-        assert len(parts[0].split(24, 2)) == 3
-        torch.testing.assert_close(space_to_depth_conv(parts, conv), whole, rtol=1e-5, atol=1e-5)
+        pieces = [space_to_depth_conv([p[:, :, slab] for p in parts], conv) for slab in slabs(parts[0])]
+    assert len(pieces) == 3
+    torch.testing.assert_close(joined(pieces), whole, rtol=1e-5, atol=1e-5)
 
 
 @settings(max_examples=30, deadline=None)
@@ -49,8 +63,11 @@ def test_detail_in_boxes_is_that_of_the_whole_inside_them():
     parts = [torch.randn(2, 1, 40, 12, 12), torch.randn(2, 3, 40, 12, 12)]
     boxes = [(slice(0, 20), slice(3, 9), slice(0, 12)), (slice(24, 31), slice(5, 6), slice(10, 12))]
     with torch.no_grad():
-        whole, some = (drawn_detail(parts, head, out, given) for given in (None, boxes))
-        assert drawn_detail(parts, head, out, []).abs().sum() == 0
+        blank = torch.zeros(2, 2, 40, 12, 12)
+        whole, some, none = (
+            placed(drawn_detail(parts, head, out, given), blank.clone()) for given in (None, boxes, [])
+        )
+        assert torch.equal(none, blank)
     inside = torch.zeros(40, 12, 12, dtype=torch.bool)
     for box in boxes:
         inside[box] = True

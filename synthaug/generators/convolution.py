@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 Box = tuple[slice, slice, slice]
 
+EVERYWHERE: Box = (slice(None), slice(None), slice(None))
+
 SLAB = 24
-"""Thickness in voxels of the boxes that the detail is drawn in: a lesion fills these better than a single one."""
+"""Thickness in voxels of the pieces that full resolution is worked on in. It is even, as space-to-depth wants."""
 
 REACH = 2
 """Voxels around a box that its detail depends on."""
@@ -59,18 +61,23 @@ def space_to_depth_conv(parts: Sequence[Tensor], conv: nn.Conv3d) -> Tensor:
     """
     weight = rearrange(conv.weight, "o (c i j k) 1 1 1 -> o c i j k", i=2, j=2, k=2)
     weight = weight.contiguous(memory_format=torch.channels_last_3d)
-    made = [
-        convolved(beside_each_other([part[:, :, slab] for part in parts]), weight, conv.bias, stride=(2, 2, 2))
-        for slab in slabs(parts[0])
-    ]
-    return made[0] if len(made) == 1 else torch.cat(made, 2)
+    return convolved(beside_each_other(parts), weight, conv.bias, stride=(2, 2, 2))
 
 
 def slabs(image: Tensor) -> list[slice]:
-    """Pieces along X of (N, C, X, Y, Z) that stay in a CPU's cache; everything at once where that helps nothing."""
+    """Pieces along X of (N, C, X, Y, Z), to be worked on one by one; a single one where that helps nothing.
+
+    On CPUs the largest tensors, those at full resolution, then stay in the cache and in memory that is there already:
+    fresh memory costs a page fault for every 4096 bytes.
+    """
     if image.device.type != "cpu" or torch.is_grad_enabled():
         return [slice(None)]
     return [slice(start, start + SLAB) for start in range(0, image.shape[2], SLAB)]
+
+
+def joined(pieces: Sequence[Tensor]) -> Tensor:
+    """The tensor (N, C, X, Y, Z) of the pieces that were made of `slabs`."""
+    return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces), 2)
 
 
 def beside_each_other(parts: Sequence[Tensor]) -> Tensor:
@@ -108,8 +115,10 @@ def filled_boxes(where: Tensor) -> list[Box]:
     return boxes
 
 
-def drawn_detail(parts: Sequence[Tensor], head: nn.Conv3d, out: nn.Conv3d, boxes: Sequence[Box] | None) -> Tensor:
-    """A network's last two convolutions (3 x 3 x 3), at full resolution, where most of its time goes.
+def drawn_detail(
+    parts: Sequence[Tensor], head: nn.Conv3d, out: nn.Conv3d, boxes: Sequence[Box] | None
+) -> list[tuple[Box, Tensor]]:
+    """A network's last two convolutions (3 x 3 x 3), at full resolution.
 
     Args:
         parts: (N, c, X, Y, Z) each, their input.
@@ -118,18 +127,26 @@ def drawn_detail(parts: Sequence[Tensor], head: nn.Conv3d, out: nn.Conv3d, boxes
         boxes: where the result is wanted; everywhere if None.
 
     Returns:
-        (N, C, X, Y, Z) float32; 0 outside the boxes.
+        Each box with its part of the result, (N, C, x, y, z) float32; everywhere is one box, too.
     """
     if boxes is None:
         x = head(beside_each_other(parts))
-        return out(F.silu(x, inplace=not x.requires_grad)).float()
-    size = parts[0].shape[2:]
-    whole = torch.zeros((len(parts[0]), out.out_channels, *size), device=parts[0].device)
+        return [(EVERYWHERE, out(F.silu(x, inplace=not x.requires_grad)).float())]
+    made, size = [], parts[0].shape[2:]
     for box in boxes:
         around = [slice(max(0, s.start - REACH), min(n, s.stop + REACH)) for s, n in zip(box, size, strict=True)]
         inner = [slice(s.start - a.start, s.stop - a.start) for s, a in zip(box, around, strict=True)]
         x = head(beside_each_other([part[..., *around] for part in parts]))
-        whole[..., *box] = out(F.silu(x, inplace=True))[..., *inner]
+        made.append((box, out(F.silu(x, inplace=True))[..., *inner].float()))
+    return made
+
+
+def placed(pieces: Sequence[tuple[Box, Tensor]], whole: Tensor) -> Tensor:
+    """The tensor `whole` (N, C, X, Y, Z), changed in place to the pieces in their boxes; one that is all is itself."""
+    for box, piece in pieces:
+        if box == EVERYWHERE:
+            return piece
+        whole[..., *box] = piece
     return whole
 
 

@@ -13,6 +13,9 @@ from synthaug.generators.convolution import (
     Conv3d,
     autocast_without_gradients,
     drawn_detail,
+    joined,
+    placed,
+    slabs,
     space_to_depth_conv,
 )
 from synthaug.generators.flow import Scene, preconditioning
@@ -119,7 +122,7 @@ class Denoiser(nn.Module):
         image = scene.image(state)
         flags = scene.flags.expand_as(image)
         parts = (image, scene.std, scene.fine, flags, scene.mean, scene.mask, scene.lesion)
-        x = space_to_depth_conv(parts, self.stem)
+        x = joined([space_to_depth_conv([p[:, :, slab] for p in parts], self.stem) for slab in slabs(image)])
         skips = []
         for level, block in enumerate(self.encode[:-1]):
             x = block(x if level == 0 else self.down[level - 1](x), embedded)
@@ -131,7 +134,8 @@ class Denoiser(nn.Module):
             x = skips[level] + F.interpolate(self.up[level](x), scale_factor=2, mode="nearest")
             x = self.decode[level](x, embedded)
         x = F.interpolate(self.to_head(F.silu(x)), scale_factor=2, mode="trilinear")
-        return drawn_detail((x, image, scene.context + scene.mean), self.head, self.out, boxes)
+        detail = drawn_detail((x, image, scene.context + scene.mean), self.head, self.out, boxes)
+        return placed(detail, torch.zeros_like(image))
 
     @torch.no_grad()
     def start_from(self, other: "Denoiser | Painter") -> None:

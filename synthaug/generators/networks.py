@@ -19,6 +19,9 @@ from synthaug.generators.convolution import (
     autocast_without_gradients,
     drawn_detail,
     enlarged,
+    joined,
+    placed,
+    slabs,
     space_to_depth_conv,
 )
 from synthaug.generators.style import fine_detail, style_maps
@@ -131,11 +134,16 @@ class Painter(nn.Module):
             (N, C, X, Y, Z) model intensities; 0 in channels that are not available.
         """
         flags = available[:, :, None, None, None]
-        mean, std, fine = style_maps(style, mask, available)
-        start = context + mean + std * _coarse(noise[-1], context.shape[2:])
-        lesion = mask.sum(1, keepdim=True)
-        flags_map = flags.expand_as(context)
-        x = space_to_depth_conv((start, std, fine, flags_map, noise[0] * std, mask, lesion), self.stem)
+        coarse = _coarse(noise[-1], context.shape[2:])
+        starts, features = [], []
+        for slab in slabs(context):
+            grain, classes = noise[0][:, :, slab], mask[:, :, slab]
+            mean, std, fine = style_maps(style, classes, available)
+            start = context[:, :, slab] + mean + std * coarse[:, :, slab]
+            parts = (start, std, fine, flags.expand_as(start), grain * std, classes, classes.sum(1, keepdim=True))
+            starts.append(start)
+            features.append(space_to_depth_conv(parts, self.stem))
+        start, x = joined(starts), joined(features)
         skips = []
         for level, block in enumerate(self.encode[:-1]):
             x = block(x if level == 0 else self.down[level - 1](x))
@@ -148,8 +156,15 @@ class Painter(nn.Module):
                 x = self.noise[level](x, noise[level + 1])
             x = self.decode[level](x)
         x = F.interpolate(self.to_head(F.silu(x)), scale_factor=2, mode="trilinear")
-        change = drawn_detail((x, start, noise[0]), self.head, self.out, boxes)
-        return (start + change * torch.where(lesion > 0, std, 0.2)) * flags
+        detail = drawn_detail((x, start, noise[0]), self.head, self.out, boxes)
+        painted = [(box, _changed(start[..., *box], d, mask[..., *box], style, available)) for box, d in detail]
+        return placed(painted, start) * flags
+
+
+def _changed(start: Tensor, detail: Tensor, mask: Tensor, style: Tensor, available: Tensor) -> Tensor:
+    """The painting: its start, changed by the network's answer, which is in standard deviations of the class."""
+    _, std, _ = style_maps(style, mask, available)
+    return start + detail * torch.where(mask.sum(1, keepdim=True) > 0, std, 0.2)
 
 
 def _coarse(noise: Tensor, size: Sequence[int]) -> Tensor:
