@@ -152,7 +152,6 @@ class TumorInsertion(Steering):
         )
         self._audit = Audit(self.classes.names, None if audit is None else Path(audit))
         self._check = ValueCheck(self.classes, ignore_label)
-        self._batches = 0
 
     def __call__(self, image: Tensor, label: Tensor, spacing_mm: Any = None, **context: Any) -> tuple[Tensor, Tensor]:
         """Plan and apply; see `plan` for the arguments.
@@ -199,8 +198,7 @@ class TumorInsertion(Steering):
         stats = checked_statistics(host_stats, samples, len(self.channels))
         host = None if host is None else checked_mask("host", host, image)
         prior = None if prior is None else checked_mask("prior", prior, image)
-        usable = self._check.check(image, label, self._batches)
-        self._batches += 1
+        usable = self._check.check(image, label)
         insertions = tuple(self._decider.batch(spacing, volume, names))
         self._audit.saw(samples)
         count, k = len(insertions), len(self.classes)

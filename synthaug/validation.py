@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from synthaug.classes import Classes
@@ -148,35 +149,67 @@ class ValueCheck:
     """Raises for NaN, infinity and unknown labels: at once on the CPU, without waiting on an accelerator.
 
     There the samples at fault are refused, the verdict is on its way to the host, and the first call that finds it has
-    arrived raises the error.
+    arrived raises the error. Batches that come meanwhile are folded into one verdict on the device, the next to be
+    read: it names the first of them that is at fault and its samples, and counts the others.
     """
 
     def __init__(self, classes: Classes, ignore_label: int | None):
         self.classes, self.ignore_label = classes, ignore_label
-        self._pending: tuple[Readback, str] | None = None
+        self._batches = 0
+        self._folded: Tensor | None = None
+        self._reading: Readback | None = None
 
-    def check(self, image: Tensor, label: Tensor, batch: int) -> Tensor:
+    def check(self, image: Tensor, label: Tensor) -> Tensor:
         """(B,) bool on the device, which samples may be used.
 
         Raises:
             ValueError: voxels that are not finite or labels outside the classes, here or in an earlier batch.
         """
+        batch, self._batches = self._batches, self._batches + 1
         self.raise_pending()
         faults = value_faults(image, label, self.classes, self.ignore_label)
-        if self._pending is None:
-            late = "" if faults.device.type == "cpu" else f" (batch {batch}; its samples at fault were left alone)"
-            self._pending = (Readback(faults), late)
-        self.raise_pending()
+        verdict = F.pad(F.pad(faults.long(), (1, 0)), (1, 0), value=batch)
+        self._folded = verdict if self._folded is None else _folded(self._folded.to(verdict.device), verdict)
+        self.raise_pending(batch=batch)
         return faults == 0
 
-    def raise_pending(self, wait: bool = False) -> None:
-        """Raise what a batch had wrong, once it is known; `wait` for the device to say so."""
-        if self._pending is None or not self._pending[0].arrived(wait):
-            return
-        (faults, late), self._pending = self._pending, None
-        found = faults.numpy()
-        if found.any():
-            raise ValueError(fault_message(found, self.classes, self.ignore_label, late))
+    def raise_pending(self, wait: bool = False, batch: int | None = None) -> None:
+        """Raise what a batch had wrong, once it is known; each verdict is raised once.
+
+        Args:
+            wait: for the device, until it has said so of every batch.
+            batch: number of the one that is being checked, which an error about it need not name.
+
+        Raises:
+            ValueError: voxels that are not finite, or labels outside the classes.
+        """
+        while self._reading is not None or self._folded is not None:
+            if self._reading is None:
+                self._reading, self._folded = Readback(self._folded), None
+            if not self._reading.arrived(wait):
+                return
+            (first, others, *faults), self._reading = self._reading.numpy().tolist(), None
+            if any(faults):
+                late = "" if first == batch else _lateness(first, others)
+                raise ValueError(fault_message(faults, self.classes, self.ignore_label, late))
+
+
+def _folded(first: Tensor, then: Tensor) -> Tensor:
+    """One verdict of two; the first batch at fault stands for both.
+
+    A verdict is (2 + B,) int64: number of its batch, how many later ones are at fault, faults of its samples.
+    """
+    length = max(len(first), len(then))
+    first, then = (F.pad(verdict, (0, length - len(verdict))) for verdict in (first, then))
+    at_fault = (first[2:] != 0).any()
+    kept = torch.where(at_fault, first, then)
+    kept[1] += at_fault & (then[2:] != 0).any()
+    return kept
+
+
+def _lateness(batch: int, others: int) -> str:
+    also = f"; later batches at fault: {others}" if others else ""
+    return f" (batch {batch}; its samples at fault were left alone{also})"
 
 
 def fault_message(faults: Sequence[int], classes: Classes, ignore_label: int | None, when: str) -> str:
