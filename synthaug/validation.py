@@ -1,6 +1,6 @@
 """Checks of a batch: its form at once, its values without making an accelerator wait."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,9 @@ from synthaug.classes import Classes
 from synthaug.readback import Readback
 
 NOT_FINITE, UNKNOWN_LABEL = 1, 2
+
+HostMask = Tensor | Callable[[int], Tensor]
+"""Where lesions may lie: a mask of the batch, or a function from a sample's index to the mask of that sample."""
 
 
 def plain(tensor: Tensor) -> Tensor:
@@ -53,7 +56,15 @@ def checked_batch(image: Any, label: Any, channels: Sequence[str]) -> tuple[Tens
 
 
 def checked_mask(name: str, mask: Any, image: Tensor) -> Tensor:
-    """A (B, 1, X, Y, Z) or (B, X, Y, Z) map for the batch, as (B, X, Y, Z) on its device.
+    """A map for a batch or for one sample of it, without channel axis, on its device.
+
+    Args:
+        name: of the argument.
+        mask: (B, 1, X, Y, Z) or (B, X, Y, Z); (1, X, Y, Z) or (X, Y, Z) for a sample.
+        image: (B, C, X, Y, Z), or (C, X, Y, Z) of a sample.
+
+    Returns:
+        (B, X, Y, Z) or (X, Y, Z).
 
     Raises:
         TypeError: not a tensor.
@@ -61,12 +72,43 @@ def checked_mask(name: str, mask: Any, image: Tensor) -> Tensor:
     """
     if not isinstance(mask, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(mask).__name__}")
-    mask, expected = plain(mask), (image.shape[0], *image.shape[2:])
-    if tuple(mask.shape) not in (expected, (expected[0], 1, *expected[1:])):
+    batch, volume = image.shape[:-4], image.shape[-3:]
+    mask, expected = plain(mask), (*batch, *volume)
+    if tuple(mask.shape) not in (expected, (*batch, 1, *volume)):
         raise ValueError(f"{name}: expected shape {expected}, with or without a channel axis, got {tuple(mask.shape)}")
     if mask.device != image.device:
         raise ValueError(f"{name}: expected the image's device {image.device}, got {mask.device}")
     return mask.reshape(expected)
+
+
+def checked_host(host: Any, image: Tensor) -> HostMask | None:
+    """Host tissue as it was given: a mask of the batch, (B, X, Y, Z), a function of a sample's index, or None.
+
+    Raises:
+        TypeError: none of these.
+        ValueError: a mask of another shape or device than the image's.
+    """
+    if isinstance(host, Tensor):
+        return checked_mask("host", host, image)
+    if host is not None and not callable(host):
+        raise TypeError(f"host: expected a torch.Tensor or a function of a sample's index, got {type(host).__name__}")
+    return host
+
+
+def host_of(host: HostMask | None, sample: int, image: Tensor) -> Tensor | None:
+    """The host mask of one sample, (X, Y, Z), of what `checked_host` gave; None where nothing was given.
+
+    Args:
+        host: mask or function; the function is called.
+        sample: index in the batch.
+        image: (B, C, X, Y, Z).
+
+    Raises:
+        TypeError, ValueError: a function whose mask does not fit the sample, which is named.
+    """
+    if host is None or isinstance(host, Tensor):
+        return None if host is None else host[sample]
+    return checked_mask(f"host of sample {sample}", host(sample), image[sample])
 
 
 def checked_spacing(spacing_mm: Any, samples: int) -> list[tuple[float, float, float]]:
