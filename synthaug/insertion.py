@@ -24,6 +24,7 @@ from synthaug.lesions.scale import ScaleRange, Turns
 from synthaug.painting import CropWriter
 from synthaug.placement import Site, grown, place
 from synthaug.plan import InsertionPlan, Outcome
+from synthaug.readback import on_device
 from synthaug.steering import Steering
 from synthaug.validation import (
     HostMask,
@@ -211,7 +212,7 @@ class TumorInsertion(Steering):
             insertions=insertions,
             classes=self.classes.names,
             center_vox=torch.zeros(count, 3, dtype=torch.int64, device=image.device),
-            outcome=torch.tensor([i.refused or Outcome.DONE for i in insertions], dtype=torch.int64).to(image.device),
+            outcome=on_device([i.refused or Outcome.DONE for i in insertions], image.device, torch.int64),
             voxels=torch.zeros(count, k, dtype=torch.int64, device=image.device),
             volume_vox=volume,
             host_given=host is not None,

@@ -15,6 +15,7 @@ from synthaug.intensity import HostSample, from_model, to_model
 from synthaug.lesions.render import one_hot
 from synthaug.placement import grown
 from synthaug.plan import Insertion, InsertionPlan, Outcome
+from synthaug.readback import on_device
 
 
 @dataclass(frozen=True)
@@ -92,5 +93,5 @@ class CropWriter:
         weight = soft_edge(support, self.edge_vox)
         new = blended(crop, from_model(painted, host.mean, host.std), weight, support, host.floor)
         window.write(image[row.sample], new)
-        values = torch.tensor([0, *self.classes.values.values()], dtype=label.dtype).to(label.device)
+        values = on_device([0, *self.classes.values.values()], label.device, label.dtype)
         window.write(label[row.sample], torch.where(lesion, values[mask.long()], old))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from synthaug.generators.base import TumorGenerator, seeded_noise
 from synthaug.generators.style import StylePrior
+from synthaug.readback import on_device
 
 CROP_SIZES = (32, 48, 64, 96, 128)
 """The network has no preferred size; sides beyond 96 are for the few lesions that need them."""
@@ -118,7 +119,7 @@ class StyledGenerator(TumorGenerator):
                 available,
                 [n.unflatten(1, shape) for n, shape in zip(noise, shapes, strict=True)],
             )
-        return painted[:, list(self._channel_index)].float()
+        return painted.index_select(1, on_device(self._channel_index, painted.device)).float()
 
     def _batched(self, device: torch.device) -> bool:
         return device.type != "cpu" if self.batched is None else self.batched
@@ -141,8 +142,6 @@ class StyledGenerator(TumorGenerator):
     @staticmethod
     def _full(x: Tensor, index: Sequence[int], size: int) -> tuple[Tensor, Tensor]:
         """Tensor (N, c, ...) at the places `index` of (N, size, ...), zeros elsewhere, and which places were filled."""
-        out = x.new_zeros((len(x), size, *x.shape[2:]))
-        out[:, list(index)] = x
-        flags = x.new_zeros((len(x), size))
-        flags[:, list(index)] = 1
-        return out, flags
+        place = on_device(index, x.device)
+        out = x.new_zeros((len(x), size, *x.shape[2:])).index_copy_(1, place, x)
+        return out, x.new_zeros((len(x), size)).index_fill_(1, place, 1)
