@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synthaug.classes import Classes
-from synthaug.readback import Readback
+from synthaug.readback import Readback, on_device
 
 NOT_FINITE, UNKNOWN_LABEL = 1, 2
 
@@ -180,7 +180,7 @@ def _faults(image: Tensor, label: Tensor, classes: Classes, ignore_label: int | 
     known = (smallest >= min(allowed)) & (largest <= max(allowed))
     gaps = [v for v in range(min(allowed), max(allowed)) if v not in allowed]
     if len(gaps) > 8:
-        known = known & torch.isin(label, torch.tensor(sorted(allowed), device=label.device)).all()
+        known = known & torch.isin(label, on_device(sorted(allowed), label.device)).all()
     else:
         for value in gaps:
             known = known & (label != value).all()
