@@ -24,14 +24,18 @@ from synthaug.lesions.scale import ScaleRange, Turns
 from synthaug.painting import CropWriter
 from synthaug.placement import Site, grown, place
 from synthaug.plan import InsertionPlan, Outcome
+from synthaug.readback import on_device
 from synthaug.steering import Steering
 from synthaug.validation import (
+    HostMask,
     ValueCheck,
     checked_batch,
     checked_groups,
+    checked_host,
     checked_mask,
     checked_spacing,
     checked_statistics,
+    host_of,
 )
 
 
@@ -153,7 +157,6 @@ class TumorInsertion(Steering):
         )
         self._audit = Audit(self.classes.names, None if audit is None else Path(audit))
         self._check = ValueCheck(self.classes, ignore_label)
-        self._batches = 0
 
     def __call__(self, image: Tensor, label: Tensor, spacing_mm: Any = None, **context: Any) -> tuple[Tensor, Tensor]:
         """Plan and apply; see `plan` for the arguments.
@@ -173,7 +176,7 @@ class TumorInsertion(Steering):
         label: Tensor,
         spacing_mm: Any = None,
         *,
-        host: Tensor | None = None,
+        host: HostMask | None = None,
         groups: Sequence[str | None] | None = None,
         host_stats: tuple[Any, Any] | None = None,
         prior: Tensor | None = None,
@@ -185,7 +188,9 @@ class TumorInsertion(Steering):
             label: (B, 1, X, Y, Z) or (B, X, Y, Z) integer, same device.
             spacing_mm: voxel size, (3,) or (B, 3); 1 mm where not given.
             host: where lesions may lie, of the label's shape, non-zero for tissue; derived from the image
-                where not given (`synthaug.intensity`).
+                where not given (`synthaug.intensity`). Where the mask costs something, a function instead, which is
+                given a sample's index and returns its mask, (X, Y, Z) or (1, X, Y, Z), on the batch's device: it is
+                called for samples that get a lesion alone, once each.
             groups: the samples' patient groups; donors of a sample's own group are not used.
             host_stats: mean and standard deviation of the whole volume's host tissue, scalars, (C,) or (B, C), in the
                 batch's units; estimated from the patch where not given. (0, 1) for data that are such z-scores.
@@ -198,10 +203,9 @@ class TumorInsertion(Steering):
         samples, volume = image.shape[0], tuple(image.shape[2:])
         spacing, names = checked_spacing(spacing_mm, samples), checked_groups(groups, samples)
         stats = checked_statistics(host_stats, samples, len(self.channels))
-        host = None if host is None else checked_mask("host", host, image)
+        host = checked_host(host, image)
         prior = None if prior is None else checked_mask("prior", prior, image)
-        usable = self._check.check(image, label, self._batches)
-        self._batches += 1
+        usable = self._check.check(image, label)
         insertions = tuple(self._decider.batch(spacing, volume, names))
         self._audit.saw(samples)
         count, k = len(insertions), len(self.classes)
@@ -209,7 +213,7 @@ class TumorInsertion(Steering):
             insertions=insertions,
             classes=self.classes.names,
             center_vox=torch.zeros(count, 3, dtype=torch.int64, device=image.device),
-            outcome=torch.tensor([i.refused or Outcome.DONE for i in insertions], dtype=torch.int64).to(image.device),
+            outcome=on_device([i.refused or Outcome.DONE for i in insertions], image.device, torch.int64),
             voxels=torch.zeros(count, k, dtype=torch.int64, device=image.device),
             volume_vox=volume,
             host_given=host is not None,
@@ -228,7 +232,7 @@ class TumorInsertion(Steering):
 
     @torch.no_grad()
     def apply(
-        self, image: Tensor, label: Tensor, plan: InsertionPlan, *, host: Tensor | None = None
+        self, image: Tensor, label: Tensor, plan: InsertionPlan, *, host: HostMask | None = None
     ) -> tuple[Tensor, Tensor]:
         """Do what a plan says; the same plan on the same batch gives the same bits, also from its JSON rows.
 
@@ -236,7 +240,8 @@ class TumorInsertion(Steering):
             image: the batch that the plan was made for.
             label: likewise.
             plan: of `plan`, or of `InsertionPlan.from_rows`.
-            host: the mask, where the plan was made with one.
+            host: the mask or function, where the plan was made with one; a function is not called again for samples
+                that `plan` called it for.
 
         Raises:
             ValueError: a plan for other sizes or classes, a lesion that the source does not have, no `host`
@@ -246,7 +251,7 @@ class TumorInsertion(Steering):
         if not isinstance(plan, InsertionPlan):
             raise TypeError(f"plan: expected an InsertionPlan, got {type(plan).__name__}")
         plan.check_fits(plain_image.shape[0], tuple(plain_image.shape[2:]), self.classes.names, host is not None)
-        host = None if host is None else checked_mask("host", host, plain_image)
+        host = checked_host(host, plain_image)
         moved = plan.to(plain_image.device)
         self._audit.count(moved)
         plan.counted = True
@@ -269,7 +274,7 @@ class TumorInsertion(Steering):
     def _host_sample(self, plan: InsertionPlan, image: Tensor, label: Tensor, host, b: int) -> HostSample:
         if b not in plan.hosts:
             stats = None if plan.host_stats is None else (plan.host_stats[0][b], plan.host_stats[1][b])
-            plan.hosts[b] = HostSample.of(image[b], label[b], None if host is None else host[b], stats)
+            plan.hosts[b] = HostSample.of(image[b], label[b], host_of(host, b, image), stats)
         return plan.hosts[b]
 
     def _render(self, plan: InsertionPlan, n: int) -> Rendered:

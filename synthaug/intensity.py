@@ -22,6 +22,8 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from synthaug.readback import on_device
+
 MODE_GRID = 24
 STATISTICS_GRID = 48
 
@@ -56,7 +58,7 @@ class HostSample:
         if stats is None:
             mean, std = host_statistics(image, healthy)
         else:
-            mean, std = (torch.tensor(s, dtype=torch.float32, device=image.device) for s in stats)
+            mean, std = (on_device(s, image.device, torch.float32) for s in stats)
         values = thinned(image, STATISTICS_GRID).float()
         lowest = torch.where(thinned(healthy, STATISTICS_GRID), values, torch.inf).flatten(1).amin(1)
         return cls(tissue, mean, std, torch.where(lowest.isfinite(), lowest, -torch.inf))

@@ -15,6 +15,7 @@ from synthaug.intensity import HostSample, from_model, to_model
 from synthaug.lesions.render import one_hot
 from synthaug.placement import grown
 from synthaug.plan import Insertion, InsertionPlan, Outcome
+from synthaug.readback import on_device
 
 
 @dataclass(frozen=True)
@@ -102,5 +103,5 @@ class CropWriter:
         weight, sample = soft_edge(spot.support, self.edge_vox), spot.row.sample
         generated = from_model(painted, spot.host.mean, spot.host.std)
         spot.window.write(image[sample], blended(spot.crop, generated, weight, spot.support, spot.host.floor))
-        values = torch.tensor([0, *self.classes.values.values()], dtype=label.dtype).to(label.device)
+        values = on_device([0, *self.classes.values.values()], label.device, label.dtype)
         spot.window.write(label[sample], torch.where(spot.mask > 0, values[spot.mask.long()], spot.old))

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synthaug.crops import Window
+from synthaug.readback import on_device
 
 CANDIDATES = 8
 LARGE_CROP = 80**3
@@ -168,7 +169,7 @@ def _coarse_candidates(site: Site, lesion: Tensor, keep_clear: Tensor, share: fl
     # a shift within the coarse cell for the first half, so that places do not lie on a lattice
     shift = torch.randint(0, step, chosen.shape, generator=generator, device=chosen.device)
     shift[count // 2 :] = 0
-    limit = torch.tensor(volume, device=chosen.device) - 1
+    limit = on_device([n - 1 for n in volume], chosen.device)
     return torch.minimum((chosen + shift).clamp(min=0), limit)
 
 

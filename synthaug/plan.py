@@ -120,7 +120,9 @@ class InsertionPlan:
         device = torch.device(device)
         if self.center_vox.device == device:
             return self
-        moved = {name: getattr(self, name).to(device) for name in ("center_vox", "outcome", "voxels")}
+        # a copy to the host must be waited for
+        free = device.type != "cpu"
+        moved = {n: getattr(self, n).to(device, non_blocking=free) for n in ("center_vox", "outcome", "voxels")}
         kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in (*moved, "hosts", "rendered")}
         return InsertionPlan(**kept, **moved)
 

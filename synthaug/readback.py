@@ -1,10 +1,23 @@
-"""Values from the device to the host without making the host wait."""
+"""Values from the device to the host, and from the host to the device, without making the host wait."""
 
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+
+def on_device(values: Any, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Numbers of the host as a tensor on a device, behind the work that is queued there.
+
+    ``torch.tensor(values, device=device)`` and ``tensor.to(device)`` wait until that work is done.
+
+    Args:
+        values: a tensor, or what `torch.as_tensor` makes one of.
+        device: where they are wanted.
+        dtype: of the tensor; by default that of the values.
+    """
+    return torch.as_tensor(values, dtype=dtype).to(device, non_blocking=True)
 
 
 class Readback:

@@ -1,15 +1,19 @@
 """Checks of a batch: its form at once, its values without making an accelerator wait."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from synthaug.classes import Classes
-from synthaug.readback import Readback
+from synthaug.readback import Readback, on_device
 
 NOT_FINITE, UNKNOWN_LABEL = 1, 2
+
+HostMask = Tensor | Callable[[int], Tensor]
+"""Where lesions may lie: a mask of the batch, or a function from a sample's index to the mask of that sample."""
 
 
 def plain(tensor: Tensor) -> Tensor:
@@ -52,7 +56,15 @@ def checked_batch(image: Any, label: Any, channels: Sequence[str]) -> tuple[Tens
 
 
 def checked_mask(name: str, mask: Any, image: Tensor) -> Tensor:
-    """A (B, 1, X, Y, Z) or (B, X, Y, Z) map for the batch, as (B, X, Y, Z) on its device.
+    """A map for a batch or for one sample of it, without channel axis, on its device.
+
+    Args:
+        name: of the argument.
+        mask: (B, 1, X, Y, Z) or (B, X, Y, Z); (1, X, Y, Z) or (X, Y, Z) for a sample.
+        image: (B, C, X, Y, Z), or (C, X, Y, Z) of a sample.
+
+    Returns:
+        (B, X, Y, Z) or (X, Y, Z).
 
     Raises:
         TypeError: not a tensor.
@@ -60,12 +72,43 @@ def checked_mask(name: str, mask: Any, image: Tensor) -> Tensor:
     """
     if not isinstance(mask, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(mask).__name__}")
-    mask, expected = plain(mask), (image.shape[0], *image.shape[2:])
-    if tuple(mask.shape) not in (expected, (expected[0], 1, *expected[1:])):
+    batch, volume = image.shape[:-4], image.shape[-3:]
+    mask, expected = plain(mask), (*batch, *volume)
+    if tuple(mask.shape) not in (expected, (*batch, 1, *volume)):
         raise ValueError(f"{name}: expected shape {expected}, with or without a channel axis, got {tuple(mask.shape)}")
     if mask.device != image.device:
         raise ValueError(f"{name}: expected the image's device {image.device}, got {mask.device}")
     return mask.reshape(expected)
+
+
+def checked_host(host: Any, image: Tensor) -> HostMask | None:
+    """Host tissue as it was given: a mask of the batch, (B, X, Y, Z), a function of a sample's index, or None.
+
+    Raises:
+        TypeError: none of these.
+        ValueError: a mask of another shape or device than the image's.
+    """
+    if isinstance(host, Tensor):
+        return checked_mask("host", host, image)
+    if host is not None and not callable(host):
+        raise TypeError(f"host: expected a torch.Tensor or a function of a sample's index, got {type(host).__name__}")
+    return host
+
+
+def host_of(host: HostMask | None, sample: int, image: Tensor) -> Tensor | None:
+    """The host mask of one sample, (X, Y, Z), of what `checked_host` gave; None where nothing was given.
+
+    Args:
+        host: mask or function; the function is called.
+        sample: index in the batch.
+        image: (B, C, X, Y, Z).
+
+    Raises:
+        TypeError, ValueError: a function whose mask does not fit the sample, which is named.
+    """
+    if host is None or isinstance(host, Tensor):
+        return None if host is None else host[sample]
+    return checked_mask(f"host of sample {sample}", host(sample), image[sample])
 
 
 def checked_spacing(spacing_mm: Any, samples: int) -> list[tuple[float, float, float]]:
@@ -137,7 +180,7 @@ def _faults(image: Tensor, label: Tensor, classes: Classes, ignore_label: int | 
     known = (smallest >= min(allowed)) & (largest <= max(allowed))
     gaps = [v for v in range(min(allowed), max(allowed)) if v not in allowed]
     if len(gaps) > 8:
-        known = known & torch.isin(label, torch.tensor(sorted(allowed), device=label.device)).all()
+        known = known & torch.isin(label, on_device(sorted(allowed), label.device)).all()
     else:
         for value in gaps:
             known = known & (label != value).all()
@@ -148,35 +191,67 @@ class ValueCheck:
     """Raises for NaN, infinity and unknown labels: at once on the CPU, without waiting on an accelerator.
 
     There the samples at fault are refused, the verdict is on its way to the host, and the first call that finds it has
-    arrived raises the error.
+    arrived raises the error. Batches that come meanwhile are folded into one verdict on the device, the next to be
+    read: it names the first of them that is at fault and its samples, and counts the others.
     """
 
     def __init__(self, classes: Classes, ignore_label: int | None):
         self.classes, self.ignore_label = classes, ignore_label
-        self._pending: tuple[Readback, str] | None = None
+        self._batches = 0
+        self._folded: Tensor | None = None
+        self._reading: Readback | None = None
 
-    def check(self, image: Tensor, label: Tensor, batch: int) -> Tensor:
+    def check(self, image: Tensor, label: Tensor) -> Tensor:
         """(B,) bool on the device, which samples may be used.
 
         Raises:
             ValueError: voxels that are not finite or labels outside the classes, here or in an earlier batch.
         """
+        batch, self._batches = self._batches, self._batches + 1
         self.raise_pending()
         faults = value_faults(image, label, self.classes, self.ignore_label)
-        if self._pending is None:
-            late = "" if faults.device.type == "cpu" else f" (batch {batch}; its samples at fault were left alone)"
-            self._pending = (Readback(faults), late)
-        self.raise_pending()
+        verdict = F.pad(F.pad(faults.long(), (1, 0)), (1, 0), value=batch)
+        self._folded = verdict if self._folded is None else _folded(self._folded.to(verdict.device), verdict)
+        self.raise_pending(batch=batch)
         return faults == 0
 
-    def raise_pending(self, wait: bool = False) -> None:
-        """Raise what a batch had wrong, once it is known; `wait` for the device to say so."""
-        if self._pending is None or not self._pending[0].arrived(wait):
-            return
-        (faults, late), self._pending = self._pending, None
-        found = faults.numpy()
-        if found.any():
-            raise ValueError(fault_message(found, self.classes, self.ignore_label, late))
+    def raise_pending(self, wait: bool = False, batch: int | None = None) -> None:
+        """Raise what a batch had wrong, once it is known; each verdict is raised once.
+
+        Args:
+            wait: for the device, until it has said so of every batch.
+            batch: number of the one that is being checked, which an error about it need not name.
+
+        Raises:
+            ValueError: voxels that are not finite, or labels outside the classes.
+        """
+        while self._reading is not None or self._folded is not None:
+            if self._reading is None:
+                self._reading, self._folded = Readback(self._folded), None
+            if not self._reading.arrived(wait):
+                return
+            (first, others, *faults), self._reading = self._reading.numpy().tolist(), None
+            if any(faults):
+                late = "" if first == batch else _lateness(first, others)
+                raise ValueError(fault_message(faults, self.classes, self.ignore_label, late))
+
+
+def _folded(first: Tensor, then: Tensor) -> Tensor:
+    """One verdict of two; the first batch at fault stands for both.
+
+    A verdict is (2 + B,) int64: number of its batch, how many later ones are at fault, faults of its samples.
+    """
+    length = max(len(first), len(then))
+    first, then = (F.pad(verdict, (0, length - len(verdict))) for verdict in (first, then))
+    at_fault = (first[2:] != 0).any()
+    kept = torch.where(at_fault, first, then)
+    kept[1] += at_fault & (then[2:] != 0).any()
+    return kept
+
+
+def _lateness(batch: int, others: int) -> str:
+    also = f"; later batches at fault: {others}" if others else ""
+    return f" (batch {batch}; its samples at fault were left alone{also})"
 
 
 def fault_message(faults: Sequence[int], classes: Classes, ignore_label: int | None, when: str) -> str:

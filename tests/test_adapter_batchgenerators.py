@@ -9,6 +9,7 @@ from engine import CHANNELS, toy_bank, toy_batch, toy_insertion
 
 from synthaug import LesionShapes
 from synthaug.generators.paste import PasteGenerator
+from synthaug.intensity import host_tissue
 
 pytest.importorskip("batchgeneratorsv2", reason="batchgeneratorsv2 is not installed")
 
@@ -60,6 +61,24 @@ def test_voxels_are_the_engines(generator):
     assert torch.equal(after["segmentation"], label[0])
     assert after["segmentation"].dtype == torch.int16
     assert not torch.equal(after["segmentation"], before["segmentation"])
+
+
+@pytest.mark.parametrize("outside", [-1, None])
+def test_tissue_is_found_for_chosen_samples_only_and_once(outside, monkeypatch):
+    looked_at = []
+    for place in ("synthaug.adapters.batchgenerators", "synthaug.intensity"):
+        monkeypatch.setattr(f"{place}.host_tissue", lambda image: looked_at.append(image) or host_tissue(image))
+    transform = InsertTumorTransform(toy_insertion(prob=0.1, scale=0.5), outside_label=outside)
+    chosen = 0
+    seeded(0)
+    for seed in range(30):
+        before = sample(seed)
+        after = transform(**before)
+        unchanged = torch.equal(after["segmentation"], before["segmentation"])
+        chosen += not unchanged
+        assert torch.equal(after["image"], before["image"]) == unchanged
+        assert len(looked_at) == chosen
+    assert 0 < chosen < 10
 
 
 def test_randomness_follows_numpy_and_torch():

@@ -28,6 +28,7 @@ from synthaug.adapters.nnunet.settings import read_settings
 from synthaug.adapters.nnunet.trainer import InsertionMixin, nnUNetTrainerSynthAug
 from synthaug.cli import app
 from synthaug.config import ConfigError
+from synthaug.intensity import host_tissue
 
 pytest_plugins = ["nnunet_fixtures"]
 pytestmark = pytest.mark.usefixtures("nnunet")
@@ -238,6 +239,36 @@ def test_ct_is_inserted_in_hounsfield_units_into_the_organ(configured, handed_ov
         trainer.train_step(batch)
     assert done
     assert handed_over[0]["target"][0].max() <= 4 and handed_over[0]["target"][0].min() >= 0
+
+
+@pytest.mark.parametrize("dataset", [MR, CT])
+def test_tissue_is_found_for_chosen_samples_only(dataset, configured, monkeypatch):
+    host = {"labels": ["liver"], "range": {"ct": [0, 150]}} if dataset == CT else {}
+    classes = ["tumour"] if dataset == CT else {"NCR": 1, "ED": 2, "ET": 3}
+    configured(dataset, host=host, classes=classes, insertion=SURE | {"prob": 0.1, "scale": [0.7, 0.9]})
+    trainer = started(make_trainer(nnUNetTrainerSynthAug, dataset))
+    batch, looked_at = next(trainer.dataloader_train), []
+    monkeypatch.setattr("synthaug.adapters.nnunet.task.host_tissue", lambda x: looked_at.append(x) or host_tissue(x))
+    insertion = trainer.insertion
+    task, engine = insertion.task, insertion.engine
+    raw, asked = task.units.raw(batch["data"]), 0
+    eager = torch.stack([task.host(*sample) for sample in zip(raw, batch["target"], strict=True)])
+    for _ in range(20):
+        looked_at.clear()
+        number = engine.number
+        image, label = insertion(batch["data"], batch["target"], batch["keys"])
+        found = len(looked_at)
+        engine.number = number
+        plan = engine.plan(raw, task.view(batch["target"]), task.spacing_mm, host=eager, groups=batch["keys"])
+        rows = [row for row in plan.insertions if row.refused is None]
+        assert found == len(rows)
+        new_raw, _ = engine.apply(raw, task.view(batch["target"]), plan, host=eager)
+        assert torch.equal(image, task.units.written(batch["data"], raw, new_raw))
+        untouched = [b for b in range(2) if b not in {row.sample for row in rows}]
+        assert torch.equal(image[untouched], batch["data"][untouched])
+        assert torch.equal(label[untouched], batch["target"][untouched])
+        asked += len(rows)
+    assert 0 < asked < 10
 
 
 def test_known_statistics_go_to_the_engine(configured, monkeypatch):

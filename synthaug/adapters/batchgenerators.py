@@ -1,5 +1,6 @@
 """batchgeneratorsv2, which nnU-Net augments with: tumour insertion in loader workers, sample by sample."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -63,17 +64,22 @@ class InsertTumorTransform(BasicTransform):
         return {"plan": plan}
 
     def apply(self, data_dict: dict, plan: InsertionPlan, **params: Any) -> dict:
-        """Do what the plan says; the sample's tensors are replaced, not modified."""
+        """Do what the plan says; the sample's tensors are replaced where a tumour goes in, never modified."""
         image, label, host = self._batch(data_dict)
         new_image, new_label = self.insertion.apply(image, label, plan, host=host)
         plan.forget()
+        if new_image is image:
+            return data_dict
         segmentation = data_dict["segmentation"]
         data_dict["image"] = new_image[0]
         data_dict["segmentation"] = torch.where(new_label[0] == label[0], segmentation, new_label[0])
         return data_dict
 
-    def _batch(self, data_dict: dict) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The sample as a batch of one: image, label without the outside, host (None where there is no outside)."""
+    def _batch(self, data_dict: dict) -> tuple[Tensor, Tensor, Callable[[int], Tensor] | None]:
+        """The sample as a batch of one: image, label without the outside, host (None where there is no outside).
+
+        The host is a function: most samples get no lesion, and tissue is dear.
+        """
         image, label = data_dict.get("image"), data_dict.get("segmentation")
         if not isinstance(image, Tensor) or image.ndim != 4:
             raise TypeError(f"image: expected a tensor (C, X, Y, Z), got {_described(image)}; insertion is 3-D only")
@@ -85,8 +91,7 @@ class InsertTumorTransform(BasicTransform):
         if self.outside_label is None:
             return image[None], label[None], None
         outside = label == self.outside_label
-        host = host_tissue(image)[None] & ~outside
-        return image[None], torch.where(outside, 0, label)[None], host[None]
+        return image[None], torch.where(outside, 0, label)[None], lambda _: host_tissue(image) & ~outside[0]
 
 
 def _described(value: Any) -> str:

@@ -28,6 +28,7 @@ from synthaug.generators.base import TumorGenerator, seeded_noise
 from synthaug.generators.checkpoint import fill, find_checkpoint, read_state
 from synthaug.generators.legacy_swin import legacy_swin_unetr
 from synthaug.intensity import background_values, opened
+from synthaug.readback import on_device
 
 CHANNELS = ("t1ce", "t1", "t2", "flair")
 """Canonical names of the channels that GliGAN was trained for."""
@@ -139,7 +140,7 @@ class GliGAN(TumorGenerator):
         lesion = mask.amax(0) > 0
         # drawn for every channel, so that a channel looks the same whichever others are there
         noise = seeded_noise([seed], (len(CHANNELS), *mask.shape[1:]), context.device)[0]
-        noise = noise[[CHANNELS.index(channel) for channel in self.channels]]
+        noise = torch.stack([noise[CHANNELS.index(channel)] for channel in self.channels])
         unit, low, high = to_unit(context, lesion, noise)
         regions = self._united(mask)
         painted = []
@@ -150,7 +151,7 @@ class GliGAN(TumorGenerator):
     def _united(self, mask: Tensor) -> Tensor:
         """Classes (K, X, Y, Z) to regions (R, X, Y, Z)."""
         table = [[float(name in members) for name in self.classes] for members in self.regions.values()]
-        return einsum(mask, torch.tensor(table).to(mask), "k x y z, r k -> r x y z").clamp(max=1)
+        return einsum(mask, on_device(table, mask.device, mask.dtype), "k x y z, r k -> r x y z").clamp(max=1)
 
 
 def to_unit(context: Tensor, lesion: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from synthaug.generators.base import TumorGenerator, seeded_noise
 from synthaug.lesions.bank import LesionBank
+from synthaug.readback import on_device
 
 Table = Mapping[str, Mapping[str, tuple[float, float]]]
 
@@ -87,7 +88,7 @@ class ProceduralGenerator(TumorGenerator):
     ) -> Tensor:
         """Paint the lesions; see `TumorGenerator.generate`."""
         values = [[row[c] for c in self.channels] for row in self.table.values()]
-        table = torch.tensor(values, device=mask.device, dtype=torch.float32)
+        table = on_device(values, mask.device, torch.float32)
         return torch.stack([self._one(c, m, table, s) for c, m, s in zip(context, mask, seeds, strict=True)])
 
     @staticmethod

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from synthaug.generators.base import TumorGenerator, seeded_noise
 from synthaug.generators.convolution import Box, filled_boxes
 from synthaug.generators.style import StylePrior
+from synthaug.readback import on_device
 
 CROP_SIZES = tuple(range(32, 129, 16))
 """Each axis has its own: the network has no preferred size, and empty surroundings cost as much as a lesion."""
@@ -139,7 +140,7 @@ class StyledGenerator(TumorGenerator):
             )
         if self._channel_index == tuple(range(len(self.channels))):
             return painted.float()
-        return painted[:, list(self._channel_index)].float()
+        return painted.index_select(1, on_device(self._channel_index, painted.device)).float()
 
     def _batched(self, device: torch.device) -> bool:
         return device.type != "cpu" if self.batched is None else self.batched
@@ -164,8 +165,6 @@ class StyledGenerator(TumorGenerator):
         """Tensor (N, c, ...) at the places `index` of (N, size, ...), zeros elsewhere, and which places were filled."""
         if tuple(index) == tuple(range(size)):
             return x, x.new_ones((len(x), size))
-        out = x.new_zeros((len(x), size, *x.shape[2:]))
-        out[:, list(index)] = x
-        flags = x.new_zeros((len(x), size))
-        flags[:, list(index)] = 1
-        return out, flags
+        place = on_device(index, x.device)
+        out = x.new_zeros((len(x), size, *x.shape[2:])).index_copy_(1, place, x)
+        return out, x.new_zeros((len(x), size)).index_fill_(1, place, 1)

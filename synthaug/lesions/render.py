@@ -18,6 +18,7 @@ from synthaug.generators.base import seeded_noise
 from synthaug.lesions.base import LesionSource
 from synthaug.lesions.scale import rotation_matrix, zoom_factors
 from synthaug.plan import Insertion
+from synthaug.readback import on_device
 
 ELASTIC_NODES = 5
 ELASTIC_STREAM = 0x5EED
@@ -76,7 +77,7 @@ def renamed(mask: Tensor, swaps: Mapping[str, str], source_classes: Sequence[str
     table = [0] + [classes.index(swaps.get(name, name)) + 1 for name in names]
     if table == list(range(len(table))):
         return mask
-    return torch.tensor(table, dtype=torch.uint8, device=mask.device)[mask.long()]
+    return on_device(table, mask.device, torch.uint8)[mask.long()]
 
 
 def recoloured(
@@ -97,7 +98,7 @@ def recoloured(
     known = (gain.isfinite() & shift.isfinite()).all(1, keepdim=True)
     gain, shift = torch.where(known, gain, 1.0), torch.where(known, shift, 0.0)
     one, zero = torch.ones(1, len(channels)), torch.zeros(1, len(channels))
-    gain, shift = torch.cat([one, gain]).to(donor.device), torch.cat([zero, shift]).to(donor.device)
+    gain, shift = (on_device(torch.cat(rows), donor.device) for rows in ([one, gain], [zero, shift]))
     index = mask.long()
     per_voxel = "x y z c -> c x y z"
     return donor * rearrange(gain[index], per_voxel) + rearrange(shift[index], per_voxel)
@@ -161,18 +162,16 @@ def _turned(volume: Tensor, insertion: Insertion) -> Tensor:
 
 def _bent_grid(insertion: Insertion, device: torch.device) -> Tensor:
     """(1, X, Y, Z, 3) sampling grid of the free rotation and the elastic change, in mm space."""
-    size, spacing = insertion.crop_vox, torch.tensor(insertion.spacing_mm, dtype=torch.float32)
+    size, spacing = insertion.crop_vox, on_device(insertion.spacing_mm, device, torch.float32)
     axes = [(torch.arange(n, dtype=torch.float32) - n // 2) * insertion.spacing_mm[i] for i, n in enumerate(size)]
-    place = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).to(device)
-    rotation = torch.from_numpy(rotation_matrix(insertion.angles_deg)).float()
-    place = place @ rotation.to(device)
+    place = on_device(torch.stack(torch.meshgrid(*axes, indexing="ij"), -1), device)
+    place = place @ on_device(rotation_matrix(insertion.angles_deg), device, torch.float32)
     if insertion.elastic_mm:
         noise = seeded_noise([insertion.seed ^ ELASTIC_STREAM], (3, *(ELASTIC_NODES,) * 3), device)
         bend = F.interpolate(noise.tanh() * insertion.elastic_mm, size=size, mode="trilinear", align_corners=True)[0]
         place = place + rearrange(bend, "d x y z -> x y z d")
-    half = torch.tensor([n / 2 for n in size], device=device)
-    center = torch.tensor([n // 2 for n in size], device=device)
-    normalised = (place / spacing.to(device) + center + 0.5) / half - 1
+    half, center = on_device([n / 2 for n in size], device), on_device([n // 2 for n in size], device)
+    normalised = (place / spacing + center + 0.5) / half - 1
     return normalised.flip(-1)[None]
 
 

@@ -135,9 +135,9 @@ def _samples(data: Preprocessed, task: Task, groups: dict[str, str]) -> Iterator
         raw = task.units.raw(image[None].float())
         view = task.view(label[None])
         # what is avoided is no lesion, and no tissue to take statistics from either
-        host = task.host(raw, label[None]) & (view != BLOCKED)
+        host = task.host(raw[0], label) & (view[0] != BLOCKED)
         lesions = torch.where(view == BLOCKED, 0, view)
-        yield case, group, raw[0].numpy(), lesions[0, 0].numpy(), task.spacing_mm, host[0, 0].numpy()
+        yield case, group, raw[0].numpy(), lesions[0, 0].numpy(), task.spacing_mm, host[0].numpy()
 
 
 def shares_of(bank: LesionBank) -> Sequence[str]:

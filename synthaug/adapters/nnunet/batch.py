@@ -76,7 +76,7 @@ class BatchInsertion:
             raw,
             view,
             self.task.spacing_mm,
-            host=self.task.host(raw, label),
+            host=lambda sample: self.task.host(raw[sample], label[sample]),
             groups=[self.group_of(str(case)) for case in cases],
             host_stats=(0.0, 1.0) if self.task.known_statistics else None,
         )

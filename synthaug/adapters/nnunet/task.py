@@ -83,24 +83,23 @@ class Task:
         return torch.where(_among(label, self.blocked_values), BLOCKED, view)
 
     def host(self, raw: Tensor, label: Tensor) -> Tensor:
-        """Where lesions may lie, (B, 1, X, Y, Z) bool.
+        """Where lesions may lie in a sample, (1, X, Y, Z) bool.
 
         That is in nnU-Net's non-zero region, not where a channel is constant (`synthaug.intensity`), in the host labels
         where some are named, and where the mean of 3 x 3 x 3 voxels is in the host's range: noise alone must not
         perforate it.
 
         Args:
-            raw: (B, C, X, Y, Z) in raw units.
-            label: (B, 1, X, Y, Z) with nnU-Net's values.
+            raw: (C, X, Y, Z) in raw units.
+            label: (1, X, Y, Z) with nnU-Net's values.
         """
-        host = label != OUTSIDE
-        host = host & torch.stack([host_tissue(sample) for sample in raw])[:, None]
+        host = (label != OUTSIDE) & host_tissue(raw)
         if self.host_values:
             host = host & _among(label, (*self.host_values, *self.classes.values.values()))
         for channel, (low, high) in enumerate(self.host_range):
             if low is None and high is None:
                 continue
-            mean = F.avg_pool3d(raw[:, channel : channel + 1].float(), 3, 1, 1, count_include_pad=False)
+            mean = F.avg_pool3d(raw[channel : channel + 1].float(), 3, 1, 1, count_include_pad=False)
             host = (
                 host & (mean >= (-torch.inf if low is None else low)) & (mean <= (torch.inf if high is None else high))
             )
