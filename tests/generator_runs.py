@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from synthaug.config import read_config
@@ -57,7 +58,8 @@ class TinyRuns:
         return read_config(self.file, self.config, [*TINY, *self.changes, *changes])
 
     def run(self, out: Path, *changes: str) -> None:
-        """A run in this process."""
+        """A run in this process, whatever the one before it computed in."""
+        AcceleratorState._reset_state(True)
         self.trainer.train(self.configured(*changes), Path(out))
 
     def launched(self, out: Path, *changes: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen:

@@ -17,6 +17,7 @@ from synthaug import BRATS18, LesionBank
 from synthaug.config import ConfigError, read_config
 from synthaug.data import find_cases
 from synthaug.evaluation.artefacts import read_rows
+from synthaug.precision import has_bf16
 from synthaug.runs import read_metrics
 from synthaug.segmentation.model import ModelConfig, Segmenter
 
@@ -86,7 +87,7 @@ def test_the_saved_model_gives_the_logged_dice(run, tmp_path, folder):
     config = read_config(config_file(tmp_path, folder), Config)
     model = Segmenter.load(tmp_path / "run")
     held_out = segmentation.cached([c for c in find_cases(folder) if c.name == "Phantom_002_1"], config.data)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16("cpu")):  # as in training
         scores = validate(model.networks[0], held_out, config, torch.device("cpu"), tmp_path / "again")
     whole = next(row for row in scores if (row["region"], row["size"]) == ("WT", "all"))
     assert whole["dice"] == pytest.approx(rows[-1]["validation"]["dice"]["WT"], abs=0.01)
