@@ -24,7 +24,7 @@ RUNS = TinyRuns(diffusion, Config, ("refine.start=3", "denoiser.widths=[8,8,8,16
 def whole(tmp_path_factory):
     """A run that was never stopped."""
     out = tmp_path_factory.mktemp("whole")
-    RUNS.run(out)
+    RUNS.command(out)
     return out
 
 
@@ -48,7 +48,7 @@ def test_killed_and_resumed_it_gives_the_same_weights(whole, tmp_path):
 
 
 def test_two_processes_train_one_network(tmp_path):
-    RUNS.by_two_processes(tmp_path, 29583, "refine.start=1")
+    RUNS.by_two_processes(tmp_path, "refine.start=1")
     assert (tmp_path / "checkpoints" / "step_00000003" / "rank_1.json").exists()
     assert load_generator(tmp_path / "generator").channels == CHANNELS
     assert [row["step"] for row in read_metrics(tmp_path)] == [0, 2, 3]

@@ -5,13 +5,15 @@ import os
 import subprocess
 import sys
 
+import processes
 import pytest
 import segmentation_runs
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
-from segmentation_runs import TRAINERS, DataConfig, config_file, open_split, segmentation
+from segmentation_runs import TRAINERS, Config, DataConfig, config_file, open_split, segmentation
 
+from synthaug.config import read_config
 from synthaug.data import find_cases
 from synthaug.runs import read_metrics
 from synthaug.segmentation.model import Segmenter
@@ -20,7 +22,8 @@ clean_process, folder = segmentation_runs.clean_process, segmentation_runs.folde
 made, run = segmentation_runs.made, segmentation_runs.run
 
 
-def in_two_processes(config, out, *options):
+def launched(config, out, *options):
+    """The rows of a run by two processes of the launcher."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += [str(TRAINERS / "segmentation.py"), "--config", str(config), "--out", str(out), *options]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -32,7 +35,9 @@ def in_two_processes(config, out, *options):
 def test_two_processes_share_the_work(tmp_path, folder):
     out = tmp_path / "two"
     options = ["optimizer.steps=4", "checkpoint_every=4", "data.validation=[Phantom_001_1, Phantom_002_1]"]
-    rows = in_two_processes(config_file(tmp_path, folder), out, *options)
+    config = read_config(config_file(tmp_path, folder), Config, options)
+    processes.in_two_processes(tmp_path / "log", segmentation.train, config, out)
+    rows = read_metrics(out)
     assert [row["step"] for row in rows] == [0, 2, 4] and rows[0]["processes"] == 2
     assert rows[0]["samples"] == rows[-1]["insertion"]["samples"] == 16
     assert {*rows[-1]["validation"]["cases"]} == {"Phantom_001_1", "Phantom_002_1"}
@@ -44,7 +49,7 @@ def test_two_processes_share_the_work(tmp_path, folder):
 def test_two_processes_and_accumulation_equal_the_doubled_batch(run, tmp_path, folder):
     same = ("insertion=null", "loss.batch_dice=false", "precision=fp32", "optimizer.name=sgd", "optimizer.steps=4")
     one = run(*same, out="one")
-    two = in_two_processes(config_file(tmp_path, folder), tmp_path / "two", *same, "data.batch=1")
+    two = launched(config_file(tmp_path, folder), tmp_path / "two", *same, "data.batch=1")
     accumulated = run(*same, "data.batch=1", "optimizer.accumulate=2", out="accumulated")
     weights = load_file(tmp_path / "one" / "model" / "weights.safetensors")
     for out, rows in (("two", two), ("accumulated", accumulated)):
