@@ -48,9 +48,9 @@ def test_painting_together_differs_by_rounding_only():
 
 
 def test_bf16_paints_the_same_lesion_but_for_rounding():
-    context, mask = crops(2)
-    exact = toy_gan(precision="fp32").generate(context, mask, [4, 5])
-    rough = toy_gan(precision="bf16").generate(context, mask, [4, 5])
+    context, mask = crops(1)
+    exact = toy_gan(precision="fp32").generate(context, mask, [4])
+    rough = toy_gan(precision="bf16").generate(context, mask, [4])
     assert rough.dtype == torch.float32
     assert 0 < (rough - exact).abs().mean() < 0.01 * exact.std()
     with pytest.raises(ValueError, match="auto, fp32, bf16, got 'fp16'"):

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Sequence
-from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -10,22 +9,11 @@ from torch import Tensor, nn
 from synthaug.generators.base import TumorGenerator, seeded_noise
 from synthaug.generators.convolution import Box, filled_boxes
 from synthaug.generators.style import StylePrior
+from synthaug.precision import PRECISIONS, resolve_precision
 from synthaug.readback import on_device
 
 CROP_SIZES = tuple(range(32, 129, 16))
 """Each axis has its own: the network has no preferred size, and empty surroundings cost as much as a lesion."""
-
-
-PRECISIONS = ("auto", "fp32", "bf16")
-
-
-@cache
-def _has_bf16(device: str) -> bool:
-    """Whether this kind of device has instructions for bf16; emulated, it would be slower than fp32."""
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    known = getattr(torch.cpu, "get_capabilities", dict)() if device == "cpu" else {}
-    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
 class StyledGenerator(TumorGenerator):
@@ -42,7 +30,8 @@ class StyledGenerator(TumorGenerator):
         batched: whether crops go through the network together. None: on accelerators, yes; on the CPU, where it saves
             nothing, no. Together, a crop's rounding depends on how many there are; one by one it does not.
         precision: what the network computes in: ``"bf16"``, ``"fp32"``, or ``"auto"``, bf16 where the device has
-            instructions for it. Painted lesions differ by 0.004 standard deviations of host tissue.
+            instructions for it (see `synthaug.precision`). Painted lesions differ by 0.004 standard deviations of host
+            tissue.
 
     Raises:
         ValueError: an unknown precision, network or prior made for other numbers of channels or classes, or crop sizes
@@ -129,7 +118,8 @@ class StyledGenerator(TumorGenerator):
         full, available = self._full(context, self._channel_index, len(self.channels))
         classes, _ = self._full(mask, self._class_index, len(self.classes))
         style = self.prior.sample(z, self.truncation)
-        with torch.autocast(context.device.type, torch.bfloat16, enabled=self._bf16(context.device)):
+        precision = resolve_precision(self.precision, context.device)
+        with torch.autocast(context.device.type, torch.bfloat16, enabled=precision.bf16):
             painted = self.painter(
                 full if self.needs_host else full * (1 - classes.sum(1, keepdim=True)),
                 classes,
@@ -144,9 +134,6 @@ class StyledGenerator(TumorGenerator):
 
     def _batched(self, device: torch.device) -> bool:
         return device.type != "cpu" if self.batched is None else self.batched
-
-    def _bf16(self, device: torch.device) -> bool:
-        return _has_bf16(device.type) if self.precision == "auto" else self.precision == "bf16"
 
     def _check(self, context: Tensor, mask: Tensor) -> None:
         expected = (len(self._channel_index), len(self._class_index))
