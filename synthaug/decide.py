@@ -85,7 +85,7 @@ class Decider:
         drawn = self.scale.tilted(drawn, swaps, candidates, self.size_weights)
         factors = self.scale.factors(drawn, candidates)
         extents = extents_vox(candidates, factors, spacing, turns)
-        usable, refused = self._usable(candidates, factors, extents, spacing, volume)
+        usable, refused = self.usable(candidates, factors, extents, spacing, volume)
         pick, swaps = self._pick(candidates, factors, usable, refused, swaps, spacing, rng)
         lesion = candidates.lesions[pick]
         return Insertion(
@@ -94,11 +94,11 @@ class Decider:
             donor_group=lesion.group,
             swaps=swaps,
             scale=float(factors[pick]),
-            crop_vox=None if refused else self._crop(extents[pick], spacing),
+            crop_vox=None if refused else self.crop(extents[pick], spacing),
             refused=refused,
         )
 
-    def _usable(self, candidates: Candidates, factors, extents, spacing, volume) -> tuple[np.ndarray, Outcome | None]:
+    def usable(self, candidates: Candidates, factors, extents, spacing, volume) -> tuple[np.ndarray, Outcome | None]:
         """Positions of the donors that fit the patch and reach the volume floor; an outcome where there are none."""
         fits = (extents <= np.asarray(volume)).all(1)
         if self.crop_sizes is not None:
@@ -132,7 +132,8 @@ class Decider:
     def _margin(self, spacing: Sequence[float]) -> int:
         return margin_vox(self.clearance_mm, self.halo_mm, spacing, self.generator_margin)
 
-    def _crop(self, extent: np.ndarray, spacing: Sequence[float]) -> tuple[int, int, int]:
+    def crop(self, extent: np.ndarray, spacing: Sequence[float]) -> tuple[int, int, int]:
+        """Size of the crop that the generator takes for a lesion of this extent in voxels, (3,)."""
         need = extent + 2 * self._margin(spacing)
         if self.crop_sizes is not None:
             side = next(s for s in self.crop_sizes if s >= need.max())
