@@ -16,7 +16,8 @@ another validation case, and 20 lesions of the bank at scales from 0.3 to 1, in 
 files. `repaint`: painted over the real lesion in its own surroundings (not paste, whose donor it would be).
 `transplant`: inserted by `TumorInsertion` at scale 1 into the tumour-free hemisphere of another patient, the first of
 them that it fits. `painted:NAME` paints each lesion before its insertion in a neutral host, as `LesionBank.painted`
-does, with the seed that NAME has there, and pastes it. Weights that were trained on all cases saw these lesions; give `--groups` to take some patients only.
+does, with the seed that NAME has there, and pastes it. Weights that were trained on all cases saw these lesions; give
+`--groups` to take some patients only.
 """
 
 import argparse
@@ -109,7 +110,7 @@ class Ahead:
     needs_donor = True
 
     def bank(self, donors: LesionBank, row: dict) -> LesionBank:
-        """The lesion of a plan's row, painted as large as it is there and with the same seed, so with the same style."""
+        """The lesion of a plan's row, painted at its scale and with its seed, which gives it the same style."""
         painter = LesionPainter(donors, self.generator, spacing_mm=row["spacing_mm"])
         known = painter.recipes
         recipe = Recipe(row["lesion"], round(row["scale"], 3), known.spacing_mm, {}, known.painter, row["seed"])

@@ -65,6 +65,7 @@ class Decider:
         """The insertions asked for in a batch, sample by sample; advances the running number."""
         rows = []
         for sample, (spacing, group) in enumerate(zip(spacing_mm, groups, strict=True)):
+            self.source.follow(self.number)
             first, another = np.random.default_rng([self.seed, self.rank, self.number]).random(2)
             count = 0 if first >= self.prob else 1 + int(another < self.second)
             rows += [self._one(sample, order, spacing, volume, group) for order in range(count)]

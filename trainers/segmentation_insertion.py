@@ -1,11 +1,9 @@
 """Insertion in trainers/segmentation.py: how it is made, and what surrounds it in a training step."""
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from segmentation_config import Config
@@ -17,6 +15,7 @@ from synthaug.config import ConfigError
 from synthaug.data import Case
 from synthaug.data.patches import PatchBatch
 from synthaug.evaluation.artefacts import keep_example
+from synthaug.stopwatch import Stopwatch
 
 
 def make_insertion(config: Config, train: list[Case], validation: list[Case], rank: int) -> TumorInsertion | None:
@@ -155,30 +154,3 @@ def total_of(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _summed(tables: Sequence[Mapping[str, int]]) -> dict[str, int]:
     names = sorted({name for table in tables for name in table})
     return {name: sum(table.get(name, 0) for table in tables) for name in names}
-
-
-class Stopwatch:
-    """Seconds spent within it; on CUDA by events, which are read when the time is taken."""
-
-    def __init__(self, device: torch.device):
-        self.cuda, self.seconds, self.events = device.type == "cuda", 0.0, []
-
-    def __enter__(self):
-        self.begin = time.perf_counter()
-        if self.cuda:
-            self.events.append([torch.cuda.Event(enable_timing=True) for _ in range(2)])
-            self.events[-1][0].record()
-
-    def __exit__(self, *error):
-        if self.cuda:
-            self.events[-1][1].record()
-        else:
-            self.seconds += time.perf_counter() - self.begin
-
-    def take(self) -> float:
-        """Seconds since the time was taken last."""
-        for begin, end in self.events:
-            end.synchronize()
-            self.seconds += begin.elapsed_time(end) / 1000
-        seconds, self.seconds, self.events = self.seconds, 0.0, []
-        return seconds

@@ -213,7 +213,7 @@ class LesionBank(LesionSource):
 
         painter = LesionPainter(self, generator, **options)
         paintings = painted_by(painter, range(int(checked_at_least("count", count, 1))), progress)
-        return self.of_rows([painting.row for painting in paintings], painter.facts)
+        return self.of_rows([timed.painting.row for timed in paintings], painter.facts)
 
     def of_rows(self, rows: Sequence[dict[str, Any]], painted: dict[str, Any]) -> "LesionBank":
         """A bank of painted lesions of this bank's classes and channels.
@@ -223,6 +223,16 @@ class LesionBank(LesionSource):
             painted: how they were painted; goes into the file.
         """
         return LesionBank(self._header | {"skipped": [], "painted": painted} | names_of(rows), tensors_of(rows))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What the bank keeps of each lesion, as `synthaug.lesions.cutting.lesion_row` gives it."""
+        tensors, rows = self._tensors, []
+        for i, lesion in enumerate(self):
+            row = {key: getattr(lesion, key) for key in ("name", "group", "spacing_mm", "voxels")}
+            flat = {key: tensors[key][..., self._offsets[i] : self._offsets[i + 1]] for key in ("masks", "intensities")}
+            row |= {"size": lesion.size_vox, "mask": flat["masks"], "intensities": flat["intensities"]}
+            rows.append(row | {"mean": tensors["class_mean"][i], "std": tensors["class_std"][i]})
+        return rows
 
     @property
     def painting(self) -> dict[str, Any] | None:

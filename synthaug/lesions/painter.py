@@ -169,6 +169,25 @@ class LesionPainter:
             raise ValueError(f"{name!r}: expected a lesion of {MIN_VOXELS} voxels or more; was it made with this bank?")
         return painting
 
+    def read(self, bank: LesionBank) -> list[Painting]:
+        """The lesions of a painted bank as paintings.
+
+        Raises:
+            ValueError: a bank that was not painted, or one with other classes, channels or generator than this one.
+        """
+        found = [Recipe.parse(lesion.name).painter for lesion in bank] if bank.painting else []
+        if not found or set(found) != {self.recipes.painter}:
+            raise ValueError(
+                f"expected a bank that was painted by {self.recipes.painter}, got one painted by "
+                f"{', '.join(sorted(set(found))) or 'nobody'}"
+            )
+        if (bank.classes, bank.channels) != (self.bank.classes, self.bank.channels):
+            raise ValueError(
+                f"the painted bank has {', '.join((*bank.classes, *bank.channels))}; "
+                f"that of the donors {', '.join((*self.bank.classes, *self.bank.channels))}"
+            )
+        return [Painting(row, self._box(row).to(self.device)) for row in bank.rows()]
+
     @torch.no_grad()
     def _painted(self, recipe: Recipe) -> Painting | None:
         """None where resampling leaves fewer voxels than the floor."""

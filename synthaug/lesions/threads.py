@@ -51,7 +51,7 @@ class PaintingThreads:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def painted_by(painter: LesionPainter, what: Sequence[int | str], progress: bool = False) -> list[Painting]:
+def painted_by(painter: LesionPainter, what: Sequence[int | str], progress: bool = False) -> list[Timed]:
     """Paintings of these numbers and names, made by as many threads as torch would use."""
     if not what:
         return []
@@ -62,9 +62,9 @@ def painted_by(painter: LesionPainter, what: Sequence[int | str], progress: bool
         threads.close()
 
 
-def _in_order(threads: PaintingThreads, what: Sequence[int | str]) -> Iterator[Painting]:
+def _in_order(threads: PaintingThreads, what: Sequence[int | str]) -> Iterator[Timed]:
     for future in [threads.submit(one) for one in what]:
-        yield future.result().painting
+        yield future.result()
 
 
 def _begin(own: threading.local, painter: LesionPainter) -> None:
