@@ -88,7 +88,7 @@ class Inserter:
         self.total_steps = config.optimizer.steps
         self.steps, self.latest_step = 0, 0
         self.painted = insert.lesions if insert is not None and self.options.painted is not None else None
-        self.painting_counted = 0.0
+        self.counted = (0.0, 0.0)
         self.adaptive = None
         if insert is not None and self.options.adaptive is not None:
             try:
@@ -169,19 +169,20 @@ class Inserter:
             return {}
         reports = gather_object([self.insert.report().to_dict()])
         steps, self.steps = max(1, self.steps), 0
-        painting = self._painting_seconds() / steps
-        seconds = self.watch.take() / steps + painting
+        painting, waited = (seconds / steps for seconds in self._painting_and_waiting())
+        # what was waited for is on the watch
+        seconds = self.watch.take() / steps + max(0.0, painting - waited)
         share = {"insertion_seconds_per_step": seconds, "insertion_share": min(1.0, seconds / seconds_per_step)}
         if self.painted is not None:
             share |= {"painting_share": min(1.0, painting / seconds_per_step), "repainted": self.painted.repainted}
         return {"insertion": total_of(reports)} | share
 
-    def _painting_seconds(self) -> float:
-        """Seconds of the training's threads that painting in the background took since it was counted last."""
+    def _painting_and_waiting(self) -> tuple[float, float]:
+        """Seconds of painting in the background, and of waiting for it, since they were counted last."""
         if self.painted is None:
-            return 0.0
-        before, self.painting_counted = self.painting_counted, self.painted.painting_seconds
-        return self.painting_counted - before
+            return 0.0, 0.0
+        before, self.counted = self.counted, (self.painted.painting_seconds, self.painted.waited_seconds)
+        return self.counted[0] - before[0], self.counted[1] - before[1]
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-able."""

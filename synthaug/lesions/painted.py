@@ -137,8 +137,13 @@ class PaintedLesions(LesionSource):
 
     @property
     def painting_seconds(self) -> float:
-        """Seconds of the training's threads that painting in the background took so far, beyond those waited for."""
-        return max(0.0, self.pool.seconds - self.pool.waited) / self._threads
+        """Seconds of the training's threads, or of the accelerator, that painting in the background took so far."""
+        return self.pool.seconds / self._threads
+
+    @property
+    def waited_seconds(self) -> float:
+        """Seconds for which the training waited for it."""
+        return self.pool.waited
 
     def spent(self, seconds: float) -> None:
         """Planning or applying took these seconds."""
