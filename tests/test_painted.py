@@ -285,25 +285,26 @@ def test_a_failed_painting_raises_in_the_training(monkeypatch):
 
 
 def test_threads_end_with_the_pool_and_leave_torchs_number_alone():
-    before, threads = threading.active_count(), torch.get_num_threads()
+    before, threads = set(threading.enumerate()), torch.get_num_threads()
     torch.set_num_threads(2)
     source = pool(refresh=0.5)
     source.follow(4)
-    assert threading.active_count() == before + 1 and torch.get_num_threads() == 2
+    (first,) = set(threading.enumerate()) - before
     fresh = []
     reader = threading.Thread(target=lambda: fresh.append(torch.get_num_threads()))
     reader.start()
     reader.join()
-    assert fresh == [2]
+    assert torch.get_num_threads() == 2 and fresh == [2]
+    torch.set_num_threads(threads)
     source.close()
+    first.join(20)
+    assert not first.is_alive()
     source.follow(20)
+    (second,) = set(threading.enumerate()) - before
     del source
     gc.collect()
-    deadline = time.monotonic() + 20
-    while threading.active_count() > before and time.monotonic() < deadline:
-        time.sleep(0.02)
-    torch.set_num_threads(threads)
-    assert threading.active_count() == before
+    second.join(20)
+    assert not second.is_alive()
 
 
 def test_a_changing_pool_is_refused_where_training_cannot_be_followed(monkeypatch):
