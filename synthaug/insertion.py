@@ -26,6 +26,7 @@ from synthaug.placement import Site, grown, place
 from synthaug.plan import InsertionPlan, Outcome
 from synthaug.readback import on_device
 from synthaug.steering import Steering
+from synthaug.stopwatch import costed
 from synthaug.validation import (
     HostMask,
     ValueCheck,
@@ -47,7 +48,7 @@ class TumorInsertion(Steering):
     every voxel of image and label is the input's, bit for bit.
 
     Args:
-        lesions: masks: a `LesionBank` (or the path of one), or `LesionShapes`.
+        lesions: masks: a `LesionBank` (or the path of one), `LesionShapes`, or `PaintedLesions`.
         generator: appearance: ``"paste"``, ``"procedural"``, or a `TumorGenerator`.
         classes: label vocabulary of the batches.
         channels: names of the image channels, in order; aliases of BraTS 2023 are understood.
@@ -157,6 +158,7 @@ class TumorInsertion(Steering):
         )
         self._audit = Audit(self.classes.names, None if audit is None else Path(audit))
         self._check = ValueCheck(self.classes, ignore_label)
+        self._watch = None
 
     def __call__(self, image: Tensor, label: Tensor, spacing_mm: Any = None, **context: Any) -> tuple[Tensor, Tensor]:
         """Plan and apply; see `plan` for the arguments.
@@ -169,6 +171,7 @@ class TumorInsertion(Steering):
         plan.forget()
         return result
 
+    @costed
     @torch.no_grad()
     def plan(
         self,
@@ -230,6 +233,7 @@ class TumorInsertion(Steering):
                 self._place(plan, n, sites[row.sample], usable[row.sample])
         return plan
 
+    @costed
     @torch.no_grad()
     def apply(
         self, image: Tensor, label: Tensor, plan: InsertionPlan, *, host: HostMask | None = None

@@ -180,7 +180,9 @@ def train(config: Config, out: Path) -> dict[str, Any]:
     accelerator, precision = start(config, out, steps, FREE, step_scheduler_with_optimizer=False, kwargs_handlers=[ddp])
     rank, processes = accelerator.process_index, accelerator.num_processes
     train_cases, validation_cases = open_split(config.data, out, accelerator)
-    inserter = Inserter(config, make_insertion(config, train_cases, validation_cases, rank), accelerator, out)
+    inserter = Inserter(
+        config, make_insertion(config, train_cases, validation_cases, rank, accelerator.device), accelerator, out
+    )
     announce(config, inserter, accelerator, precision, train_cases, validation_cases)
     volumes = cached(train_cases, config.data)
     held_out = cached(validation_cases[rank::processes], config.data)
@@ -191,6 +193,7 @@ def train(config: Config, out: Path) -> dict[str, Any]:
     window, best = (Window(**own["window"]), Best(**own["best"])) if own else (Window(), Best())
     if own:
         inserter.load_state_dict(own["insertion"])
+    inserter.begin()
     log = MetricsLog(out, accelerator, first)
     if first == 0:
         (out / ROWS).unlink(missing_ok=True)
