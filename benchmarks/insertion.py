@@ -10,9 +10,10 @@ each with other lesions. Without a bank, lesions of a phantom bank are pasted. T
 grows with the inserted voxels at fixed volume, and with the volume at fixed lesion. And what lesions of a painted bank
 cost beside pasting the same masks at the same scales, in the same places.
 
-With `--generators` (names, folders), what one insertion by learned generators costs in a patch of 4 x 128^3, by the
-size of the crop they paint, beside RandomAffine on the patch and the published cost of GliGAN: four forwards of its
-SwinUNETR (random weights) on 4 x 96^3.
+With `--generators` (names, folders), what one insertion by learned generators costs in a patch of 4 x 128^3, beside
+RandomAffine on the patch and the published cost of GliGAN: four forwards of its SwinUNETR (random weights) on 4 x 96^3.
+By the cube that they paint, filled by a ball as far as it goes: the most that a crop of this side can cost. And by the
+diameter of lesions of the bank, their mean.
 """
 
 import argparse
@@ -29,6 +30,8 @@ from synthaug.data import phantom_case
 from synthaug.lesions.recipes import Recipe
 
 CHANNELS = ("flair", "t1", "t1ce", "t2")
+CROPS = (32, 48, 64, 96, 128)
+DIAMETERS = (10, 20, 30, 40, 50, 60)
 
 
 def main() -> None:
@@ -37,7 +40,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     bank = LesionBank.load(args.bank) if args.bank else phantom_bank()
     if args.generators:
-        learned(args.generators, args.repeats)
+        learned(args.generators, bank, args.repeats)
     if args.only_learned:
         return
     print(f"torch {torch.__version__}, {args.threads} threads, {len(bank)} donors, median of {args.repeats} calls\n")
@@ -130,8 +133,8 @@ def cost(bank: LesionBank, size: int, diameter: float, repeats: int) -> float:
     return median_of(lambda: engine(image, label), repeats)
 
 
-def learned(names: Sequence[str], repeats: int) -> None:
-    """Print what insertions by learned generators cost, by crop size, beside an affine and GliGAN's forwards."""
+def learned(names: Sequence[str], bank: LesionBank, repeats: int) -> None:
+    """Print what insertions by learned generators cost, by crop and by lesion, beside an affine and GliGAN."""
     import torchio as tio
 
     from synthaug.generators.legacy_swin import legacy_swin_unetr
@@ -140,20 +143,29 @@ def learned(names: Sequence[str], repeats: int) -> None:
     label = torch.zeros(4, 1, 128, 128, 128, dtype=torch.int64)
     affine, subject = tio.RandomAffine(), tio.ScalarImage(tensor=image[0])
     base = median_of(lambda: affine(subject), repeats)
-    print(f"{'TorchIO RandomAffine, 4 x 128^3':42}{base:10.3f} s")
+    print(f"{'TorchIO RandomAffine, 4 x 128^3':50}{base:10.3f} s")
     swin, crop = legacy_swin_unetr(4), torch.randn(1, 4, 96, 96, 96)
     with torch.no_grad():
         gligan = median_of(lambda: [swin(crop) for _ in CHANNELS], 1)
-    print(f"{'GliGAN, four forwards, 4 x 96^3':42}{gligan:10.3f} s {gligan / base:8.2f} of RandomAffine")
+    print(f"{'GliGAN, four forwards, 4 x 96^3':50}{gligan:10.3f} s {gligan / base:8.2f} of RandomAffine")
     for name in names:
-        for size in (32, 48, 64, 96):
+        for size in CROPS:
             engine = painting_crops_of(name, size)
             once = median_of(lambda engine=engine: engine(image[:1], label[:1]), repeats)
-            four = median_of(lambda engine=engine: engine(image, label), repeats)
+            what = f"{Path(name).name}, crop of 4 x {size}^3"
             print(
-                f"{f'{Path(name).name}, insertion of 4 x {size}^3':42}{once:10.3f} s {once / base:8.2f} of RandomAffine"
-                f"{gligan / once:8.0f} times faster than GliGAN; per sample of four together {four / 4 / once:.2f}"
+                f"{what:50}{once:10.3f} s {once / base:8.2f} of RandomAffine"
+                f"{gligan / once:8.0f} times faster than GliGAN"
             )
+        engine = painting_crops_of(name, 64)
+        alone, together = (median_of(lambda n=n, engine=engine: engine(image[:n], label[:n]), repeats) for n in (1, 4))
+        print(f"  four samples together, crops of 64^3: {together / 4 / alone:.2f} a sample of one alone")
+        for diameter in DIAMETERS:
+            engine = TumorInsertion(bank, name, prob=1.0, second=0.0, diameter_mm=diameter, tissue_share=0.5)
+            seconds = [timed(lambda engine=engine: engine(image[:1], label[:1]))[0] for _ in range(2 * repeats + 1)]
+            mean, report = statistics.mean(seconds[1:]), engine.report()
+            what = f"{Path(name).name}, lesions of {diameter} mm ({report.done} of {report.asked} done)"
+            print(f"{what:50}{mean:10.3f} s {mean / base:8.2f} of RandomAffine")
     print()
 
 

@@ -146,7 +146,7 @@ def make_networks(config: Config) -> tuple[Painter, PatchCritic]:
     """Both networks; their convolutions are slow on CPUs without channels last."""
     set_seed(config.seed)  # the first weights
     channels, classes = len(config.data.channels), len(get_classes(config.data.classes))
-    painter = Painter(channels, classes, config.painter.widths, config.painter.head)
+    painter = Painter(channels, classes, config.painter.widths, config.painter.head, config.painter.hidden)
     critic = PatchCritic(channels, classes, config.critic.widths)
     return tuple(network.to(memory_format=torch.channels_last_3d) for network in (painter, critic))
 

@@ -39,6 +39,7 @@ class _Kind:
         network: the class of its network.
         part: what the network is called in both files.
         shape: arguments of the network, and the attributes that hold them.
+        later: those of them that files from before they existed lack.
         sampling: further arguments of the generator that are stored, attributes of its painter.
         transient: arguments of the generator that are not.
     """
@@ -48,6 +49,7 @@ class _Kind:
     network: type[nn.Module]
     part: str
     shape: Mapping[str, str]
+    later: tuple[str, ...] = ()
     sampling: tuple[str, ...] = ()
     transient: tuple[str, ...] = ("batched", "precision")
 
@@ -61,8 +63,10 @@ class _Kind:
         return ("truncation", "crop_sizes", *self.transient, *(s for s in self.sampling if s not in fixed))
 
 
+PAINTER_SHAPE = {"widths": "widths", "head": "head_width", "hidden": "hidden"}
+
 KINDS = (
-    _Kind("synthaug-painter-1", GANGenerator, Painter, "painter", {"widths": "widths", "head": "head_width"}),
+    _Kind("synthaug-painter-1", GANGenerator, Painter, "painter", PAINTER_SHAPE, ("hidden",)),
     _Kind(
         "synthaug-flow-2",
         DiffusionGenerator,
@@ -196,7 +200,8 @@ def _read_config(path: Path) -> tuple[_Kind, Mapping[str, Any]]:
     expected = {"channels", "classes", "crop_sizes", "truncation", kind.part, *kind.sampling}
     if missing := expected - set(config):
         raise ValueError(f"{path}: damaged, {', '.join(sorted(missing))} missing")
-    if not isinstance(config[kind.part], dict) or config[kind.part].keys() != kind.shape.keys():
+    part = config[kind.part]
+    if not isinstance(part, dict) or not kind.shape.keys() - {*kind.later} <= part.keys() <= kind.shape.keys():
         raise ValueError(f"{path}: damaged, expected {', '.join(kind.shape)} of the {kind.part}")
     return kind, config
 

@@ -42,12 +42,17 @@ FEATURE_GAIN = 2**0.5
 
 
 class Residual(nn.Module):
-    """Two 3 x 3 x 3 convolutions beside a shortcut; starts as almost the identity."""
+    """Two 3 x 3 x 3 convolutions beside a shortcut; starts as almost the identity.
 
-    def __init__(self, width: int):
+    Args:
+        width: features in and out.
+        hidden: features between the convolutions; `width` where not given.
+    """
+
+    def __init__(self, width: int, hidden: int | None = None):
         super().__init__()
-        self.first = Conv3d(width, width, 3, padding=1)
-        self.second = Conv3d(width, width, 3, padding=1)
+        self.first = Conv3d(width, hidden or width, 3, padding=1)
+        self.second = Conv3d(hidden or width, width, 3, padding=1)
         with torch.no_grad():
             self.second.weight.mul_(0.3)
 
@@ -83,21 +88,31 @@ class Painter(nn.Module):
         classes: number K of classes.
         widths: features at 1/2, 1/4, ... of the resolution.
         head: features of the head.
+        hidden: features between the two convolutions of each level's blocks; `widths` where not given.
     """
 
-    def __init__(self, channels: int, classes: int, widths: Sequence[int] = (32, 64, 96, 128), head: int = 16):
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        widths: Sequence[int] = (32, 64, 96, 128),
+        head: int = 16,
+        hidden: Sequence[int] | None = None,
+    ):
         super().__init__()
-        if len(widths) < 2:
-            raise ValueError(f"widths: expected two levels or more, got {tuple(widths)}")
+        hidden = tuple(hidden or widths)
+        if len(widths) < 2 or len(hidden) != len(widths):
+            raise ValueError(f"widths: expected two levels or more, each with its hidden, got {widths} and {hidden}")
         self.channels, self.classes, self.widths, self.head_width = channels, classes, tuple(widths), head
+        self.hidden = hidden
         inputs = 5 * channels + classes + 1
         self.stem = Conv3d(8 * inputs, widths[0], 1)
         self.down = nn.ModuleList(Conv3d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
-        self.encode = nn.ModuleList(Residual(w) for w in widths)
-        self.middle = Residual(widths[-1])
+        self.encode = nn.ModuleList(Residual(w, h) for w, h in zip(widths, hidden, strict=True))
+        self.middle = Residual(widths[-1], hidden[-1])
         self.up = nn.ModuleList(Conv3d(b, a, 1) for a, b in itertools.pairwise(widths))
         self.noise = nn.ModuleList(NoiseInjection(channels, w) for w in widths[:-1][: NOISE_LEVELS - 1])
-        self.decode = nn.ModuleList(Residual(w) for w in widths[:-1])
+        self.decode = nn.ModuleList(Residual(w, h) for w, h in zip(widths[:-1], hidden[:-1], strict=True))
         self.to_head = Conv3d(widths[0], head - 2 * channels, 1)
         self.head = Conv3d(head, head, 3, padding=1)
         self.out = Conv3d(head, channels, 3, padding=1)
