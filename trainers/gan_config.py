@@ -64,7 +64,7 @@ class PainterConfig(NetworkConfig):
 
     widths: tuple[PositiveInt, ...] = Field((32, 64, 96, 128), min_length=4, max_length=4)
     head: PositiveInt = 16
-    hidden: tuple[PositiveInt, ...] | None = Field(None, min_length=4, max_length=4)
+    hidden: tuple[PositiveInt, ...] | None = Field(None, min_length=7, max_length=7)
     lr: PositiveFloat = 3e-4
 
 

@@ -144,8 +144,10 @@ class Denoiser(nn.Module):
         Raises:
             ValueError: a network of another shape; both sides are named.
         """
-        if isinstance(other, Painter) and other.hidden != other.widths:
-            raise ValueError(f"expected a network whose hidden features are its widths, got {other.hidden}")
+        if isinstance(other, Painter) and other.hidden != (*other.widths, *other.widths[:-1]):
+            raise ValueError(
+                f"expected a network whose blocks are as wide inside as outside, got hidden {other.hidden}"
+            )
         names = ("channels", "classes", "widths", "head_width", *(["embedding"] if isinstance(other, Denoiser) else []))
         ours, theirs = ({name: getattr(network, name) for name in names} for network in (self, other))
         if ours != theirs:

@@ -88,7 +88,8 @@ class Painter(nn.Module):
         classes: number K of classes.
         widths: features at 1/2, 1/4, ... of the resolution.
         head: features of the head.
-        hidden: features between the two convolutions of each level's blocks; `widths` where not given.
+        hidden: features between the two convolutions of each block, of those on the way down, then of those on the way
+            up, both from the finest level on; as outside them where not given.
     """
 
     def __init__(
@@ -100,19 +101,21 @@ class Painter(nn.Module):
         hidden: Sequence[int] | None = None,
     ):
         super().__init__()
-        hidden = tuple(hidden or widths)
-        if len(widths) < 2 or len(hidden) != len(widths):
-            raise ValueError(f"widths: expected two levels or more, each with its hidden, got {widths} and {hidden}")
+        if len(widths) < 2:
+            raise ValueError(f"widths: expected two levels or more, got {tuple(widths)}")
         self.channels, self.classes, self.widths, self.head_width = channels, classes, tuple(widths), head
-        self.hidden = hidden
+        self.hidden = tuple(hidden or (*widths, *widths[:-1]))
+        if len(self.hidden) != 2 * len(widths) - 1:
+            raise ValueError(f"hidden: expected {2 * len(widths) - 1} numbers, got {self.hidden}")
+        down, up = self.hidden[: len(widths)], self.hidden[len(widths) :]
         inputs = 5 * channels + classes + 1
         self.stem = Conv3d(8 * inputs, widths[0], 1)
         self.down = nn.ModuleList(Conv3d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
-        self.encode = nn.ModuleList(Residual(w, h) for w, h in zip(widths, hidden, strict=True))
-        self.middle = Residual(widths[-1], hidden[-1])
+        self.encode = nn.ModuleList(Residual(w, h) for w, h in zip(widths, down, strict=True))
+        self.middle = Residual(widths[-1])
         self.up = nn.ModuleList(Conv3d(b, a, 1) for a, b in itertools.pairwise(widths))
         self.noise = nn.ModuleList(NoiseInjection(channels, w) for w in widths[:-1][: NOISE_LEVELS - 1])
-        self.decode = nn.ModuleList(Residual(w, h) for w, h in zip(widths[:-1], hidden[:-1], strict=True))
+        self.decode = nn.ModuleList(Residual(w, h) for w, h in zip(widths[:-1], up, strict=True))
         self.to_head = Conv3d(widths[0], head - 2 * channels, 1)
         self.head = Conv3d(head, head, 3, padding=1)
         self.out = Conv3d(head, channels, 3, padding=1)
