@@ -39,8 +39,8 @@ def blended(host: Tensor, generated: Tensor, weight: Tensor, support: Tensor, fl
         support: (x, y, z) bool.
         floor: (C,) lowest value that may be written, so that no lesion goes below the host's darkest tissue.
     """
-    mixed = host.float() + weight * (generated - host.float())
-    mixed = torch.maximum(mixed, floor[:, None, None, None])
+    mixed = (generated - host.float()).mul_(weight).add_(host.float())
+    mixed = torch.maximum(mixed, floor[:, None, None, None], out=mixed)
     return torch.where(support, mixed.to(host.dtype), host)
 
 

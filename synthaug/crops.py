@@ -44,7 +44,7 @@ class Window:
         """(..., X, Y, Z) volume to its crop (..., x, y, z); 0 outside the volume."""
         flat = volume.reshape(*volume.shape[:-3], -1)
         crop = flat.index_select(-1, self.index).unflatten(-1, self.size)
-        return torch.where(self.inside, crop, torch.zeros((), dtype=crop.dtype, device=crop.device))
+        return crop.masked_fill_(~self.inside, 0)
 
     def write(self, volume: Tensor, crop: Tensor) -> None:
         """Write a crop into a contiguous volume, in place; voxels outside the volume are dropped."""

@@ -169,12 +169,12 @@ def to_model(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
         std: likewise.
     """
     mean, std = _broadcast(mean, image), _broadcast(std, image)
-    return torch.where(std > 0, (image.float() - mean) / torch.where(std > 0, std, 1), 0.0)
+    return (image.float() - mean).div_(torch.where(std > 0, std, 1)).masked_fill_(~(std > 0), 0.0)
 
 
 def from_model(z: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """The inverse of `to_model`: z-scores of host tissue to the batch's own units, float32."""
-    return z * _broadcast(std, z) + _broadcast(mean, z)
+    return (z * _broadcast(std, z)).add_(_broadcast(mean, z))
 
 
 def _broadcast(statistic: Tensor, image: Tensor) -> Tensor:

@@ -78,12 +78,12 @@ class CropWriter:
 
     def _paint_group(self, plan: InsertionPlan, group: Sequence[int], image: Tensor, label: Tensor) -> None:
         spots = [self._spot(plan, n, image, label) for n in group]
-        classes = torch.stack([one_hot(s.mask, len(self.classes)) for s in spots])
-        context = torch.stack([to_model(s.crop, s.host.mean, s.host.std) for s in spots])
+        classes = stacked([one_hot(s.mask, len(self.classes)) for s in spots])
+        context = stacked([to_model(s.crop, s.host.mean, s.host.std) for s in spots])
         if not self.generator.needs_host:
-            context = context * (classes.sum(1, keepdim=True) == 0)
-        donor = torch.stack([plan.rendered[n].donor for n in group]) if self.generator.needs_donor else None
-        told = {"support": torch.stack([s.support for s in spots])} if self.generator.needs_support else {}
+            context.mul_(classes.sum(1, keepdim=True) == 0)
+        donor = stacked([plan.rendered[n].donor for n in group]) if self.generator.needs_donor else None
+        told = {"support": stacked([s.support for s in spots])} if self.generator.needs_support else {}
         painted = self.generator.generate(context, classes, [s.row.seed for s in spots], donor, **told)
         for spot, crop in zip(spots, painted, strict=True):
             self._write(spot, crop, image, label)
@@ -105,3 +105,8 @@ class CropWriter:
         spot.window.write(image[sample], blended(spot.crop, generated, weight, spot.support, spot.host.floor))
         values = on_device([0, *self.classes.values.values()], label.device, label.dtype)
         spot.window.write(label[sample], torch.where(spot.mask > 0, values[spot.mask.long()], spot.old))
+
+
+def stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """`torch.stack`, without a copy where there is one tensor: crops are large, and on CPUs fresh memory is dear."""
+    return tensors[0][None] if len(tensors) == 1 else torch.stack(list(tensors))

@@ -121,7 +121,7 @@ class StyledGenerator(TumorGenerator):
         precision = resolve_precision(self.precision, context.device)
         with torch.autocast(context.device.type, torch.bfloat16, enabled=precision.bf16):
             painted = self.painter(
-                full if self.needs_host else full * (1 - classes.sum(1, keepdim=True)),
+                full,
                 classes,
                 style,
                 available,
