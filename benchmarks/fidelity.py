@@ -15,7 +15,9 @@ another validation case, and 20 lesions of the bank at scales from 0.3 to 1, in 
 `classifier` and `statistics` compare real lesions with inserted ones of the same masks, rounded to the integers of the
 files. `repaint`: painted over the real lesion in its own surroundings (not paste, whose donor it would be).
 `transplant`: inserted by `TumorInsertion` at scale 1 into the tumour-free hemisphere of another patient, the first of
-them that it fits. Weights that were trained on all cases saw these lesions; give `--groups` to take some patients only.
+them that it fits. `painted:NAME` paints each lesion before its insertion in a neutral host, as `LesionBank.painted`
+does, with the seed that NAME has there, and pastes it. Weights that were trained on all cases saw these lesions; give
+`--groups` to take some patients only.
 """
 
 import argparse
@@ -36,6 +38,8 @@ from synthaug.evaluation.fidelity import Specimen
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.registry import resolve_generator
 from synthaug.intensity import from_model, host_statistics, host_tissue, to_model
+from synthaug.lesions.painter import LesionPainter
+from synthaug.lesions.recipes import Recipe
 from synthaug.lesions.render import one_hot
 from synthaug.placement import grown
 
@@ -44,6 +48,9 @@ FREE = "openms_07"
 LEAST_VOXELS = 1000
 LARGE_ML = 5
 """The judge overlooks most lesions that are smaller, pasted ones too; means are given with and without them."""
+
+AHEAD = "painted:"
+"""Before the name of a generator: its lesions are painted ahead."""
 
 MARGIN = 12
 AWAY_MM = 6.0
@@ -95,23 +102,34 @@ class World:
         return volume, volume.label, tissue & ~around
 
 
-def insert(world: World, job: Job, generator: TumorGenerator, tissue_share: float = 0.9, turn: bool = True):
+@dataclass(frozen=True)
+class Ahead:
+    """A generator whose lesions are painted before they are inserted, and pasted."""
+
+    generator: TumorGenerator
+    needs_donor = True
+
+    def bank(self, donors: LesionBank, row: dict) -> LesionBank:
+        """The lesion of a plan's row, painted at its scale and with its seed, which gives it the same style."""
+        painter = LesionPainter(donors, self.generator, spacing_mm=row["spacing_mm"])
+        known = painter.recipes
+        recipe = Recipe(row["lesion"], round(row["scale"], 3), known.spacing_mm, {}, known.painter, row["seed"])
+        return donors.of_rows([painter.repaint(recipe.name).row], painter.facts)
+
+
+def insert(world: World, job: Job, generator: TumorGenerator | Ahead, tissue_share: float = 0.9, turn: bool = True):
     """The host with the lesion: image (C, X, Y, Z), its label (X, Y, Z) and the plan's row."""
     volume, label, room = world.host(job.host)
-    engine = TumorInsertion(
-        world.bank.subset([job.lesion]),
-        generator,
-        prob=1,
-        second=0,
-        scale=job.scale,
-        flip=0.5 if turn else 0,
-        rotate90=turn,
-        tissue_share=tissue_share,
-        seed=job.seed,
-    )
+    options = {"prob": 1, "second": 0, "flip": 0.5 if turn else 0, "rotate90": turn, "seed": job.seed}
+    options |= {"tissue_share": tissue_share}
     image, before = torch.from_numpy(volume.image)[None], torch.from_numpy(label.astype(np.int16))[None, None]
     context = {"host": torch.from_numpy(room)[None, None]}
+    donors, ahead = world.bank.subset([job.lesion]), isinstance(generator, Ahead)
+    engine = TumorInsertion(donors, generator.generator if ahead else generator, scale=job.scale, **options)
     plan = engine.plan(image, before, volume.spacing_mm, **context)
+    if ahead:
+        engine = TumorInsertion(generator.bank(donors, plan.to_rows()[0]), "paste", **options)
+        plan = engine.plan(image, before, volume.spacing_mm, **context)
     image, after = engine.apply(image, before, plan, **context)
     inserted = torch.where(after != before, after, 0)
     return image[0].numpy(), inserted[0, 0].numpy(), plan.to_rows()[0]
@@ -148,13 +166,13 @@ class Bench:
         """JUDGE.py's segmenter."""
         return self.module.Judge()
 
-    def hear(self, world: World, jobs: list[Job], generator: TumorGenerator, log: "Log") -> None:
+    def hear(self, world: World, jobs: list[Job], generator: TumorGenerator | Ahead, log: "Log") -> None:
         """Judge the insertions that are not in the log yet, each kept as it comes."""
         for job in jobs:
             if job.key not in log.rows:
                 log.add(job.key, self.judged(world, job, generator))
 
-    def judged(self, world: World, job: Job, generator: TumorGenerator) -> dict:
+    def judged(self, world: World, job: Job, generator: TumorGenerator | Ahead) -> dict:
         """Dice of each region between the judge's segmentation and the inserted label, or why nothing was inserted."""
         image, label, row = insert(world, job, generator)
         if row["outcome"] != "done":
@@ -196,7 +214,7 @@ def specimen(image: np.ndarray, label: np.ndarray, mean, std, group: str) -> Spe
     return Specimen(crop, one_hot(classes[box], len(BRATS18)), group)
 
 
-def transplants(world: World, generator: TumorGenerator) -> tuple[list[Specimen], list[Specimen]]:
+def transplants(world: World, generator: TumorGenerator | Ahead) -> tuple[list[Specimen], list[Specimen]]:
     """Real lesions, and the same masks inserted into another patient."""
     real, inserted = [], []
     for n, lesion in enumerate(world.lesions.values()):
@@ -242,7 +260,7 @@ def repaints(world: World, generator: TumorGenerator, seed: int) -> list[Specime
     return painted
 
 
-def settings(world: World, generator: TumorGenerator) -> Iterator[tuple[str, list, list]]:
+def settings(world: World, generator: TumorGenerator | Ahead) -> Iterator[tuple[str, list, list]]:
     """(setting, real, inserted) for each setting that makes sense for the generator."""
     yield ("transplant", *transplants(world, generator))
     if not generator.needs_donor:
@@ -341,11 +359,11 @@ class Log:
         print(self.path.stem, key, row, flush=True)
 
 
-def make_generator(name: str, args) -> TumorGenerator:
-    generator = resolve_generator(name)
+def make_generator(name: str, args) -> TumorGenerator | Ahead:
+    generator = resolve_generator(name.removeprefix(AHEAD))
     if args.truncation is not None:
         generator.truncation = args.truncation
-    return generator
+    return Ahead(generator) if name.startswith(AHEAD) else generator
 
 
 MEASURES = {"judge": run_judge, "classifier": run_classifier, "statistics": run_statistics, "pictures": run_pictures}

@@ -7,7 +7,8 @@ CPU seconds (all threads together) per call on batches of 4 channels: plan and a
 in every sample (scale 0.3-0.8), kornia's RandomTransplantation3D (which neither places nor resamples),
 TorchIO's RandomAffine and RandomElasticDeformation (one sample at a time, as they work). The median over the repeats,
 each with other lesions. Without a bank, lesions of a phantom bank are pasted. Then how the cost of plan and apply
-grows with the inserted voxels at fixed volume, and with the volume at fixed lesion.
+grows with the inserted voxels at fixed volume, and with the volume at fixed lesion. And what lesions of a painted bank
+cost beside pasting the same masks at the same scales, in the same places.
 
 With `--generators` (names, folders), what one insertion by learned generators costs in a patch of 4 x 128^3, by the
 size of the crop they paint, beside RandomAffine on the patch and the published cost of GliGAN: four forwards of its
@@ -25,6 +26,7 @@ import torch
 
 from synthaug import BRATS18, LesionBank, LesionShapes, TumorInsertion
 from synthaug.data import phantom_case
+from synthaug.lesions.recipes import Recipe
 
 CHANNELS = ("flair", "t1", "t1ce", "t2")
 
@@ -54,6 +56,7 @@ def main() -> None:
         ratios = "".join(f"{total(table, name, k) / table[base][k]:16.2f}" for k in keys(args))
         print(f"{f'{name} / {base}':34}"[:34] + ratios)
     scaling(bank, args.repeats)
+    painted(bank, args.repeats)
 
 
 def keys(args) -> list[tuple[int, int]]:
@@ -99,6 +102,26 @@ def scaling(bank: LesionBank, repeats: int) -> None:
         print(f"  diameter {diameter:3d} mm {cost(bank, 128, diameter, repeats):8.3f} s")
     for size in (64, 96, 128, 160):
         print(f"  volume {size:3d}^3    {cost(bank, size, 20, repeats):8.3f} s")
+
+
+def painted(bank: LesionBank, repeats: int) -> None:
+    """Print what a painted bank costs beside paste; who painted it makes no difference to that."""
+    image, label = patches(1, 128)
+    lesions = bank.painted("procedural", 4 * repeats, scale=(0.3, 0.8))
+    seconds = {"paste": [], "painted": []}
+    for n, lesion in enumerate(lesions):
+        recipe = Recipe.parse(lesion.name)
+        engines = {
+            "paste": TumorInsertion(bank.subset([recipe.lesion]), prob=1.0, second=0.0, scale=recipe.scale, seed=n),
+            "painted": TumorInsertion(lesions.subset([lesion.name]), prob=1.0, second=0.0, seed=n),
+        }
+        for name, engine in engines.items():
+            seconds[name].append(median_of(lambda engine=engine: engine(image, label), 3))
+    mean = {name: statistics.mean(values) for name, values in seconds.items()}
+    each = statistics.median(b / a for a, b in zip(*seconds.values(), strict=True))
+    print(f"\n{len(lesions)} lesions painted ahead beside the same ones pasted, batch 1 of 4 x 128^3, CPU seconds")
+    print(f"  paste {mean['paste']:.3f}   painted {mean['painted']:.3f}   ratio {mean['painted'] / mean['paste']:.2f}")
+    print(f"  median of the ratios {each:.2f}")
 
 
 def cost(bank: LesionBank, size: int, diameter: float, repeats: int) -> float:

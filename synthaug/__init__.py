@@ -11,6 +11,7 @@ from synthaug.generators.paste import PasteGenerator
 from synthaug.generators.procedural import ProceduralGenerator
 from synthaug.insertion import TumorInsertion
 from synthaug.lesions.bank import LesionBank
+from synthaug.lesions.painted import PaintedLesions
 from synthaug.lesions.shapes import LesionShapes
 from synthaug.plan import InsertionPlan, Outcome
 
@@ -30,6 +31,7 @@ __all__ = [
     "LesionShapes",
     "LowInsertionRateWarning",
     "Outcome",
+    "PaintedLesions",
     "PasteGenerator",
     "ProceduralGenerator",
     "Report",

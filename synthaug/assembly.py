@@ -23,7 +23,8 @@ def resolve_lesions(lesions: Any) -> LesionSource:
     if isinstance(lesions, (str, os.PathLike)):
         lesions = LesionBank.load(lesions)
     if not isinstance(lesions, LesionSource):
-        raise TypeError(f"lesions: expected a LesionBank, its path, or LesionShapes, got {type(lesions).__name__}")
+        kinds = "a LesionBank, its path, LesionShapes or PaintedLesions"
+        raise TypeError(f"lesions: expected {kinds}, got {type(lesions).__name__}")
     if isinstance(lesions, LesionBank) and not len(lesions):
         raise ValueError("lesions: expected a bank with at least one lesion, got an empty one")
     return lesions

@@ -5,7 +5,7 @@ names and values (BraTS 2018 writes enhancing tumour as 4, BraTS 2023 as 3; BraT
 lesion bank and an insertion are matched by name, never by value.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -108,6 +108,12 @@ VOCABULARIES = MappingProxyType({c.name: c for c in (BRATS18, BRATS23, BRATS24, 
 def single(name: str = "tumour", value: int = 1) -> Classes:
     """A vocabulary of one class, for binary masks."""
     return Classes(name, {name: value})
+
+
+def of_names(names: Sequence[str]) -> Classes:
+    """The vocabulary of these class names, with values from 1 and the aliases of the BraTS classes among them."""
+    aliases = {alias: name for alias, name in _BRATS_ALIASES.items() if name in names and alias not in names}
+    return Classes("of the bank", {name: k + 1 for k, name in enumerate(names)}, aliases)
 
 
 def get_classes(classes: "Classes | str | Mapping[str, int]") -> Classes:

@@ -8,8 +8,9 @@ import torch
 import typer
 
 from synthaug.cohort.commands import cohort, inspect
-from synthaug.commands import one_line_errors
+from synthaug.commands import one_line_errors, parsed_swap
 from synthaug.evaluation.commands import evaluate, report
+from synthaug.lesions.commands import paint
 from synthaug.segmentation.commands import predict
 
 app = typer.Typer(help="Synthetic tumours for segmentation training.", no_args_is_help=True, add_completion=False)
@@ -69,7 +70,8 @@ def bank_show(path: Annotated[Path, typer.Argument(help="A bank file.")]) -> Non
 
     with one_line_errors(*ERRORS):
         bank = LesionBank.load(path)
-    typer.echo(f"{len(bank)} lesions of {len(bank.groups)} patients; channels {', '.join(bank.channels)}")
+    painter = "" if bank.painting is None else f", painted by {bank.painting['generator']['name']}"
+    typer.echo(f"{len(bank)} lesions of {len(bank.groups)} patients{painter}; channels {', '.join(bank.channels)}")
     width = max(len(lesion.name) for lesion in bank)
     typer.echo(f"{'lesion':{width}}  {'patient':14}  diameter mm  {'  '.join(f'{c:>8}' for c in bank.classes)}")
     for lesion in bank:
@@ -78,6 +80,7 @@ def bank_show(path: Annotated[Path, typer.Argument(help="A bank file.")]) -> Non
         typer.echo(f"{lesion.name:{width}}  {lesion.group or '':14}  {diameter:11.1f}  {counts}")
 
 
+bank_app.command()(paint)
 app.command()(cohort)
 app.command()(inspect)
 app.command()(evaluate)
@@ -120,7 +123,7 @@ def insert(
             second=second,
             scale=scale,
             diameter_mm=diameter_mm,
-            swaps=[_swap(text) for text in swap or ()],
+            swaps=[parsed_swap(text) for text in swap or ()],
             swap_draw=swap_draw,
             seed=seed,
         )
@@ -217,16 +220,6 @@ def nnunet_bank(
     typer.echo(f"{len(bank)} lesions of {len(bank.groups)} patients in {target}; voxels: {', '.join(shares_of(bank))}")
     for reason in bank.skipped:
         typer.echo(f"left out: {reason}", err=True)
-
-
-def _swap(text: str) -> tuple[str, str, float]:
-    parts = text.split(":")
-    if len(parts) != 3:
-        raise ValueError(f"--swap: expected FROM:TO:PROBABILITY, got {text!r}")
-    try:
-        return parts[0], parts[1], float(parts[2])
-    except ValueError:
-        raise ValueError(f"--swap: expected a number as probability, got {parts[2]!r}") from None
 
 
 if __name__ == "__main__":

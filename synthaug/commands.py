@@ -22,3 +22,18 @@ def one_line_errors(*kinds: type[Exception], missing: str = "") -> Iterator[None
         advice = missing if isinstance(error, ModuleNotFoundError) else ""
         typer.echo(f"error: {error}{advice}", err=True)
         raise typer.Exit(2) from error
+
+
+def parsed_swap(text: str) -> tuple[str, str, float]:
+    """A class swap from FROM:TO:PROBABILITY.
+
+    Raises:
+        ValueError: another form.
+    """
+    parts = text.split(":")
+    if len(parts) != 3:
+        raise ValueError(f"--swap: expected FROM:TO:PROBABILITY, got {text!r}")
+    try:
+        return parts[0], parts[1], float(parts[2])
+    except ValueError:
+        raise ValueError(f"--swap: expected a number as probability, got {parts[2]!r}") from None

@@ -34,7 +34,8 @@ class Decider:
         clearance_mm: from existing labels.
         halo_mm: of the support around the lesion.
         generator_margin: voxels of surroundings that the generator wants.
-        crop_sizes: cubic crops that the generator takes, or None for any box.
+        crop_sizes: sides of the crops that the generator takes, ascending, or None for any box.
+        cubic: whether these crops are cubes.
         seed: of the whole run.
         rank: of this process.
         number: samples seen.
@@ -54,6 +55,7 @@ class Decider:
     halo_mm: float
     generator_margin: int
     crop_sizes: tuple[int, ...] | None
+    cubic: bool
     seed: int
     rank: int
     number: int = 0
@@ -65,6 +67,7 @@ class Decider:
         """The insertions asked for in a batch, sample by sample; advances the running number."""
         rows = []
         for sample, (spacing, group) in enumerate(zip(spacing_mm, groups, strict=True)):
+            self.source.follow(self.number)
             first, another = np.random.default_rng([self.seed, self.rank, self.number]).random(2)
             count = 0 if first >= self.prob else 1 + int(another < self.second)
             rows += [self._one(sample, order, spacing, volume, group) for order in range(count)]
@@ -85,7 +88,7 @@ class Decider:
         drawn = self.scale.tilted(drawn, swaps, candidates, self.size_weights)
         factors = self.scale.factors(drawn, candidates)
         extents = extents_vox(candidates, factors, spacing, turns)
-        usable, refused = self._usable(candidates, factors, extents, spacing, volume)
+        usable, refused = self.usable(candidates, factors, extents, spacing, volume)
         pick, swaps = self._pick(candidates, factors, usable, refused, swaps, spacing, rng)
         lesion = candidates.lesions[pick]
         return Insertion(
@@ -94,11 +97,11 @@ class Decider:
             donor_group=lesion.group,
             swaps=swaps,
             scale=float(factors[pick]),
-            crop_vox=None if refused else self._crop(extents[pick], spacing),
+            crop_vox=None if refused else self.crop(extents[pick], spacing),
             refused=refused,
         )
 
-    def _usable(self, candidates: Candidates, factors, extents, spacing, volume) -> tuple[np.ndarray, Outcome | None]:
+    def usable(self, candidates: Candidates, factors, extents, spacing, volume) -> tuple[np.ndarray, Outcome | None]:
         """Positions of the donors that fit the patch and reach the volume floor; an outcome where there are none."""
         fits = (extents <= np.asarray(volume)).all(1)
         if self.crop_sizes is not None:
@@ -132,9 +135,10 @@ class Decider:
     def _margin(self, spacing: Sequence[float]) -> int:
         return margin_vox(self.clearance_mm, self.halo_mm, spacing, self.generator_margin)
 
-    def _crop(self, extent: np.ndarray, spacing: Sequence[float]) -> tuple[int, int, int]:
+    def crop(self, extent: np.ndarray, spacing: Sequence[float]) -> tuple[int, int, int]:
+        """Size of the crop that the generator takes for a lesion of this extent in voxels, (3,)."""
         need = extent + 2 * self._margin(spacing)
-        if self.crop_sizes is not None:
-            side = next(s for s in self.crop_sizes if s >= need.max())
-            return (side, side, side)
-        return tuple(int(-(-n // BOX_STEP) * BOX_STEP) for n in need)
+        if self.crop_sizes is None:
+            return tuple(int(-(-n // BOX_STEP) * BOX_STEP) for n in need)
+        wanted = [need.max()] * 3 if self.cubic else need
+        return tuple(next(s for s in self.crop_sizes if s >= n) for n in wanted)

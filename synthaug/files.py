@@ -1,5 +1,6 @@
 """Files that are there whole or not at all."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -22,3 +23,9 @@ def replace_file(path: str | os.PathLike, content: bytes | str) -> Path:
         return beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def file_sha256(path: str | os.PathLike) -> str:
+    """The sha256 of a file's bytes."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

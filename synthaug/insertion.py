@@ -26,6 +26,7 @@ from synthaug.placement import Site, grown, place
 from synthaug.plan import InsertionPlan, Outcome
 from synthaug.readback import on_device
 from synthaug.steering import Steering
+from synthaug.stopwatch import costed
 from synthaug.validation import (
     HostMask,
     ValueCheck,
@@ -47,7 +48,7 @@ class TumorInsertion(Steering):
     every voxel of image and label is the input's, bit for bit.
 
     Args:
-        lesions: masks: a `LesionBank` (or the path of one), or `LesionShapes`.
+        lesions: masks: a `LesionBank` (or the path of one), `LesionShapes`, or `PaintedLesions`.
         generator: appearance: ``"paste"``, ``"procedural"``, or a `TumorGenerator`.
         classes: label vocabulary of the batches.
         channels: names of the image channels, in order; aliases of BraTS 2023 are understood.
@@ -151,11 +152,13 @@ class TumorInsertion(Steering):
             halo_mm=self._writer.halo_mm,
             generator_margin=self.generator.margin_vox,
             crop_sizes=self.generator.crop_sizes,
+            cubic=self.generator.cubic,
             seed=int(checked_at_least("seed", seed)),
             rank=process_rank() if rank is None else int(checked_at_least("rank", rank)),
         )
         self._audit = Audit(self.classes.names, None if audit is None else Path(audit))
         self._check = ValueCheck(self.classes, ignore_label)
+        self._watch = None
 
     def __call__(self, image: Tensor, label: Tensor, spacing_mm: Any = None, **context: Any) -> tuple[Tensor, Tensor]:
         """Plan and apply; see `plan` for the arguments.
@@ -168,6 +171,7 @@ class TumorInsertion(Steering):
         plan.forget()
         return result
 
+    @costed
     @torch.no_grad()
     def plan(
         self,
@@ -225,10 +229,11 @@ class TumorInsertion(Steering):
                 sample = self._host_sample(plan, image, label, host, row.sample)
                 if row.sample not in sites:
                     weights = None if prior is None else prior[row.sample]
-                    sites[row.sample] = Site(sample.tissue, (label[row.sample] != 0).contiguous(), weights)
+                    sites[row.sample] = Site(sample.tissue, label[row.sample] != 0, weights)
                 self._place(plan, n, sites[row.sample], usable[row.sample])
         return plan
 
+    @costed
     @torch.no_grad()
     def apply(
         self, image: Tensor, label: Tensor, plan: InsertionPlan, *, host: HostMask | None = None
@@ -292,7 +297,7 @@ class TumorInsertion(Steering):
         outcome = torch.full((), Outcome.DONE, dtype=torch.int64, device=mask.device)
         outcome = torch.where(enough, outcome, Outcome.TOO_SMALL)
         outcome = torch.where(found.fits, outcome, Outcome.NO_ROOM)
-        outcome = torch.where(site.tissue.any(), outcome, Outcome.NO_TISSUE)
+        outcome = torch.where(site.has_tissue, outcome, Outcome.NO_TISSUE)
         outcome = torch.where(usable, outcome, Outcome.BAD_INPUT)
         written = found.lesion & (outcome == Outcome.DONE)
         site.occupy(found.window, written)

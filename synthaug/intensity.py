@@ -17,6 +17,7 @@ that were not skull-stripped, and for CT, give a mask.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -73,11 +74,11 @@ def host_tissue(image: Tensor) -> Tensor:
         (X, Y, Z) bool; all False where every channel is constant.
     """
     background, constant = background_values(image)
-    flat = opened(image == background[:, None, None, None])
-    flat = flat | constant[:, None, None, None]
-    # a missing channel (constant) must not hide the others, but where all are constant nothing is tissue
-    relevant = flat & (~constant | constant.all())[:, None, None, None]
-    return ~relevant.any(0)
+    # a missing channel (constant) must not hide the others, so it equals no value; where all are, nothing is tissue
+    value = torch.where(constant, torch.nan, background)
+    # a block of any channel hides what is in it: blocks are found channel by channel, and filled for all at once
+    corners = reduce(torch.logical_or, eroded(image == value[:, None, None, None]).unbind(0))
+    return ~(dilated(corners, [n > 1 for n in image.shape[1:]]) | constant.all())
 
 
 def background_values(image: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,26 +97,31 @@ def background_values(image: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def opened(mask: Tensor) -> Tensor:
-    """Morphological opening of (C, X, Y, Z) bool by a 2 x 2 x 2 cube; an axis of one voxel is left alone."""
-    for dim in (1, 2, 3):
+    """Morphological opening of (..., X, Y, Z) bool by a 2 x 2 x 2 cube; an axis of one voxel is left alone."""
+    return dilated(eroded(mask), [n > 1 for n in mask.shape[-3:]])
+
+
+def eroded(mask: Tensor) -> Tensor:
+    """Where a 2 x 2 x 2 cube of (..., X, Y, Z) bool begins; one shorter along each axis of more than one voxel."""
+    for dim in (-3, -2, -1):
         if mask.shape[dim] > 1:
             n = mask.shape[dim] - 1
             mask = mask.narrow(dim, 0, n) & mask.narrow(dim, 1, n)
-    for dim in (1, 2, 3):
-        if mask.shape[dim] > 0:
-            mask = _spread(mask, dim)
     return mask
 
 
-def _spread(mask: Tensor, dim: int) -> Tensor:
-    """Union of the mask and itself shifted by one, one voxel longer along `dim`."""
-    shape = list(mask.shape)
-    shape[dim] += 1
-    out = mask.new_zeros(shape)
-    n = mask.shape[dim]
-    out.narrow(dim, 0, n).logical_or_(mask)
-    out.narrow(dim, 1, n).logical_or_(mask)
-    return out
+def dilated(mask: Tensor, axes: Sequence[bool] = (True, True, True)) -> Tensor:
+    """Union of the 2 x 2 x 2 cubes that begin in (..., X, Y, Z) bool; one longer along each of the `axes`."""
+    for dim, wanted in zip((-3, -2, -1), axes, strict=True):
+        if wanted:
+            n, shape = mask.shape[dim], list(mask.shape)
+            shape[dim] += 1
+            longer = mask.new_empty(shape)
+            longer.narrow(dim, 0, n).copy_(mask)
+            longer.narrow(dim, n, 1).fill_(False)
+            longer.narrow(dim, 1, n).logical_or_(mask)
+            mask = longer
+    return mask
 
 
 def thinned(image: Tensor, grid: int) -> Tensor:

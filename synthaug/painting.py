@@ -19,6 +19,29 @@ from synthaug.readback import on_device
 
 
 @dataclass(frozen=True)
+class Spot:
+    """Where one lesion is about to be written.
+
+    Attributes:
+        row: of the plan.
+        host: the sample.
+        window: the crop's addresses.
+        mask: (x, y, z) uint8, the lesion's classes as they are written, k + 1 in class k.
+        support: (x, y, z) bool, the voxels that change: the lesion and, where one is wanted, its halo.
+        crop: (C, x, y, z), the host's intensities.
+        old: (x, y, z), the host's labels.
+    """
+
+    row: Insertion
+    host: HostSample
+    window: Window
+    mask: Tensor
+    support: Tensor
+    crop: Tensor
+    old: Tensor
+
+
+@dataclass(frozen=True)
 class CropWriter:
     """Generates lesions and writes them inside their support.
 
@@ -54,44 +77,31 @@ class CropWriter:
             self._paint_group(plan, list(group), image, label)
 
     def _paint_group(self, plan: InsertionPlan, group: Sequence[int], image: Tensor, label: Tensor) -> None:
-        rows = [plan.insertions[n] for n in group]
-        hosts = [plan.hosts[row.sample] for row in rows]
-        windows = [Window.at(plan.center_vox[n], r.crop_vox, plan.volume_vox) for n, r in zip(group, rows, strict=True)]
-        masks = [self._written(plan, n, w, h) for n, w, h in zip(group, windows, hosts, strict=True)]
-        crops = [w.read(image[r.sample]) for w, r in zip(windows, rows, strict=True)]
-        classes = torch.stack([one_hot(m, len(self.classes)) for m in masks])
-        context = torch.stack([to_model(c, h.mean, h.std) for c, h in zip(crops, hosts, strict=True)])
+        spots = [self._spot(plan, n, image, label) for n in group]
+        classes = torch.stack([one_hot(s.mask, len(self.classes)) for s in spots])
+        context = torch.stack([to_model(s.crop, s.host.mean, s.host.std) for s in spots])
         if not self.generator.needs_host:
             context = context * (classes.sum(1, keepdim=True) == 0)
         donor = torch.stack([plan.rendered[n].donor for n in group]) if self.generator.needs_donor else None
-        painted = self.generator.generate(context, classes, [row.seed for row in rows], donor)
-        for items in zip(rows, windows, hosts, masks, crops, painted, strict=True):
-            self._write(*items, image, label)
+        told = {"support": torch.stack([s.support for s in spots])} if self.generator.needs_support else {}
+        painted = self.generator.generate(context, classes, [s.row.seed for s in spots], donor, **told)
+        for spot, crop in zip(spots, painted, strict=True):
+            self._write(spot, crop, image, label)
 
-    @staticmethod
-    def _written(plan: InsertionPlan, n: int, window: Window, host: HostSample) -> Tensor:
-        """The lesion's classes as they are written: cut to the tissue, and nothing where refused."""
-        kept = window.read(host.tissue) & (plan.outcome[n] == Outcome.DONE)
-        return plan.rendered[n].mask * kept
-
-    def _write(
-        self,
-        row: Insertion,
-        window: Window,
-        host: HostSample,
-        mask: Tensor,
-        crop: Tensor,
-        painted: Tensor,
-        image,
-        label,
-    ) -> None:
-        lesion, old = mask > 0, window.read(label[row.sample])
-        support = lesion
+    def _spot(self, plan: InsertionPlan, n: int, image: Tensor, label: Tensor) -> Spot:
+        row = plan.insertions[n]
+        host, window = plan.hosts[row.sample], Window.at(plan.center_vox[n], row.crop_vox, plan.volume_vox)
+        tissue, old = window.read(host.tissue), window.read(label[row.sample])
+        # cut to the tissue, and nothing where refused
+        mask = plan.rendered[n].mask * (tissue & (plan.outcome[n] == Outcome.DONE))
+        support = mask > 0
         if self.halo_mm:
-            halo = grown(lesion, self.halo_mm, row.spacing_mm) & window.read(host.tissue) & (old == 0)
-            support = lesion | halo
-        weight = soft_edge(support, self.edge_vox)
-        new = blended(crop, from_model(painted, host.mean, host.std), weight, support, host.floor)
-        window.write(image[row.sample], new)
+            support = support | grown(support, self.halo_mm, row.spacing_mm) & tissue & (old == 0)
+        return Spot(row, host, window, mask, support, window.read(image[row.sample]), old)
+
+    def _write(self, spot: Spot, painted: Tensor, image: Tensor, label: Tensor) -> None:
+        weight, sample = soft_edge(spot.support, self.edge_vox), spot.row.sample
+        generated = from_model(painted, spot.host.mean, spot.host.std)
+        spot.window.write(image[sample], blended(spot.crop, generated, weight, spot.support, spot.host.floor))
         values = on_device([0, *self.classes.values.values()], label.device, label.dtype)
-        window.write(label[row.sample], torch.where(lesion, values[mask.long()], old))
+        spot.window.write(label[sample], torch.where(spot.mask > 0, values[spot.mask.long()], spot.old))

@@ -8,6 +8,7 @@ checked voxel by voxel, and the first that holds is taken.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -21,23 +22,37 @@ LARGE_CROP = 80**3
 PLACE_STREAM = 0x9ACE
 
 
-@dataclass
 class Site:
-    """What placement knows of one sample.
+    """What placement knows of one sample, worked out once for all of its lesions.
 
-    Attributes:
+    Args:
         tissue: (X, Y, Z) bool, host tissue.
-        occupied: (X, Y, Z) bool, existing labels and lesions placed so far; updated by `occupy`.
+        occupied: (X, Y, Z) bool, existing labels.
         prior: (X, Y, Z) float weights of the lesion's centre, or None.
     """
 
-    tissue: Tensor
-    occupied: Tensor
-    prior: Tensor | None = None
+    def __init__(self, tissue: Tensor, occupied: Tensor, prior: Tensor | None = None):
+        self.tissue, self.prior = tissue, prior
+        self.state = tissue.to(torch.uint8) + 2 * occupied.to(torch.uint8)
+
+    @property
+    def occupied(self) -> Tensor:
+        """(X, Y, Z) bool, existing labels and lesions placed so far."""
+        return self.state >= 2
+
+    @cached_property
+    def has_tissue(self) -> Tensor:
+        """() bool, whether there is any host tissue."""
+        return self.tissue.any()
+
+    @cached_property
+    def coarse_tissue(self) -> Tensor:
+        """Share of tissue in each cell of the coarse grid."""
+        return _pooled(self.tissue, _coarse_step(self.tissue.shape), F.avg_pool3d)
 
     def occupy(self, window: Window, lesion: Tensor) -> None:
         """Mark a placed lesion, (x, y, z) bool, as occupied."""
-        window.write(self.occupied, window.read(self.occupied) | lesion)
+        window.write(self.state, window.read(self.state) | 2 * lesion.to(torch.uint8))
 
 
 @dataclass(frozen=True)
@@ -69,9 +84,14 @@ def place(site: Site, lesion: Tensor, keep_clear: Tensor, tissue_share: float, s
     """
     generator = torch.Generator(lesion.device).manual_seed(seed ^ PLACE_STREAM)
     centers = _coarse_candidates(site, lesion, keep_clear, tissue_share, generator)
-    volume = site.tissue.shape
-    state = site.tissue.to(torch.uint8) + 2 * site.occupied.to(torch.uint8)
-    fits = torch.stack([_holds(state, c, lesion, keep_clear, tissue_share, volume) for c in centers.unbind(0)])
+    volume, state = site.tissue.shape, site.state
+    verdicts = []
+    for center in centers.unbind(0):
+        verdicts.append(_holds(state, center, lesion, keep_clear, tissue_share, volume))
+        # where the host need not wait for the device, it can stop at the first place that holds
+        if lesion.device.type == "cpu" and verdicts[-1].numpy():
+            break
+    fits = torch.stack(verdicts)
     chosen = centers.index_select(0, fits.to(torch.uint8).argmax(0, keepdim=True))[0]
     window = Window.at(chosen, lesion.shape, volume)
     written = lesion & (window.read(state) == 1)
@@ -121,7 +141,7 @@ def _holds(state: Tensor, center: Tensor, lesion: Tensor, keep_clear: Tensor, sh
 def _coarse_candidates(site: Site, lesion: Tensor, keep_clear: Tensor, share: float, generator) -> Tensor:
     """(T, 3) int64 centres, best first: random ones among those that fit on the coarse grid, then the least bad."""
     volume, step = site.tissue.shape, _coarse_step(site.tissue.shape)
-    tissue = _pooled(site.tissue, step, F.avg_pool3d)
+    tissue = site.coarse_tissue
     occupied = _pooled(site.occupied, step, F.max_pool3d)
     body = _pooled(lesion, step, F.avg_pool3d)
     around = _pooled(keep_clear, step, F.max_pool3d)
@@ -158,8 +178,11 @@ def _coarse_step(volume: Sequence[int]) -> int:
 
 
 def _pooled(mask: Tensor, step: int, pool) -> Tensor:
+    if step == 1:
+        return mask.float()
+    cells = mask[None, None].float()
     padding = [p for n in reversed(mask.shape) for p in (0, -n % step)]
-    return pool(F.pad(mask[None, None].float(), padding), step)[0, 0] if step > 1 else mask.float()
+    return pool(F.pad(cells, padding) if any(padding) else cells, step)[0, 0]
 
 
 def _correlated(field: Tensor, kernel: Tensor) -> Tensor:

@@ -10,16 +10,20 @@ Used by trainers that are launched with accelerate; every function is called by 
 
 import json
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
+from accelerate.utils import gather_object, parse_flag_from_env
 from pydantic import BaseModel
 
 from synthaug.config import ConfigError
 from synthaug.files import replace_file
+from synthaug.precision import Precision, resolve_precision
 
 
 def keep_config(out: Path, config: BaseModel, accelerator: Accelerator, free: Sequence[str] = ()) -> None:
@@ -63,6 +67,50 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield prefix + name, value
 
 
+class ChangedPrecisionWarning(UserWarning):
+    """A run goes on in another precision than the one it was trained in so far."""
+
+
+def run_precision(out: Path, asked: str) -> Precision:
+    """What a run computes in, the same in all its processes.
+
+    A run that begins and is asked for ``"auto"`` takes bf16 where all its processes can. One that goes on stays with
+    what its checkpoint was trained in, whatever this machine would choose: numbers do not change because a scheduler
+    picked another node of a mixed cluster. Where that is bf16 and this machine emulates it, a warning says what it
+    costs. ``"fp32"`` or ``"bf16"`` change a run from its checkpoint on, with a warning; for a cluster that mixes
+    machines fp32 from the start is safest.
+
+    Args:
+        out: the run's folder.
+        asked: one of `synthaug.precision.PRECISIONS`.
+
+    Raises:
+        ConfigError: the checkpoint is of a former version and does not say what it was trained in.
+    """
+    device = PartialState(parse_flag_from_env("ACCELERATE_USE_CPU")).device  # as `Accelerator` will make it
+    here = min(gather_object([resolve_precision(asked, device)]), key=lambda precision: precision.bf16)
+    checkpoint = latest_checkpoint(out)
+    before = None if checkpoint is None else trained_in(checkpoint)
+    if before == "auto" == asked:
+        raise ConfigError(f"{checkpoint} does not say what it was trained in: give precision=bf16 or precision=fp32")
+    if before in (None, "auto", here.name):
+        return here
+    if asked == "auto":
+        reason = f"as the run was until step {steps_done(out)}; begun here it would be {here.name}, for {here.reason}"
+        return replace(resolve_precision(before, device), asked=asked, reason=reason)
+    reason = f"as asked; the run was in {before} until step {steps_done(out)}"
+    warnings.warn(f"precision={asked}: {reason}", ChangedPrecisionWarning, stacklevel=2)
+    return replace(here, reason=reason)
+
+
+def trained_in(checkpoint: Path) -> str:
+    """``"fp32"`` or ``"bf16"``, which a run's checkpoint was trained in; ``"auto"`` where that is not known."""
+    state = json.loads((checkpoint / "rank_0.json").read_text(encoding="utf-8"))
+    # checkpoints of former versions do not say it, but their runs' config.yaml does
+    file = checkpoint.parent.parent / "config.yaml"
+    return state.get("precision") or yaml.safe_load(file.read_text(encoding="utf-8")).get("precision", "auto")
+
+
 class MetricsLog:
     """One JSON object per step in ``metrics.jsonl``, the same numbers in tensorboard, and a line on the screen.
 
@@ -92,6 +140,10 @@ class MetricsLog:
         numbers = {k.replace(".", "/"): v for k, v in _leaves(row) if isinstance(v, int | float) and k != "step"}
         self.accelerator.log(numbers, step=row["step"])
         self.accelerator.print(line, flush=True)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What is logged so far."""
+        return read_metrics(self.file.parent)
 
 
 def read_metrics(out: Path) -> list[dict[str, Any]]:
@@ -129,7 +181,8 @@ def save_checkpoint(out: Path, accelerator: Accelerator, step: int, keep: int, o
     accelerator.wait_for_everyone()
     # safetensors loads no network that has modules under two names (MONAI's DynUNet) in channels-last layout
     accelerator.save_state(str(unfinished), safe_serialization=False)
-    state = {"step": step, "processes": accelerator.num_processes, "own": own}
+    precision = "fp32" if accelerator.mixed_precision == "no" else accelerator.mixed_precision
+    state = {"step": step, "processes": accelerator.num_processes, "precision": precision, "own": own}
     (unfinished / f"rank_{accelerator.process_index}.json").write_text(json.dumps(state), encoding="utf-8")
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:

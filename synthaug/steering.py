@@ -101,6 +101,7 @@ class Steering:
             "mix_target": None if mix is None else mix.target.tolist(),
             "mix_counts": None if mix is None else mix.counts.tolist(),
             "size_weights": None if weights is None else weights.to_dict(),
+            "lesions": self.lesions.state_dict(),
             "audit": self._audit.state_dict(),
         }
 
@@ -108,6 +109,7 @@ class Steering:
         """Continue where `state_dict` was taken, with the values that were set then."""
         self._audit.load_state_dict(state["audit"])
         self.number = state["number"]
+        self.lesions.load_state_dict(state.get("lesions", {}))
         self.prob = state.get("prob", self.prob)
         if state.get("mix_target") is not None:
             self.class_mix = dict(zip(self.classes.names, state["mix_target"], strict=True))

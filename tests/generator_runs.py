@@ -1,15 +1,18 @@
 """Tiny runs of the generators' trainers on phantoms, which the tests of both share."""
 
-import os
+import runpy
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from unittest import mock
 
+import processes
+import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from synthaug.config import read_config
@@ -57,38 +60,34 @@ class TinyRuns:
         return read_config(self.file, self.config, [*TINY, *self.changes, *changes])
 
     def run(self, out: Path, *changes: str) -> None:
-        """A run in this process."""
+        """A run in this process, whatever the one before it computed in."""
+        AcceleratorState._reset_state(True)
         self.trainer.train(self.configured(*changes), Path(out))
 
-    def launched(self, out: Path, *changes: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen:
-        """A run in processes of its own."""
+    def command(self, out: Path, *changes: str) -> None:
+        """A run by the trainer's own command line."""
+        AcceleratorState._reset_state(True)
         script = str(TRAINERS / f"{self.trainer.__name__}.py")
-        told = ["--config", str(self.file), "--out", str(out), *TINY, *self.changes, *changes]
-        return subprocess.Popen(
-            [sys.executable, *launcher, script, *told],
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
+        told = [script, "--config", str(self.file), "--out", str(out), *TINY, *self.changes, *changes]
+        with mock.patch.object(sys, "argv", told), pytest.raises(SystemExit) as ended:
+            runpy.run_path(script, run_name="__main__")
+        assert ended.value.code == 0
 
     def killed(self, out: Path) -> None:
         """A run that is killed without warning, at whatever moment it had come to after its first checkpoint."""
-        process = self.launched(out)
-        deadline = time.monotonic() + 300
-        while not any((out / "checkpoints").glob("step_*")) and process.poll() is None:
+        process = processes.start(out / "log", self.trainer.train, self.configured(), out, ACCELERATE_USE_CPU="true")
+        deadline = time.monotonic() + processes.LONGEST_S
+        while not any((out / "checkpoints").glob("step_*")) and process.is_alive():
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL, "it was done before it could be killed"
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, "it was done before it could be killed"
 
-    def by_two_processes(self, out: Path, port: int, *changes: str) -> None:
+    def by_two_processes(self, out: Path, *changes: str) -> None:
         """A run of three steps by two processes."""
-        launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={port}")
-        process = self.launched(out, "optimizer.steps=3", "data.batch=1", *changes, launcher=launcher)
-        output, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, output[-3000:]
+        config = self.configured("optimizer.steps=3", "data.batch=1", *changes)
+        processes.in_two_processes(out / "log", self.trainer.train, config, out)
 
 
 def assert_same(ours: Path, theirs: Path) -> None:

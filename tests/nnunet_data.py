@@ -67,19 +67,19 @@ class _ThreadContext:
         return ThreadPool(processes)
 
 
-def plan_and_preprocess(raw: Path) -> None:
-    """What ``nnUNetv2_plan_and_preprocess -d 501 502 -c 3d_fullres -np 1 -npfp 1`` calls."""
+def plan_and_preprocess(*datasets: int) -> None:
+    """What ``nnUNetv2_plan_and_preprocess -d DATASETS -c 3d_fullres -np 1 -npfp 1`` calls."""
     from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
     from nnunetv2.experiment_planning.plan_and_preprocess_api import plan_experiments, preprocess
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(multiprocessing, "get_context", lambda method=None: _ThreadContext)
-        for dataset in (501, 502):
+        for dataset in datasets:
             extractor = DatasetFingerprintExtractor(dataset, num_processes=1)
             extractor.num_foreground_voxels_for_intensitystats = 1e5  # with 1e8 three small cases take half a minute
             extractor.run()
-        plan_experiments([501, 502])
-        preprocess([501, 502], configurations=["3d_fullres"], num_processes=[1])
+        plan_experiments([*datasets])
+        preprocess([*datasets], configurations=["3d_fullres"], num_processes=[1])
 
 
 def split(folder: Path) -> None:

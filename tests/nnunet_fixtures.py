@@ -16,7 +16,7 @@ def nnunet_folders(tmp_path_factory) -> Path:
             patch.setenv(f"nnUNet_{kind}", str(home / kind))
         patch.setenv("nnUNet_n_proc_DA", "1")
         write_datasets(home / "raw")
-        plan_and_preprocess(home / "raw")
+        plan_and_preprocess(501, 502)
     for name in (MR, CT):
         split(home / "preprocessed" / name)
     return home

@@ -26,7 +26,6 @@ __all__ = ["ROOT", "STEPS", "TRAINERS", "Config", "DataConfig", "config_file", "
 STEPS = 8
 TINY = {
     "threads": 1,
-    "precision": "bf16",
     "log_every": 2,
     "checkpoint_every": 3,
     "data": {

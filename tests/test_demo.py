@@ -36,12 +36,14 @@ def made_brains(brains, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(tmp_path_factory, brains) -> Path:
     """The files of one demo."""
     out = tmp_path_factory.mktemp("demo") / "not" / "there"
     random_states = torch.get_rng_state(), np.random.get_state()[1].copy()
     threads = torch.get_num_threads()
-    assert demo.run_demo(out, simple=True, steps=STEPS) == out / "report.html"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "demo_brains", lambda seed, simple: brains)
+        assert demo.run_demo(out, simple=True, steps=STEPS) == out / "report.html"
     assert torch.equal(torch.get_rng_state(), random_states[0])
     assert (np.random.get_state()[1] == random_states[1]).all()
     assert torch.get_num_threads() == threads

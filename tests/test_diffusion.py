@@ -94,7 +94,7 @@ def test_the_host_is_seen_as_it_is_at_every_step():
     generator.generate(context, mask, [3])
     outside = (mask.sum(1, keepdim=True) == 0).expand_as(context)
     assert len(seen) == 3
-    for scene, state, _, _ in seen:
+    for scene, state, *_ in seen:
         assert torch.equal(scene.image(state)[outside], context[outside])
     strides, times = ([float(args[i]) for args in seen] for i in (3, 2))
     assert strides == [0, 0, times[-1]] and 0 < times[-1] < times[0] == 1

@@ -69,6 +69,13 @@ def test_missing_and_partly_covered_channels(brain):
     assert not host_tissue(torch.zeros(4, 20, 20, 20)).any()
 
 
+def test_a_patch_of_one_slice_keeps_its_shape():
+    slab = torch.rand(2, 20, 1, 24)
+    slab[:, :6] = 0
+    found = host_tissue(slab)
+    assert found.shape == (20, 1, 24) and not found[:5].any() and found[7:].all()
+
+
 def test_a_patch_without_background_is_all_tissue():
     generator = torch.Generator().manual_seed(0)
     whole = torch.randint(90, 110, (2, 32, 32, 32), generator=generator).float()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from synthaug import BRATS18, BRATS23, BRATS24, MSD_BRAIN, Classes, single
 from synthaug.data import find_cases, load_case, phantom_case, write_phantom_dataset
@@ -48,11 +49,11 @@ def test_every_phantom_is_whole(seed, size, spacing):
 
 
 def test_tumours_differ_in_size_and_place():
-    volumes = [phantom_case(seed, (96, 96, 96), channels=("flair",)) for seed in range(12)]
+    volumes = [phantom_case(seed, (48,) * 3, channels=("flair",), spacing_mm=(2, 2, 2)) for seed in range(12)]
     diameters = [diameter_mm(v) for v in volumes]
     assert min(diameters) > 7 and max(diameters) < 41 and max(diameters) - min(diameters) > 12
     centres = np.array([np.argwhere(v.label > 0).mean(axis=0) for v in volumes])
-    assert (centres.std(axis=0) > 5).all()
+    assert (2 * centres.std(axis=0) > 5).all()
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -101,7 +102,7 @@ def test_a_seed_is_a_patient():
 def test_healthy_brain_of_a_seed_equals_the_diseased_one_away_from_the_tumour():
     ill, healthy = phantom_case(5, SIZE), phantom_case(5, SIZE, tumour=False)
     assert healthy.label.max() == 0 and healthy.label.shape == SIZE
-    reach = torch.nn.functional.max_pool3d(torch.from_numpy(ill.label > 0)[None].float(), 41, 1, 20)[0].numpy() > 0
+    reach = ndimage.maximum_filter(ill.label > 0, 41)
     assert (ill.image[:, ~reach] == healthy.image[:, ~reach]).all() and (~reach & (ill.image[0] > 0)).any()
     assert (ill.image[:, ill.label > 0] != healthy.image[:, ill.label > 0]).mean() > 0.9
 

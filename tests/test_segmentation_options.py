@@ -1,17 +1,18 @@
 """Options of the segmentation trainer: processes, accumulation, folds, schedules, stopping, regions, voxel sizes."""
 
 import json
-import os
-import subprocess
+import runpy
 import sys
 
+import processes
 import pytest
 import segmentation_runs
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
-from segmentation_runs import TRAINERS, DataConfig, config_file, open_split, segmentation
+from segmentation_runs import TRAINERS, Config, DataConfig, config_file, open_split, segmentation
 
+from synthaug.config import read_config
 from synthaug.data import find_cases
 from synthaug.runs import read_metrics
 from synthaug.segmentation.model import Segmenter
@@ -20,19 +21,18 @@ clean_process, folder = segmentation_runs.clean_process, segmentation_runs.folde
 made, run = segmentation_runs.made, segmentation_runs.run
 
 
-def in_two_processes(config, out, *options):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command += [str(TRAINERS / "segmentation.py"), "--config", str(config), "--out", str(out), *options]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return read_metrics(out)
+def by_command(config, out, *options):
+    """A run by the trainer's command line."""
+    script = str(TRAINERS / "segmentation.py")
+    sys.argv = [script, "--config", str(config), "--out", str(out), *options]
+    runpy.run_path(script, run_name="__main__")
 
 
 def test_two_processes_share_the_work(tmp_path, folder):
     out = tmp_path / "two"
     options = ["optimizer.steps=4", "checkpoint_every=4", "data.validation=[Phantom_001_1, Phantom_002_1]"]
-    rows = in_two_processes(config_file(tmp_path, folder), out, *options)
+    processes.in_two_processes(tmp_path / "log", by_command, config_file(tmp_path, folder), out, *options)
+    rows = read_metrics(out)
     assert [row["step"] for row in rows] == [0, 2, 4] and rows[0]["processes"] == 2
     assert rows[0]["samples"] == rows[-1]["insertion"]["samples"] == 16
     assert {*rows[-1]["validation"]["cases"]} == {"Phantom_001_1", "Phantom_002_1"}
@@ -44,7 +44,9 @@ def test_two_processes_share_the_work(tmp_path, folder):
 def test_two_processes_and_accumulation_equal_the_doubled_batch(run, tmp_path, folder):
     same = ("insertion=null", "loss.batch_dice=false", "precision=fp32", "optimizer.name=sgd", "optimizer.steps=4")
     one = run(*same, out="one")
-    two = in_two_processes(config_file(tmp_path, folder), tmp_path / "two", *same, "data.batch=1")
+    config = read_config(config_file(tmp_path, folder), Config, [*same, "data.batch=1"])
+    processes.in_two_processes(tmp_path / "log", segmentation.train, config, tmp_path / "two")
+    two = read_metrics(tmp_path / "two")
     accumulated = run(*same, "data.batch=1", "optimizer.accumulate=2", out="accumulated")
     weights = load_file(tmp_path / "one" / "model" / "weights.safetensors")
     for out, rows in (("two", two), ("accumulated", accumulated)):

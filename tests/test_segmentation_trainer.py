@@ -1,22 +1,24 @@
 """The segmentation trainer: what it learns, logs, leaves alone, and how it goes on after a kill."""
 
 import hashlib
-import subprocess
-import sys
+import os
+import signal
 from itertools import pairwise
 
 import numpy as np
+import processes
 import pytest
 import segmentation_runs
 import torch
 from accelerate import Accelerator
-from segmentation_runs import ROOT, STEPS, TRAINERS, Config, config_file, open_split, segmentation, validate
+from segmentation_runs import ROOT, STEPS, Config, config_file, open_split, segmentation, validate
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from synthaug import BRATS18, LesionBank
 from synthaug.config import ConfigError, read_config
 from synthaug.data import find_cases
 from synthaug.evaluation.artefacts import read_rows
+from synthaug.precision import has_bf16
 from synthaug.runs import read_metrics
 from synthaug.segmentation.model import ModelConfig, Segmenter
 
@@ -86,7 +88,7 @@ def test_the_saved_model_gives_the_logged_dice(run, tmp_path, folder):
     config = read_config(config_file(tmp_path, folder), Config)
     model = Segmenter.load(tmp_path / "run")
     held_out = segmentation.cached([c for c in find_cases(folder) if c.name == "Phantom_002_1"], config.data)
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16("cpu")):  # as in training
         scores = validate(model.networks[0], held_out, config, torch.device("cpu"), tmp_path / "again")
     whole = next(row for row in scores if (row["region"], row["size"]) == ("WT", "all"))
     assert whole["dice"] == pytest.approx(rows[-1]["validation"]["dice"]["WT"], abs=0.01)
@@ -127,30 +129,26 @@ def test_validation_voxels_are_never_touched(run, monkeypatch, tmp_path, folder)
             assert np.array_equal(now.image, then.image) and np.array_equal(now.label, then.label)
 
 
-KILLED = """
-import os, signal, sys
-sys.path.insert(0, {trainers!r})
-import segmentation
-from accelerate import Accelerator
-save, calls = Accelerator.save_state, []
-def save_and_die(self, *args, **kwargs):
-    save(self, *args, **kwargs)
-    calls.append(1)
-    if len(calls) == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-Accelerator.save_state = save_and_die
-from synthaug.config import read_config
-segmentation.train(read_config({config!r}, segmentation.Config), segmentation.Path({out!r}))
-"""
+def train_and_die(config, out):
+    """A training that is killed after its second state is saved and before the checkpoint has its name."""
+    save, calls = Accelerator.save_state, []
+
+    def save_and_die(self, *args, **kwargs):
+        save(self, *args, **kwargs)
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Accelerator.save_state = save_and_die
+    segmentation.train(config, out)
 
 
 def test_a_killed_run_continues_bit_for_bit(run, tmp_path, folder):
     whole = run(out="whole")
-    script = KILLED.format(
-        trainers=str(TRAINERS), config=str(config_file(tmp_path, folder)), out=str(tmp_path / "killed")
-    )
-    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
-    assert killed.returncode == -9, killed.stderr
+    config = read_config(config_file(tmp_path, folder), Config)
+    killed = processes.start(tmp_path / "log", train_and_die, config, tmp_path / "killed", ACCELERATE_USE_CPU="true")
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL, (tmp_path / "log").read_text()
     checkpoints = tmp_path / "killed" / "checkpoints"
     assert {path.name for path in checkpoints.iterdir()} == {"step_00000003", "unfinished_00000006"}
     assert read_metrics(tmp_path / "killed")[-1]["step"] == 6

@@ -20,14 +20,16 @@ from torch import Tensor
 from synthaug import get_classes
 from synthaug.config import ConfigError, Section, read_config
 from synthaug.data import Case, CaseError, find_cases, write_phantom_dataset
-from synthaug.runs import keep_config, latest_checkpoint, load_checkpoint, steps_done
+from synthaug.precision import Precision
+from synthaug.runs import MetricsLog, keep_config, latest_checkpoint, load_checkpoint, run_precision, steps_done
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0)]
 Size = tuple[PositiveInt, PositiveInt, PositiveInt]
 
-MAY_CHANGE = ("data.folder", "data.workers", "log_every", "checkpoint_every", "keep_checkpoints")
-"""Keys that a continued run of any trainer may have otherwise than the run it continues."""
+MAY_CHANGE = ("precision", "data.folder", "data.workers", "log_every", "checkpoint_every", "keep_checkpoints")
+"""Keys that a continued run of any trainer may have otherwise than the run it continues; for precision see
+`synthaug.runs.run_precision`."""
 
 MOST_SKIPPED = 50
 """Updates in a row whose gradients are not finite before the training gives up."""
@@ -69,7 +71,7 @@ class RunConfig(Section):
 
     data: CasesConfig
     seed: Seed = 0
-    precision: Literal["fp32", "bf16"] = "bf16"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: PositiveInt | None = None
     log_every: PositiveInt = 20
     checkpoint_every: PositiveInt = 200
@@ -123,8 +125,10 @@ def write_phantoms(config: CasesConfig, folder: Path) -> None:
 
 def start(
     config: RunConfig, out: Path, steps: int, may_change: Sequence[str] = MAY_CHANGE, **options: Any
-) -> Accelerator:
-    """The accelerator, with the run's folder made or found to be of this configuration.
+) -> tuple[Accelerator, Precision]:
+    """The accelerator and what it computes in, with the run's folder made or found to be of this configuration.
+
+    The precision is the configuration's; `accelerate launch --mixed_precision` has no say.
 
     Args:
         config: of this run.
@@ -134,21 +138,27 @@ def start(
         **options: further arguments of `Accelerator`.
 
     Raises:
-        ConfigError: `out` holds a run of another configuration, or of more steps.
+        ConfigError: `out` holds a run of another configuration, or of more steps, or of unknown precision.
     """
     if (done := steps_done(out)) > steps:
         raise ConfigError(f"optimizer.steps: expected {done} or more, for {out} has done so many, got {steps}")
     torch.set_flush_denormal(True)  # denormals stall 3-D convolutions on CPUs
     if config.threads is not None:
         torch.set_num_threads(config.threads)
-    accelerator = Accelerator(
-        mixed_precision="no" if config.precision == "fp32" else config.precision,
-        log_with="tensorboard",
-        project_dir=out,
-        **options,
-    )
+    precision = run_precision(out, config.precision)
+    mixed = "bf16" if precision.bf16 else "no"
+    accelerator = Accelerator(mixed_precision=mixed, log_with="tensorboard", project_dir=out, **options)
     keep_config(out, config, accelerator, may_change)
-    return accelerator
+    return accelerator, precision
+
+
+def log_start(log: MetricsLog, first: int, precision: Precision, facts: Mapping[str, Any]) -> None:
+    """Log the facts of a run that begins, and what it computes in; of one that goes on, the latter where it changed."""
+    told = {"precision": asdict(precision)}
+    if first == 0:
+        log.write({"step": 0} | facts | told)
+    elif told["precision"] != next((r["precision"] for r in reversed(log.rows()) if "precision" in r), None):
+        log.write({"step": first} | told)
 
 
 def resume(out: Path, accelerator: Accelerator) -> tuple[int, dict[str, Any] | None]:

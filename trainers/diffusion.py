@@ -22,12 +22,13 @@ import torch
 import typer
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from common import Window, command, open_cases, resume, start, update
+from common import Window, command, log_start, open_cases, resume, start, update
 from diffusers.training_utils import EMAModel
 from diffusion_config import Config
 from gan import (
     GENERATOR_MAY_CHANGE,
     Keeper,
+    announce,
     averaged,
     batches,
     critic_loss,
@@ -230,9 +231,10 @@ def train(config: Config, out: Path) -> dict[str, Any]:
         CaseError: a case that cannot be read.
         RuntimeError: gradients that stay not finite.
     """
-    accelerator = start(config, out, config.optimizer.steps, GENERATOR_MAY_CHANGE)
+    accelerator, precision = start(config, out, config.optimizer.steps, GENERATOR_MAY_CHANGE)
     device, rank, processes = accelerator.device, accelerator.process_index, accelerator.num_processes
     cases, held_out = open_cases(config.data, out, accelerator)
+    announce(config, accelerator, precision, cases, held_out)
     crops = make_crops(config, cases, processes)
     demo = demo_batch(config, held_out or cases, crops.prior, device) if accelerator.is_main_process else None
 
@@ -248,6 +250,8 @@ def train(config: Config, out: Path) -> dict[str, Any]:
     window = Window(**own["window"]) if own else Window()
     ema.to(device)
     keeper = Keeper(config, out, accelerator, window, demo, first)
+    facts = {"training_cases": len(cases), "validation_cases": len(held_out), "processes": processes}
+    log_start(keeper.metrics, first, precision, facts)
     for step, batch in enumerate(batches(crops, config, first, rank, processes), start=first + 1):
         set_rates(optimizers, (config.denoiser, config.critic), config.optimizer, step)
         rng = torch.Generator().manual_seed((config.seed * 1_000_003 + step) * 4096 + rank)

@@ -19,7 +19,7 @@ import torch
 import typer
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from common import MAY_CHANGE, Window, command, open_cases, resume, start, update
+from common import MAY_CHANGE, Window, command, log_start, open_cases, resume, start, update
 from diffusers.training_utils import EMAModel
 from gan_config import Config, LossConfig, NetworkConfig, OptimizerConfig
 from torch import Tensor
@@ -35,6 +35,7 @@ from synthaug.generators.hub import save_generator
 from synthaug.generators.networks import Painter, PatchCritic
 from synthaug.generators.style import StylePrior
 from synthaug.generators.styled import StyledGenerator
+from synthaug.precision import Precision
 from synthaug.runs import MetricsLog, read_metrics, save_checkpoint
 
 GENERATOR_MAY_CHANGE = (*MAY_CHANGE, "data.cache", "demo", "optimizer.steps", "optimizer.decay_from")
@@ -158,9 +159,10 @@ def train(config: Config, out: Path) -> dict[str, Any]:
         CaseError: a case that cannot be read.
         RuntimeError: gradients that stay not finite.
     """
-    accelerator = start(config, out, config.optimizer.steps, GENERATOR_MAY_CHANGE)
+    accelerator, precision = start(config, out, config.optimizer.steps, GENERATOR_MAY_CHANGE)
     device, rank, processes = accelerator.device, accelerator.process_index, accelerator.num_processes
     cases, held_out = open_cases(config.data, out, accelerator)
+    announce(config, accelerator, precision, cases, held_out)
     crops = make_crops(config, cases, processes)
     demo = demo_batch(config, held_out or cases, crops.prior, device) if accelerator.is_main_process else None
 
@@ -178,6 +180,8 @@ def train(config: Config, out: Path) -> dict[str, Any]:
     window = Window(**own["window"]) if own else Window()
     ema.to(device)
     keeper = Keeper(config, out, accelerator, window, demo, first)
+    facts = {"training_cases": len(cases), "validation_cases": len(held_out), "processes": processes}
+    log_start(keeper.metrics, first, precision, facts)
     for step, batch in enumerate(batches(crops, config, first, rank, processes), start=first + 1):
         set_rates(optimizers, (config.painter, config.critic), config.optimizer, step)
         batch = prepare(batch, device)
@@ -202,6 +206,17 @@ def train(config: Config, out: Path) -> dict[str, Any]:
         keeper.keep(step, partial(make_generator, config, crops, bare_painter, ema))
     accelerator.end_training()
     return read_metrics(out)[-1]
+
+
+def announce(
+    config: Config, accelerator: Accelerator, precision: Precision, cases: list[Case], held_out: list[Case]
+) -> None:
+    """Say, before anything is read, what the run will do."""
+    accelerator.print(
+        f"{config.optimizer.steps} steps on crops of {len(cases)} training cases; {len(held_out)} cases are for "
+        f"validation; computing in {precision}",
+        flush=True,
+    )
 
 
 class Keeper:

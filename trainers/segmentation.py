@@ -24,7 +24,7 @@ import torch
 import typer
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import gather_object, set_seed
-from common import MAY_CHANGE, Window, command, resume, start
+from common import MAY_CHANGE, Window, command, log_start, resume, start
 from diffusers.training_utils import EMAModel
 from segmentation_config import Config, DataConfig, open_split
 from segmentation_insertion import Inserter, make_insertion
@@ -37,6 +37,7 @@ from synthaug.data.cache import cached_on_disk
 from synthaug.data.patches import CachedVolume, PatchBatch, PatchSampler, cache_case
 from synthaug.evaluation.artefacts import ROWS, record_rows
 from synthaug.evaluation.run_report import write_run_report
+from synthaug.precision import Precision
 from synthaug.runs import MetricsLog, read_metrics, save_checkpoint
 from synthaug.segmentation.augmentation import Augmentation, mixup
 from synthaug.segmentation.losses import make_loss, output_weights
@@ -176,11 +177,13 @@ def train(config: Config, out: Path) -> dict[str, Any]:
     """
     ddp = DistributedDataParallelKwargs(find_unused_parameters=config.network.has_unused_parameters)
     steps = config.optimizer.steps
-    accelerator = start(config, out, steps, FREE, step_scheduler_with_optimizer=False, kwargs_handlers=[ddp])
+    accelerator, precision = start(config, out, steps, FREE, step_scheduler_with_optimizer=False, kwargs_handlers=[ddp])
     rank, processes = accelerator.process_index, accelerator.num_processes
     train_cases, validation_cases = open_split(config.data, out, accelerator)
-    inserter = Inserter(config, make_insertion(config, train_cases, validation_cases, rank), accelerator, out)
-    announce(config, inserter, accelerator, train_cases, validation_cases)
+    inserter = Inserter(
+        config, make_insertion(config, train_cases, validation_cases, rank, accelerator.device), accelerator, out
+    )
+    announce(config, inserter, accelerator, precision, train_cases, validation_cases)
     volumes = cached(train_cases, config.data)
     held_out = cached(validation_cases[rank::processes], config.data)
     learner = Learner.of(config, accelerator, volumes)
@@ -190,10 +193,11 @@ def train(config: Config, out: Path) -> dict[str, Any]:
     window, best = (Window(**own["window"]), Best(**own["best"])) if own else (Window(), Best())
     if own:
         inserter.load_state_dict(own["insertion"])
+    inserter.begin()
     log = MetricsLog(out, accelerator, first)
     if first == 0:
         (out / ROWS).unlink(missing_ok=True)
-        log.write(first_row(config, inserter, processes, train_cases, validation_cases))
+    log_start(log, first, precision, facts_of(config, inserter, processes, train_cases, validation_cases))
 
     left = grouped(batches(volumes, config, first, rank, processes), config.optimizer.accumulate)
     clock, clocked = time.perf_counter(), first
@@ -253,24 +257,28 @@ def samples_of(config: Config, processes: int) -> int:
 
 
 def announce(
-    config: Config, inserter: Inserter, accelerator: Accelerator, train_cases: list[Case], validation_cases: list[Case]
+    config: Config,
+    inserter: Inserter,
+    accelerator: Accelerator,
+    precision: Precision,
+    train_cases: list[Case],
+    validation_cases: list[Case],
 ) -> None:
     """Say, before anything is read, what the run will do."""
     samples = samples_of(config, accelerator.num_processes)
     accelerator.print(
         f"{samples} patches of {len(train_cases)} training cases; {len(validation_cases)} cases are for validation, "
-        f"where nothing is ever inserted; {inserter.announcement(samples)}",
+        f"where nothing is ever inserted; {inserter.announcement(samples)}; computing in {precision}",
         flush=True,
     )
 
 
-def first_row(
+def facts_of(
     config: Config, inserter: Inserter, processes: int, train_cases: list[Case], validation_cases: list[Case]
 ) -> dict[str, Any]:
     """What the run will do; its insertions are an expectation, for they are drawn sample by sample."""
     samples = samples_of(config, processes)
     return {
-        "step": 0,
         "samples": samples,
         "expected_insertions": inserter.expected(samples),
         "training_cases": len(train_cases),

@@ -64,6 +64,10 @@ class DataConfig(CasesConfig):
         return default_regions(self.vocabulary) if self.regions is None else self.regions
 
 
+PAINTED = ("scale", "diameter_mm", "scale_after_swap", "swaps", "swap_draw")
+"""Of an insertion, what is decided when lesions are painted ahead."""
+
+
 class AdaptiveConfig(Section):
     """See `synthaug.adaptive.AdaptiveInsertion`."""
 
@@ -73,6 +77,21 @@ class AdaptiveConfig(Section):
     classes: bool | None = None
     sizes: bool = True
     size_region: str | None = None
+
+
+class PaintedConfig(Section):
+    """See `synthaug.PaintedLesions`."""
+
+    count: PositiveInt = 200
+    refresh: PositiveFloat | None = None
+    budget: Annotated[float, Field(gt=0, lt=1)] | None = None
+    bank: Path | None = None
+
+    @model_validator(mode="after")
+    def _one_pace(self):
+        if self.refresh is not None and self.budget is not None:
+            raise ValueError(f"give refresh or budget, not both; got refresh={self.refresh}, budget={self.budget}")
+        return self
 
 
 class InsertionConfig(Section):
@@ -98,6 +117,7 @@ class InsertionConfig(Section):
     end_prob: Share = 0.0
     decay_shape: Literal["linear", "cosine"] = "linear"
     adaptive: AdaptiveConfig | None = None
+    painted: PaintedConfig | None = None
 
     @property
     def schedule(self) -> ProbSchedule:
@@ -109,15 +129,29 @@ class InsertionConfig(Section):
     @model_validator(mode="after")
     def _schedule_fits(self):
         assert self.schedule  # raises what does not fit
+        if self.painted is not None and (self.lesions != "bank" or self.generator == "paste"):
+            raise ValueError(
+                "painted: expected lesions: bank, whose masks are painted, and a generator that paints, such as "
+                f"brats-gan; got lesions: {self.lesions}, generator: {self.generator}"
+            )
         return self
 
     def arguments(self) -> dict[str, Any]:
         """Of `TumorInsertion`."""
         schedule = {"warmup_steps", "decay_from", "decay_to", "end_prob", "decay_shape", "adaptive"}
-        given = self.model_dump(exclude={"lesions", "bank", "generator_options"} | schedule, exclude_none=True)
+        apart = {"lesions", "bank", "generator_options", "painted"} | schedule
+        given = self.model_dump(exclude=apart, exclude_none=True)
         if clash := sorted(set(given) & set(self.generator_options)):
             raise ValueError(f"generator_options: {', '.join(clash)} are the insertion's own")
-        return given | self.generator_options
+        if self.painted is None:
+            return given | self.generator_options
+        return {key: value for key, value in given.items() if key not in PAINTED} | {"generator": "paste"}
+
+    def painting(self) -> dict[str, Any]:
+        """Of `synthaug.PaintedLesions`, but for its banks: what is then not the insertion's."""
+        given = self.model_dump(include={*PAINTED, "seed"}, exclude_none=True)
+        pace = self.painted.model_dump(exclude={"bank"}, exclude_none=True)
+        return given | pace | {"generator": self.generator} | self.generator_options
 
 
 class ValidationConfig(Section):

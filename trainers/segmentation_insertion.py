@@ -1,25 +1,28 @@
 """Insertion in trainers/segmentation.py: how it is made, and what surrounds it in a training step."""
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from segmentation_config import Config
 from torch import Tensor
 
-from synthaug import LesionBank, LesionShapes, TumorInsertion
+from synthaug import LesionBank, LesionShapes, PaintedLesions, TumorInsertion
 from synthaug.adaptive import AdaptiveInsertion
 from synthaug.config import ConfigError
 from synthaug.data import Case
 from synthaug.data.patches import PatchBatch
 from synthaug.evaluation.artefacts import keep_example
+from synthaug.stopwatch import Stopwatch
 
 
-def make_insertion(config: Config, train: list[Case], validation: list[Case], rank: int) -> TumorInsertion | None:
+def make_insertion(
+    config: Config, train: list[Case], validation: list[Case], rank: int, device: str | torch.device = "cpu"
+) -> TumorInsertion | None:
     """The insertion of a process, or None where it is off. Donors are training cases and nobody else.
 
     Raises:
@@ -37,9 +40,26 @@ def make_insertion(config: Config, train: list[Case], validation: list[Case], ra
             refuse_validation_donors(options.bank, lesions, validation)
         else:
             lesions = LesionBank.from_cases(train, classes, channels)
+        if options.painted is not None:
+            lesions = painted_lesions(config, lesions, validation, rank, device)
         return TumorInsertion(lesions, classes=classes, channels=channels, rank=rank, **options.arguments())
     except (TypeError, ValueError, OSError) as error:
         raise ConfigError(f"insertion: {error}") from error
+
+
+def painted_lesions(
+    config: Config, donors: LesionBank, validation: list[Case], rank: int, device: str | torch.device
+) -> PaintedLesions:
+    """The pool of lesions that are painted ahead, in the voxel size of the patches, or else the donors' usual one."""
+    options, start = config.insertion, None
+    if options.painted.bank is not None:
+        start = LesionBank.load(options.painted.bank)
+        refuse_validation_donors(options.painted.bank, start, validation)
+    usual = np.median([lesion.spacing_mm for lesion in donors], axis=0)
+    spacing = usual if config.data.spacing_mm is None else config.data.spacing_mm
+    return PaintedLesions(
+        donors, start=start, rank=rank, device=device, spacing_mm=spacing, progress=rank == 0, **options.painting()
+    )
 
 
 def refuse_validation_donors(path: Path, bank: LesionBank, validation: list[Case]) -> None:
@@ -67,6 +87,8 @@ class Inserter:
         self.schedule = None if insert is None else config.insertion.schedule
         self.total_steps = config.optimizer.steps
         self.steps, self.latest_step = 0, 0
+        self.painted = insert.lesions if insert is not None and self.options.painted is not None else None
+        self.counted = (0.0, 0.0)
         self.adaptive = None
         if insert is not None and self.options.adaptive is not None:
             try:
@@ -92,6 +114,18 @@ class Inserter:
         plan.forget()
         return changed
 
+    def begin(self) -> None:
+        """Paint what the first batch needs to have, so that no step waits for it.
+
+        Raises:
+            ConfigError: no donor has the sizes that were asked for.
+        """
+        if self.painted is not None:
+            try:
+                self.painted.follow(self.insert.number)
+            except ValueError as error:
+                raise ConfigError(f"insertion.painted: {error}") from error
+
     def _keep_examples(self, step: int, before: Sequence[Tensor], after: Sequence[Tensor], rows: list[dict]) -> None:
         """The first sample of the batch that got a tumour, for the report."""
         done = [row["sample"] for row in rows if row["outcome"] == "done"]
@@ -116,17 +150,39 @@ class Inserter:
         if self.insert is None:
             return "insertion is off"
         adapted = ", adapted to validation" if self.adaptive is not None else ""
-        return f"about {self.expected(samples):.0f} insertions will be asked for{adapted}"
+        return f"about {self.expected(samples):.0f} insertions will be asked for{adapted}{self._painted_words()}"
+
+    def _painted_words(self) -> str:
+        painted = self.options.painted
+        if painted is None:
+            return ""
+        words = f"; {painted.count} lesions are painted ahead by {self.options.generator}"
+        if painted.refresh is not None:
+            return f"{words}, {painted.refresh:g} anew for each patch"
+        if painted.budget is not None:
+            return f"{words}, and as many anew as keep insertion within {painted.budget:.1%} of the time"
+        return words
 
     def counts(self, seconds_per_step: float) -> dict[str, Any]:
         """Counts since the start, summed over the processes, and the share of the time; nothing where it is off."""
         if self.insert is None:
             return {}
         reports = gather_object([self.insert.report().to_dict()])
-        seconds = self.watch.take() / max(1, self.steps)
-        self.steps = 0
+        steps, self.steps = max(1, self.steps), 0
+        painting, waited = (seconds / steps for seconds in self._painting_and_waiting())
+        # what was waited for is on the watch
+        seconds = self.watch.take() / steps + max(0.0, painting - waited)
         share = {"insertion_seconds_per_step": seconds, "insertion_share": min(1.0, seconds / seconds_per_step)}
+        if self.painted is not None:
+            share |= {"painting_share": min(1.0, painting / seconds_per_step), "repainted": self.painted.repainted}
         return {"insertion": total_of(reports)} | share
+
+    def _painting_and_waiting(self) -> tuple[float, float]:
+        """Seconds of painting in the background, and of waiting for it, since they were counted last."""
+        if self.painted is None:
+            return 0.0, 0.0
+        before, self.counted = self.counted, (self.painted.painting_seconds, self.painted.waited_seconds)
+        return self.counted[0] - before[0], self.counted[1] - before[1]
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -155,30 +211,3 @@ def total_of(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _summed(tables: Sequence[Mapping[str, int]]) -> dict[str, int]:
     names = sorted({name for table in tables for name in table})
     return {name: sum(table.get(name, 0) for table in tables) for name in names}
-
-
-class Stopwatch:
-    """Seconds spent within it; on CUDA by events, which are read when the time is taken."""
-
-    def __init__(self, device: torch.device):
-        self.cuda, self.seconds, self.events = device.type == "cuda", 0.0, []
-
-    def __enter__(self):
-        self.begin = time.perf_counter()
-        if self.cuda:
-            self.events.append([torch.cuda.Event(enable_timing=True) for _ in range(2)])
-            self.events[-1][0].record()
-
-    def __exit__(self, *error):
-        if self.cuda:
-            self.events[-1][1].record()
-        else:
-            self.seconds += time.perf_counter() - self.begin
-
-    def take(self) -> float:
-        """Seconds since the time was taken last."""
-        for begin, end in self.events:
-            end.synchronize()
-            self.seconds += begin.elapsed_time(end) / 1000
-        seconds, self.seconds, self.events = self.seconds, 0.0, []
-        return seconds

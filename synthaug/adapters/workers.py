@@ -1,24 +1,18 @@
 """What loader workers must not do, and the one random number that each of their samples gets."""
 
-import multiprocessing
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import get_worker_info
 
 from synthaug.generators.base import TumorGenerator
 from synthaug.insertion import TumorInsertion
+from synthaug.lesions.painted import in_worker
 
 DRAWS = 2**31 - 1
 """Adapters draw an integer in [0, DRAWS) for a sample, from their framework's own random state."""
-
-
-def in_worker() -> bool:
-    """Whether this is a worker of a data loader: torch's, or a daemonic child process such as batchgenerators'."""
-    return get_worker_info() is not None or multiprocessing.current_process().daemon
 
 
 def refuse_accelerator_in_worker(generator: TumorGenerator) -> None:
@@ -73,7 +67,15 @@ def drawn(insertion: TumorInsertion, number: int, prob: float | None = None) -> 
         insertion: whose `plan` is to be called in the context, once.
         number: drawn from the framework's random state; the same number gives the same plan.
         prob: instead of the insertion's own.
+
+    Raises:
+        RuntimeError: the lesions change as training goes on, which such numbers do not tell.
     """
+    if insertion.lesions.changes:
+        raise RuntimeError(
+            "PaintedLesions with refresh or budget follows the running number of samples, and this transform draws "
+            "each sample's number at random: insert into the batch in the training loop, or leave both out"
+        )
     before = insertion.number, insertion.prob
     insertion.number = number
     if prob is not None:

@@ -12,8 +12,8 @@ import numpy as np
 from synthaug.classes import Classes
 from synthaug.cohort.describe import SUMMARY
 from synthaug.cohort.job import HIDDEN
-from synthaug.cohort.provenance import file_sha256
 from synthaug.data.cases import Case, load_stored
+from synthaug.files import file_sha256
 
 NOT_LISTED = (HIDDEN, SUMMARY, "report.html")
 

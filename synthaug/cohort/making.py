@@ -20,7 +20,7 @@ from synthaug.cohort.job import Job
 from synthaug.cohort.layouts import Layout
 from synthaug.cohort.manifest import case_record
 from synthaug.cohort.pipeline import Failure, overlapped
-from synthaug.cohort.provenance import generator_facts, identity, identity_sha256, versions
+from synthaug.cohort.provenance import identity, identity_sha256, versions
 from synthaug.cohort.ranks import Ranks
 from synthaug.cohort.report import write_cohort_report
 from synthaug.cohort.segmenter import load_segmenter
@@ -29,6 +29,7 @@ from synthaug.config import ConfigError
 from synthaug.data.cases import Case
 from synthaug.data.groups import group_function
 from synthaug.generators.base import TumorGenerator
+from synthaug.generators.identity import generator_facts
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.base import LesionSource
 
@@ -108,7 +109,7 @@ class _Maker:
         painter = open_generator(config, generator)
         self.hosts = ranks.from_main(lambda: find_hosts(config))
         self.splits = _leak_proof(config, self.hosts, self.lesions)
-        facts = generator_facts(config, generator, painter)
+        facts = generator_facts(config.generator_name if generator is None else generator, painter)
         self.identity = identity(config, self.hosts, facts, self.splits and self.splits.folds)
         self.provenance = {
             "generator": facts,

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import nibabel
@@ -13,9 +11,7 @@ import torch
 
 from synthaug.cohort.config import CohortConfig
 from synthaug.data.cases import Case
-from synthaug.generators.base import TumorGenerator
-from synthaug.generators.hub import SHIPPED
-from synthaug.generators.registry import BUILT_IN
+from synthaug.files import file_sha256
 
 FREE = {"cases", "workers"}
 """Keys of the configuration that do not decide what is written: where things lie, and how many threads write."""
@@ -27,7 +23,7 @@ def identity(config: CohortConfig, hosts: Sequence[Case], generator: dict[str, A
     Args:
         config: of the cohort.
         hosts: its host cases.
-        generator: of `generator_facts`.
+        generator: of `synthaug.generators.identity.generator_facts`.
         folds: of the real data set, or None.
     """
     options = {k: v for k, v in config.model_dump(mode="json").items() if k not in FREE}
@@ -60,41 +56,6 @@ def versions() -> dict[str, str]:
         "numpy": numpy.__version__,
         "nibabel": nibabel.__version__,
     }
-
-
-def generator_facts(config: CohortConfig, given: TumorGenerator | None, generator: TumorGenerator) -> dict[str, Any]:
-    """Name of a generator and sha256 of its weights: of its safetensors files, or of its parameters without files."""
-    if given is not None:
-        return {"name": type(given).__name__, "sha256": parameters_sha256(generator)}
-    name = config.generator_name
-    if name in BUILT_IN:
-        return {"name": name, "sha256": None}
-    folder = SHIPPED / name if (SHIPPED / name).is_dir() else Path(name)
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    if len(files) == 1:
-        weights = file_sha256(files[0])
-    else:
-        weights = parameters_sha256(generator)
-    return {"name": Path(name).name if folder.is_dir() and "/" in name else name, "sha256": weights}
-
-
-def parameters_sha256(generator: TumorGenerator) -> str | None:
-    """A hash over the parameters of all networks that an object holds; None where it holds none."""
-    networks = {name: value for name, value in sorted(vars(generator).items()) if isinstance(value, torch.nn.Module)}
-    if not networks:
-        return None
-    total = hashlib.sha256()
-    for name, network in networks.items():
-        for key, tensor in sorted(network.state_dict().items()):
-            total.update(f"{name}.{key}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
-            total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
-
-
-def file_sha256(path: str | os.PathLike) -> str:
-    """The sha256 of a file's bytes."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _hash(value: Any) -> str:

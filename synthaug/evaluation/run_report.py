@@ -16,6 +16,7 @@ from synthaug.evaluation.summary import summarise
 from synthaug.files import replace_file
 from synthaug.pages import gallery, image, legend, page, pairs, picture_row, section, table, tiles
 from synthaug.pictures import class_colours, require_matplotlib
+from synthaug.precision import Precision
 from synthaug.runs import read_metrics
 from synthaug.sizes import SizeClasses
 
@@ -281,4 +282,6 @@ def _legend(facts: _Facts) -> str:
 
 def _configuration(facts: _Facts) -> str:
     text = yaml.safe_dump(facts.config, sort_keys=False) if facts.config else json.dumps(None)
-    return section("Configuration", f"<details><summary>config.yaml</summary><pre>{escape(text)}</pre></details>")
+    rows = [(row["step"], Precision(**row["precision"])) for row in facts.metrics if "precision" in row]
+    told = "".join(f"<p>From step {step} on computed in {escape(str(precision))}.</p>" for step, precision in rows)
+    return section("Configuration", f"{told}<details><summary>config.yaml</summary><pre>{escape(text)}</pre></details>")

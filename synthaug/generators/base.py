@@ -17,18 +17,22 @@ class TumorGenerator(ABC):
     Attributes:
         channels: canonical channel names that the generator knows, or None where it works for any.
         classes: class names that it knows, or None where it works for any.
-        crop_sizes: sides in voxels of the cubic crops that it takes, ascending, or None where any box will do.
+        crop_sizes: sides in voxels of the crops that it takes, ascending, or None where any box will do.
+        cubic: whether a crop must have the same side along all axes; otherwise each axis has the least that will do.
         margin_vox: voxels of surroundings that it wants on each side of a lesion.
         needs_donor: whether `generate` must be given the donor's intensities.
         needs_host: whether `generate` is given the host's tissue in the lesion's place too, in place of 0.
+        needs_support: whether `generate` is told where its result will be used, as ``support``.
     """
 
     channels: tuple[str, ...] | None = None
     classes: tuple[str, ...] | None = None
     crop_sizes: tuple[int, ...] | None = None
+    cubic: bool = True
     margin_vox: int = 4
     needs_donor: bool = False
     needs_host: bool = False
+    needs_support: bool = False
 
     def bind(self, channels: tuple[str, ...], classes: tuple[str, ...]) -> "TumorGenerator":
         """The generator for a batch of these channels and classes, in this order; called once by `TumorInsertion`.
@@ -52,7 +56,14 @@ class TumorGenerator(ABC):
         return self
 
     @abstractmethod
-    def generate(self, context: Tensor, mask: Tensor, seeds: Sequence[int], donor: Tensor | None = None) -> Tensor:
+    def generate(
+        self,
+        context: Tensor,
+        mask: Tensor,
+        seeds: Sequence[int],
+        donor: Tensor | None = None,
+        support: Tensor | None = None,
+    ) -> Tensor:
         """Paint N lesions of one crop size.
 
         The result for crop n depends on its own context, mask, seed and donor alone, bit for bit, whoever else
@@ -65,6 +76,8 @@ class TumorGenerator(ABC):
             seeds: N integers in [0, 2**63).
             donor: (N, C, X, Y, Z) float32, the donors' intensities in the donors' model intensities, in place;
                 only where `needs_donor`.
+            support: (N, X, Y, Z) bool, the voxels of the result that will be used, the lesion's among them; only where
+                `needs_support`.
 
         Returns:
             (N, C, X, Y, Z) float32 in model intensities; only voxels in the support are used.

@@ -8,14 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synthaug.generators.flow import Scene, preconditioning
-from synthaug.generators.networks import (
-    Painter,
-    Residual,
+from synthaug.generators.convolution import (
+    Box,
+    Conv3d,
     autocast_without_gradients,
-    beside_each_other,
+    drawn_detail,
+    joined,
+    placed,
+    slabs,
     space_to_depth_conv,
 )
+from synthaug.generators.flow import Scene, preconditioning
+from synthaug.generators.networks import Painter, Residual
 
 FREQUENCIES = 8
 """Of the sines and cosines that a time is described by."""
@@ -74,15 +78,15 @@ class Denoiser(nn.Module):
         self.embed = nn.Sequential(
             nn.Linear(4 * FREQUENCIES, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
         )
-        self.stem = nn.Conv3d(8 * (5 * channels + classes + 1), widths[0], 1)
-        self.down = nn.ModuleList(nn.Conv3d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
+        self.stem = Conv3d(8 * (5 * channels + classes + 1), widths[0], 1)
+        self.down = nn.ModuleList(Conv3d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
         self.encode = nn.ModuleList(TimedResidual(w, embedding) for w in widths)
         self.middle = TimedResidual(widths[-1], embedding)
-        self.up = nn.ModuleList(nn.Conv3d(b, a, 1) for a, b in itertools.pairwise(widths))
+        self.up = nn.ModuleList(Conv3d(b, a, 1) for a, b in itertools.pairwise(widths))
         self.decode = nn.ModuleList(TimedResidual(w, embedding) for w in widths[:-1])
-        self.to_head = nn.Conv3d(widths[0], head - 2 * channels, 1)
-        self.head = nn.Conv3d(head, head, 3, padding=1)
-        self.out = nn.Conv3d(head, channels, 3, padding=1)
+        self.to_head = Conv3d(widths[0], head - 2 * channels, 1)
+        self.head = Conv3d(head, head, 3, padding=1)
+        self.out = Conv3d(head, channels, 3, padding=1)
         with torch.no_grad():
             self.out.weight.mul_(0.3)
         self.factor = 2 ** len(widths)
@@ -94,7 +98,9 @@ class Denoiser(nn.Module):
         """(2, K, C, C) of `synthaug.generators.flow.channel_mixing`: of the noise that it was trained with."""
         return self.matrices.unflatten(0, (2, self.classes))
 
-    def forward(self, scene: Scene, state: Tensor, time: Tensor, stride: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, scene: Scene, state: Tensor, time: Tensor, stride: Tensor, boxes: Sequence[Box] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Predict the end of the path.
 
         Args:
@@ -102,20 +108,21 @@ class Denoiser(nn.Module):
             state: (N, C, X, Y, Z) u_t, whitened, 0 outside the lesion.
             time: (N,) t, 0 to 1.
             stride: (N,) 0 to 1.
+            boxes: where an answer is wanted, everywhere if None; elsewhere it is 0.
 
         Returns:
             u_0 or its expectation (N, C, X, Y, Z) float32, meaningful inside the lesion, and the tissue around it as
             the lesion leaves it, (N, C, X, Y, Z) float32 in model intensities, meaningful outside.
         """
-        answer = self._answer(scene, state, self.embed(torch.cat((fourier(time), fourier(stride)), 1))).float()
+        answer = self._answer(scene, state, self.embed(torch.cat((fourier(time), fourier(stride)), 1)), boxes)
         skip, scale = preconditioning(time, stride)
         return skip * state + scale * answer, (scene.context + HALO_SCALE * answer) * scene.flags
 
-    def _answer(self, scene: Scene, state: Tensor, embedded: Tensor) -> Tensor:
+    def _answer(self, scene: Scene, state: Tensor, embedded: Tensor, boxes: Sequence[Box] | None) -> Tensor:
         image = scene.image(state)
         flags = scene.flags.expand_as(image)
         parts = (image, scene.std, scene.fine, flags, scene.mean, scene.mask, scene.lesion)
-        x = space_to_depth_conv(parts, self.stem)
+        x = joined([space_to_depth_conv([p[:, :, slab] for p in parts], self.stem) for slab in slabs(image)])
         skips = []
         for level, block in enumerate(self.encode[:-1]):
             x = block(x if level == 0 else self.down[level - 1](x), embedded)
@@ -127,8 +134,8 @@ class Denoiser(nn.Module):
             x = skips[level] + F.interpolate(self.up[level](x), scale_factor=2, mode="nearest")
             x = self.decode[level](x, embedded)
         x = F.interpolate(self.to_head(F.silu(x)), scale_factor=2, mode="trilinear")
-        x = self.head(beside_each_other((x, image, scene.context + scene.mean)))
-        return self.out(F.silu(x, inplace=not x.requires_grad))
+        detail = drawn_detail((x, image, scene.context + scene.mean), self.head, self.out, boxes)
+        return placed(detail, torch.zeros_like(image))
 
     @torch.no_grad()
     def start_from(self, other: "Denoiser | Painter") -> None:

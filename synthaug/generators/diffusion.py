@@ -23,7 +23,7 @@ class DiffusionGenerator(StyledGenerator):
         channels: canonical channel names that the network knows.
         classes: class names that it knows.
         truncation: how far styles stray from the mean patient's, 0 to 1.
-        crop_sizes: sides of the crops that it takes; multiples of 16.
+        crop_sizes: sides that the crops may have along each axis, ascending multiples of 16.
         batched, precision: as for `StyledGenerator`.
         steps: calls of the network.
         scheduler: ``"flow_match_euler"``, ``"ddim"`` or ``"dpmsolver++"``.

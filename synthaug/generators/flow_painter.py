@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from synthaug.generators.convolution import Box
 from synthaug.generators.denoiser import Denoiser
 from synthaug.generators.flow import Scene, noise_shapes
 from synthaug.generators.samplers import SCHEDULERS, prepared, sample
@@ -54,7 +55,15 @@ class FlowPainter(nn.Module):
         """Shapes of the noise images for a crop of this size."""
         return noise_shapes(self.channels, size)
 
-    def forward(self, host: Tensor, mask: Tensor, style: Tensor, available: Tensor, noise: Sequence[Tensor]) -> Tensor:
+    def forward(
+        self,
+        host: Tensor,
+        mask: Tensor,
+        style: Tensor,
+        available: Tensor,
+        noise: Sequence[Tensor],
+        boxes: Sequence[Box] | None = None,
+    ) -> Tensor:
         """Paint crops.
 
         Args:
@@ -64,6 +73,7 @@ class FlowPainter(nn.Module):
             style: (N, K, C, 3) of `synthaug.generators.style.lesion_style`.
             available: (N, C) float, 1 for channels that are given and wanted.
             noise: standard normal, (N, *shape) for each of `noise_shapes`.
+            boxes: where the result is wanted, everywhere if None; elsewhere the tissue stays as it is.
 
         Returns:
             (N, C, X, Y, Z) model intensities: the lesion, and around it the tissue as the lesion leaves it; 0 in
@@ -74,7 +84,7 @@ class FlowPainter(nn.Module):
 
         def denoise(state: Tensor, time: float, stride: float = 0.0) -> Tensor:
             nonlocal around
-            found, around = self._denoised(scene, state, time, stride)
+            found, around = self._denoised(scene, state, time, stride, boxes)
             return found
 
         def jump(state: Tensor, time: float) -> Tensor:
@@ -92,10 +102,12 @@ class FlowPainter(nn.Module):
         )
         return scene.painted(lesion, around)
 
-    def _denoised(self, scene: Scene, state: Tensor, time: float, stride: float) -> tuple[Tensor, Tensor]:
+    def _denoised(
+        self, scene: Scene, state: Tensor, time: float, stride: float, boxes: Sequence[Box] | None
+    ) -> tuple[Tensor, Tensor]:
         times, strides = (state.new_full((len(state),), value) for value in (time, stride))
-        found, around = self.denoiser(scene, state, times, strides)
+        found, around = self.denoiser(scene, state, times, strides, boxes)
         if self.guidance != 1 and stride == 0:  # a jump has learned to know its classes
-            blind, _ = self.denoiser(scene.without_classes(torch.ones_like(times)), state, times, strides)
+            blind, _ = self.denoiser(scene.without_classes(torch.ones_like(times)), state, times, strides, boxes)
             found = blind + self.guidance * (found - blind)
         return found, around

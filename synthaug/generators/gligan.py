@@ -109,7 +109,14 @@ class GliGAN(TumorGenerator):
         return bound
 
     @torch.no_grad()
-    def generate(self, context: Tensor, mask: Tensor, seeds: Sequence[int], donor: Tensor | None = None) -> Tensor:
+    def generate(
+        self,
+        context: Tensor,
+        mask: Tensor,
+        seeds: Sequence[int],
+        donor: Tensor | None = None,
+        support: Tensor | None = None,
+    ) -> Tensor:
         """Paint the lesions; see `TumorGenerator.generate`.
 
         Raises:

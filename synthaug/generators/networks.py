@@ -10,10 +10,20 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from synthaug.generators.convolution import (
+    Box,
+    Conv3d,
+    autocast_without_gradients,
+    drawn_detail,
+    enlarged,
+    joined,
+    placed,
+    slabs,
+    space_to_depth_conv,
+)
 from synthaug.generators.style import fine_detail, style_maps
 
 NOISE_LEVELS = 4
@@ -36,8 +46,8 @@ class Residual(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.first = nn.Conv3d(width, width, 3, padding=1)
-        self.second = nn.Conv3d(width, width, 3, padding=1)
+        self.first = Conv3d(width, width, 3, padding=1)
+        self.second = Conv3d(width, width, 3, padding=1)
         with torch.no_grad():
             self.second.weight.mul_(0.3)
 
@@ -51,7 +61,7 @@ class NoiseInjection(nn.Module):
 
     def __init__(self, channels: int, width: int):
         super().__init__()
-        self.mix = nn.Conv3d(channels, width, 1, bias=False)
+        self.mix = Conv3d(channels, width, 1, bias=False)
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         """x (N, width, X, Y, Z), noise (N, channels, X, Y, Z)."""
@@ -81,16 +91,16 @@ class Painter(nn.Module):
             raise ValueError(f"widths: expected two levels or more, got {tuple(widths)}")
         self.channels, self.classes, self.widths, self.head_width = channels, classes, tuple(widths), head
         inputs = 5 * channels + classes + 1
-        self.stem = nn.Conv3d(8 * inputs, widths[0], 1)
-        self.down = nn.ModuleList(nn.Conv3d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
+        self.stem = Conv3d(8 * inputs, widths[0], 1)
+        self.down = nn.ModuleList(Conv3d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
         self.encode = nn.ModuleList(Residual(w) for w in widths)
         self.middle = Residual(widths[-1])
-        self.up = nn.ModuleList(nn.Conv3d(b, a, 1) for a, b in itertools.pairwise(widths))
+        self.up = nn.ModuleList(Conv3d(b, a, 1) for a, b in itertools.pairwise(widths))
         self.noise = nn.ModuleList(NoiseInjection(channels, w) for w in widths[:-1][: NOISE_LEVELS - 1])
         self.decode = nn.ModuleList(Residual(w) for w in widths[:-1])
-        self.to_head = nn.Conv3d(widths[0], head - 2 * channels, 1)
-        self.head = nn.Conv3d(head, head, 3, padding=1)
-        self.out = nn.Conv3d(head, channels, 3, padding=1)
+        self.to_head = Conv3d(widths[0], head - 2 * channels, 1)
+        self.head = Conv3d(head, head, 3, padding=1)
+        self.out = Conv3d(head, channels, 3, padding=1)
         with torch.no_grad():
             self.out.weight.mul_(0.3)
         self.factor = 2 ** len(widths)
@@ -101,7 +111,13 @@ class Painter(nn.Module):
         return [(self.channels, *(s >> level for s in size)) for level in range(levels)]
 
     def forward(
-        self, context: Tensor, mask: Tensor, style: Tensor, available: Tensor, noise: Sequence[Tensor]
+        self,
+        context: Tensor,
+        mask: Tensor,
+        style: Tensor,
+        available: Tensor,
+        noise: Sequence[Tensor],
+        boxes: Sequence[Box] | None = None,
     ) -> Tensor:
         """Paint crops.
 
@@ -112,16 +128,22 @@ class Painter(nn.Module):
             style: (N, K, C, 3) of `synthaug.generators.style.lesion_style`.
             available: (N, C) float, 1 for channels that are given and wanted.
             noise: standard normal, (N, *shape) for each of `noise_shapes`.
+            boxes: where the result is wanted, everywhere if None; elsewhere the detail is left out.
 
         Returns:
             (N, C, X, Y, Z) model intensities; 0 in channels that are not available.
         """
         flags = available[:, :, None, None, None]
-        mean, std, fine = style_maps(style, mask, available)
-        start = context + mean + COARSE * std * _coarse(noise[-1], context.shape[2:])
-        lesion = mask.sum(1, keepdim=True)
-        flags_map = flags.expand_as(context)
-        x = space_to_depth_conv((start, std, fine, flags_map, noise[0] * std, mask, lesion), self.stem)
+        coarse = _coarse(noise[-1], context.shape[2:])
+        starts, features = [], []
+        for slab in slabs(context):
+            grain, classes = noise[0][:, :, slab], mask[:, :, slab]
+            mean, std, fine = style_maps(style, classes, available)
+            start = context[:, :, slab] + mean + std * coarse[:, :, slab]
+            parts = (start, std, fine, flags.expand_as(start), grain * std, classes, classes.sum(1, keepdim=True))
+            starts.append(start)
+            features.append(space_to_depth_conv(parts, self.stem))
+        start, x = joined(starts), joined(features)
         skips = []
         for level, block in enumerate(self.encode[:-1]):
             x = block(x if level == 0 else self.down[level - 1](x))
@@ -134,58 +156,27 @@ class Painter(nn.Module):
                 x = self.noise[level](x, noise[level + 1])
             x = self.decode[level](x)
         x = F.interpolate(self.to_head(F.silu(x)), scale_factor=2, mode="trilinear")
-        x = self.head(beside_each_other((x, start, noise[0])))
-        change = self.out(F.silu(x, inplace=not x.requires_grad)).float()
-        return (start + change * torch.where(lesion > 0, std, 0.2)) * flags
+        detail = drawn_detail((x, start, noise[0]), self.head, self.out, boxes)
+        painted = [(box, _changed(start[..., *box], d, mask[..., *box], style, available)) for box, d in detail]
+        return placed(painted, start) * flags
 
 
-def autocast_without_gradients(device: str) -> torch.autocast:
-    """Autocast as it is, but none where gradients are wanted.
-
-    For the deepest level, a handful of voxels: oneDNN's bf16 weight gradients read stray memory there.
-    """
-    enabled = torch.is_autocast_enabled(device) and not torch.is_grad_enabled()
-    return torch.autocast(device, torch.get_autocast_dtype(device), enabled=enabled)
-
-
-def space_to_depth_conv(parts: Sequence[Tensor], conv: nn.Conv3d) -> Tensor:
-    """`conv` (1 x 1 x 1) on the 2 x 2 x 2 voxels of all parts brought to channels, ``n (c i j k) x y z``.
-
-    As one strided convolution, which is the same and takes half of the time: the rearranged tensor is never made.
-    """
-    weight = rearrange(conv.weight, "o (c i j k) 1 1 1 -> o c i j k", i=2, j=2, k=2)
-    x = beside_each_other(parts)
-    return F.conv3d(x, weight.contiguous(memory_format=torch.channels_last_3d), conv.bias, stride=2)
-
-
-def beside_each_other(parts: Sequence[Tensor]) -> Tensor:
-    """The parts (N, c, X, Y, Z) as one tensor (N, sum of c, X, Y, Z), in the precision that a convolution will ask for.
-
-    Without gradients it is also written once, in the layout of convolutions. These are the largest tensors of a
-    network, and on CPUs to concatenate, round and transpose them costs as much as the convolution that reads them.
-    """
-    first, kind = parts[0], parts[0].device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else first.dtype
-    if any(part.requires_grad for part in parts):
-        return torch.cat([part.to(dtype) for part in parts], 1)
-    channels = [part.shape[1] for part in parts]
-    shape = (len(first), sum(channels), *first.shape[2:])
-    whole = torch.empty(shape, dtype=dtype, device=first.device, memory_format=torch.channels_last_3d)
-    for place, part in zip(whole.split(channels, 1), parts, strict=True):
-        place.copy_(part)
-    return whole
+def _changed(start: Tensor, detail: Tensor, mask: Tensor, style: Tensor, available: Tensor) -> Tensor:
+    """The painting: its start, changed by the network's answer, which is in standard deviations of the class."""
+    _, std, _ = style_maps(style, mask, available)
+    return start + detail * torch.where(mask.sum(1, keepdim=True) > 0, std, 0.2)
 
 
 def _coarse(noise: Tensor, size: Sequence[int]) -> Tensor:
-    """Smooth noise of about unit variance: features of 8 and, mostly, 16 voxels.
+    """Smooth noise of `COARSE` times unit variance: features of 8 and, mostly, 16 voxels.
 
     Args:
         noise: (N, C, x, y, z), standard normal, at 1/8 of the resolution.
         size: (X, Y, Z) to interpolate to.
     """
     coarser = F.avg_pool3d(noise, 2) * 8**0.5
-    parts = [F.interpolate(n, size=tuple(size), mode="trilinear") for n in (noise, coarser)]
-    return 1.345 * (0.5 * parts[0] + 0.75**0.5 * parts[1])
+    gain = 1.345 * COARSE
+    return enlarged(0.5 * gain * noise, size).add_(enlarged(0.75**0.5 * gain * coarser, size))
 
 
 class PatchCritic(nn.Module):

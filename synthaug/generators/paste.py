@@ -17,7 +17,14 @@ class PasteGenerator(TumorGenerator):
 
     needs_donor = True
 
-    def generate(self, context: Tensor, mask: Tensor, seeds: Sequence[int], donor: Tensor | None = None) -> Tensor:
+    def generate(
+        self,
+        context: Tensor,
+        mask: Tensor,
+        seeds: Sequence[int],
+        donor: Tensor | None = None,
+        support: Tensor | None = None,
+    ) -> Tensor:
         """The donors' crops.
 
         Raises:

@@ -78,7 +78,14 @@ class ProceduralGenerator(TumorGenerator):
         super().bind(channels, classes)
         return ProceduralGenerator({k: {c: self.table[k][c] for c in channels} for k in classes})
 
-    def generate(self, context: Tensor, mask: Tensor, seeds: Sequence[int], donor: Tensor | None = None) -> Tensor:
+    def generate(
+        self,
+        context: Tensor,
+        mask: Tensor,
+        seeds: Sequence[int],
+        donor: Tensor | None = None,
+        support: Tensor | None = None,
+    ) -> Tensor:
         """Paint the lesions; see `TumorGenerator.generate`."""
         values = [[row[c] for c in self.channels] for row in self.table.values()]
         table = on_device(values, mask.device, torch.float32)
@@ -92,13 +99,11 @@ class ProceduralGenerator(TumorGenerator):
         mean = torch.einsum("kxyz,kc->cxyz", soft, table[..., 0])
         variance = torch.einsum("kxyz,kc->cxyz", soft, table[..., 1].square())
         channels, size = context.shape[0], context.shape[1:]
-        smooth, fine = _texture(seed, channels, size, context.device)
-        texture = (1 - FINE_SHARE) ** 0.5 * smooth + FINE_SHARE**0.5 * fine
-        return mean + variance.sqrt() * texture + HOST_KEPT * context
+        return mean + variance.sqrt() * texture(seed, channels, size, context.device) + HOST_KEPT * context
 
 
-def _texture(seed: int, channels: int, size: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Smooth texture (C, *size) of about unit variance, partly common to all channels, and white noise."""
+def texture(seed: int, channels: int, size: Sequence[int], device: torch.device) -> Tensor:
+    """Texture (C, *size) of about unit variance: smooth and partly common to all channels, and a little white noise."""
     total, power = 0.0, 0.0
     for octave, (divisions, weight) in enumerate(OCTAVES):
         nodes = [max(2, -(-n * divisions // 64) + 1) for n in size]
@@ -108,4 +113,5 @@ def _texture(seed: int, channels: int, size: Sequence[int], device: torch.device
         power += weight**2 * (2 / 3) ** 3
     total = total / power**0.5
     smooth = SHARED_TEXTURE**0.5 * total[:1] + (1 - SHARED_TEXTURE) ** 0.5 * total[1:]
-    return smooth, seeded_noise([seed], (channels, *size), device)[0]
+    fine = seeded_noise([seed], (channels, *size), device)[0]
+    return (1 - FINE_SHARE) ** 0.5 * smooth + FINE_SHARE**0.5 * fine

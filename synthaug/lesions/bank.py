@@ -19,10 +19,12 @@ from safetensors.torch import save as serialized
 from torch import Tensor
 
 from synthaug.channels import canonical_channels
+from synthaug.checks import checked_at_least
 from synthaug.classes import Classes, get_classes
 from synthaug.files import replace_file
+from synthaug.generators.base import TumorGenerator
 from synthaug.lesions.base import Candidates, Lesion, LesionSource
-from synthaug.lesions.cutting import MARGIN_VOX, MIN_VOXELS, LesionCutter
+from synthaug.lesions.cutting import MARGIN_VOX, MIN_VOXELS, LesionCutter, names_of, tensors_of
 
 FORMAT = "synthaug-lesion-bank"
 VERSION = 1
@@ -185,6 +187,63 @@ class LesionBank(LesionSource):
         header, tensors = cutter.collected()
         return cls({"format": FORMAT, "version": VERSION} | header, tensors)
 
+    def painted(
+        self, generator: str | TumorGenerator, count: int, *, progress: bool = False, **options: Any
+    ) -> "LesionBank":
+        """A bank of lesions that a generator painted ahead, to be inserted with ``"paste"`` at paste's price.
+
+        Each is a function of its mask, size, swaps and seed, all of which are in its name: the mask of a donor at its
+        final size, painted in a neutral host. Insert them at scale 1 (the default): the texture is then that of the
+        generator, voxel for voxel. Donors are taken in turn; a painting keeps its donor's patient group.
+
+        Args:
+            generator: name, folder, hub id, or `TumorGenerator`; one that needs no donor.
+            count: of lesions.
+            progress: show a progress bar.
+            **options: ``scale`` or ``diameter_mm``, ``scale_after_swap``, ``swaps``, ``swap_draw``, ``seed`` as for
+                `TumorInsertion`; ``spacing_mm`` of the patches into which they will be inserted, 1 mm by default;
+                ``device``; and the generator's own, such as ``steps=4``.
+
+        Raises:
+            ValueError: a generator that needs a donor or does not know the bank's classes or channels; sizes or swaps
+                that do not fit; no donor that has the sizes asked for.
+        """
+        from synthaug.lesions.painter import LesionPainter
+        from synthaug.lesions.threads import painted_by
+
+        painter = LesionPainter(self, generator, **options)
+        paintings = painted_by(painter, range(int(checked_at_least("count", count, 1))), progress)
+        return self.of_rows([timed.painting.row for timed in paintings], painter.facts)
+
+    def of_rows(self, rows: Sequence[dict[str, Any]], painted: dict[str, Any]) -> "LesionBank":
+        """A bank of painted lesions of this bank's classes and channels.
+
+        Args:
+            rows: of `synthaug.lesions.cutting.lesion_row`.
+            painted: how they were painted; goes into the file.
+        """
+        return LesionBank(self._header | {"skipped": [], "painted": painted} | names_of(rows), tensors_of(rows))
+
+    def rows(self) -> list[dict[str, Any]]:
+        """What the bank keeps of each lesion, as `synthaug.lesions.cutting.lesion_row` gives it."""
+        tensors, rows = self._tensors, []
+        for i, lesion in enumerate(self):
+            row = {key: getattr(lesion, key) for key in ("name", "group", "spacing_mm", "voxels")}
+            flat = {key: tensors[key][..., self._offsets[i] : self._offsets[i + 1]] for key in ("masks", "intensities")}
+            row |= {"size": lesion.size_vox, "mask": flat["masks"], "intensities": flat["intensities"]}
+            rows.append(row | {"mean": tensors["class_mean"][i], "std": tensors["class_std"][i]})
+        return rows
+
+    @property
+    def painting(self) -> dict[str, Any] | None:
+        """How the lesions of a painted bank were painted: generator, sizes, swaps, seed, source; else None."""
+        return self._header.get("painted")
+
+    @property
+    def checksum(self) -> int:
+        """CRC-32 of all masks, intensities and tables."""
+        return checksum_of(self._tensors)
+
     def candidates(self, rng: np.random.Generator, exclude_group: str | None) -> Candidates:
         """All lesions that are not of `exclude_group`."""
         if exclude_group is None:
@@ -216,7 +275,7 @@ class LesionBank(LesionSource):
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the bank to one safetensors file; beside it first, then renamed, so that none is half-written."""
-        header = json.dumps(self._header | {"skipped": self.skipped, "crc32": _checksum(self._tensors)})
+        header = json.dumps(self._header | {"skipped": self.skipped, "crc32": checksum_of(self._tensors)})
         # not safetensors' save_file, which makes files that only their owner may read
         replace_file(path, serialized(self._tensors, metadata={"bank": header}))
 
@@ -264,14 +323,15 @@ def _check_file(path: Path, header: Any, tensors: dict[str, Tensor]) -> None:
     missing = [name for name in _TENSORS if name not in tensors]
     if missing:
         raise ValueError(f"lesion bank {path}: damaged, lacks {', '.join(missing)}")
-    if header.get("crc32") != _checksum(tensors):
+    if header.get("crc32") != checksum_of(tensors):
         raise ValueError(f"lesion bank {path}: damaged, its checksum is not that of its tensors")
     boxes = int((tensors["sizes"].long() + 2 * MARGIN_VOX).prod(1).sum())
     if len(header["names"]) != len(tensors["sizes"]) or tensors["masks"].numel() != boxes:
         raise ValueError(f"lesion bank {path}: damaged, its tables and masks do not fit together")
 
 
-def _checksum(tensors: dict[str, Tensor]) -> int:
+def checksum_of(tensors: dict[str, Tensor]) -> int:
+    """CRC-32 of a bank's tensors."""
     value = 0
     for name in _TENSORS:
         value = zlib.crc32(tensors[name].contiguous().view(torch.uint8).numpy(), value)

@@ -1,8 +1,9 @@
 """What a source of lesion masks promises, whether they come from patients or from a formula."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,11 +66,26 @@ class LesionSource(ABC):
         classes: class names; value k + 1 in a mask is class k.
         channels: channel names of the intensities, or None where the source has masks only.
         margin_vox: voxels of surroundings that masks and intensities carry on every side of the tight box.
+        changes: whether what it offers changes as training goes on; it is then told how that goes.
     """
 
     classes: tuple[str, ...]
     channels: tuple[str, ...] | None = None
     margin_vox: int = 0
+    changes: bool = False
+
+    def follow(self, number: int) -> None:  # noqa: B027 (most sources stay as they are)
+        """Sample `number` is drawn next; called before `candidates`, where the source `changes`."""
+
+    def spent(self, seconds: float) -> None:  # noqa: B027
+        """Planning or applying took these seconds; called after each, where the source `changes`."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where a source that `changes` stands, JSON-able."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
+        """Continue where `state_dict` was taken."""
 
     @abstractmethod
     def candidates(self, rng: np.random.Generator, exclude_group: str | None) -> Candidates:

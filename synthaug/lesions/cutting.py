@@ -86,37 +86,7 @@ class LesionCutter:
         return to_model(volume, *host_statistics(volume, tissue & torch.from_numpy(mask == 0)))
 
     def _cut(self, name: str, group: str | None, mask: np.ndarray, z: Tensor, spacing_mm: Sequence[float]) -> None:
-        found = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-        tight = tuple(slice(int(f[0]), int(f[-1]) + 1) for f in found)
-        padded_mask = np.pad(mask[tight], MARGIN_VOX)
-        index = [
-            np.arange(s.start - MARGIN_VOX, s.stop + MARGIN_VOX).clip(0, n - 1)
-            for s, n in zip(tight, mask.shape, strict=True)
-        ]
-        box = z.numpy()[(slice(None), *np.ix_(*index))]
-        mean, std = self._class_statistics(padded_mask, box)
-        self.rows.append(
-            {
-                "name": name,
-                "group": group,
-                "mask": torch.from_numpy(padded_mask.reshape(-1)),
-                "intensities": torch.from_numpy(rearrange(box, "c x y z -> c (x y z)")).half(),
-                "size": [s.stop - s.start for s in tight],
-                "spacing_mm": [float(s) for s in spacing_mm],
-                "voxels": np.bincount(mask[tight].ravel(), minlength=len(self.classes) + 1)[1:].tolist(),
-                "mean": mean,
-                "std": std,
-            }
-        )
-
-    def _class_statistics(self, mask: np.ndarray, box: np.ndarray) -> tuple[Tensor, Tensor]:
-        shape = (len(self.classes), len(self.channels))
-        mean, std = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
-        for k in range(len(self.classes)):
-            values = box[:, mask == k + 1]
-            if values.shape[1] >= self.min_voxels:
-                mean[k], std[k] = values.mean(1), values.std(1)
-        return torch.from_numpy(mean), torch.from_numpy(std)
+        self.rows.append(lesion_row(name, group, mask, z, spacing_mm, len(self.classes), self.min_voxels))
 
     def collected(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Header and tensors of a bank of all lesions that were added.
@@ -131,17 +101,76 @@ class LesionCutter:
             "classes": list(self.classes.names),
             "channels": list(self.channels),
             "per": self.per,
-            "names": [row["name"] for row in self.rows],
-            "groups": [row["group"] for row in self.rows],
             "skipped": self.skipped,
         }
-        tensors = {
-            "masks": torch.cat([row["mask"] for row in self.rows]),
-            "intensities": torch.cat([row["intensities"] for row in self.rows], dim=1),
-            "sizes": torch.tensor([row["size"] for row in self.rows], dtype=torch.int32),
-            "spacing_mm": torch.tensor([row["spacing_mm"] for row in self.rows], dtype=torch.float64),
-            "voxels": torch.tensor([row["voxels"] for row in self.rows], dtype=torch.int64),
-            "class_mean": torch.stack([row["mean"] for row in self.rows]),
-            "class_std": torch.stack([row["std"] for row in self.rows]),
-        }
-        return header, tensors
+        return header | names_of(self.rows), tensors_of(self.rows)
+
+
+def lesion_row(
+    name: str,
+    group: str | None,
+    mask: np.ndarray,
+    z: Tensor,
+    spacing_mm: Sequence[float],
+    classes: int,
+    min_voxels: int = MIN_VOXELS,
+) -> dict[str, Any]:
+    """What a bank keeps of one lesion: its tight box and `MARGIN_VOX` around it, continued where the volume ends.
+
+    Args:
+        name: of the lesion.
+        group: its patient.
+        mask: (X, Y, Z) uint8, k + 1 in class k of this lesion, 0 elsewhere.
+        z: (C, X, Y, Z) float32 model intensities on the CPU.
+        spacing_mm: voxel size.
+        classes: their number.
+        min_voxels: a class of fewer has no statistics.
+    """
+    found = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    tight = tuple(slice(int(f[0]), int(f[-1]) + 1) for f in found)
+    padded_mask = np.pad(mask[tight], MARGIN_VOX)
+    index = [
+        np.arange(s.start - MARGIN_VOX, s.stop + MARGIN_VOX).clip(0, n - 1)
+        for s, n in zip(tight, mask.shape, strict=True)
+    ]
+    box = z.numpy()[(slice(None), *np.ix_(*index))]
+    mean, std = _class_statistics(padded_mask, box, classes, min_voxels)
+    return {
+        "name": name,
+        "group": group,
+        "mask": torch.from_numpy(padded_mask.reshape(-1)),
+        "intensities": torch.from_numpy(rearrange(box, "c x y z -> c (x y z)")).half(),
+        "size": [s.stop - s.start for s in tight],
+        "spacing_mm": [float(s) for s in spacing_mm],
+        "voxels": np.bincount(mask[tight].ravel(), minlength=classes + 1)[1:].tolist(),
+        "mean": mean,
+        "std": std,
+    }
+
+
+def _class_statistics(mask: np.ndarray, box: np.ndarray, classes: int, min_voxels: int) -> tuple[Tensor, Tensor]:
+    shape = (classes, len(box))
+    mean, std = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
+    for k in range(classes):
+        values = box[:, mask == k + 1]
+        if values.shape[1] >= min_voxels:
+            mean[k], std[k] = values.mean(1), values.std(1)
+    return torch.from_numpy(mean), torch.from_numpy(std)
+
+
+def names_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The part of a bank's header that says who its lesions are."""
+    return {"names": [row["name"] for row in rows], "groups": [row["group"] for row in rows]}
+
+
+def tensors_of(rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+    """The tensors of a bank of these rows of `lesion_row`."""
+    return {
+        "masks": torch.cat([row["mask"] for row in rows]),
+        "intensities": torch.cat([row["intensities"] for row in rows], dim=1),
+        "sizes": torch.tensor([row["size"] for row in rows], dtype=torch.int32),
+        "spacing_mm": torch.tensor([row["spacing_mm"] for row in rows], dtype=torch.float64),
+        "voxels": torch.tensor([row["voxels"] for row in rows], dtype=torch.int64),
+        "class_mean": torch.stack([row["mean"] for row in rows]),
+        "class_std": torch.stack([row["std"] for row in rows]),
+    }

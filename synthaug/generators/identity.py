@@ -1,0 +1,65 @@
+"""What a generator is, so that it can be known again: its name, a checksum of its weights, and its settings."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from synthaug.files import file_sha256
+from synthaug.generators.base import TumorGenerator
+from synthaug.generators.hub import SHIPPED
+from synthaug.generators.registry import BUILT_IN
+
+SETTINGS = ("truncation", "crop_sizes", "table")
+PAINTER_SETTINGS = ("steps", "scheduler", "guidance", "strength", "refined")
+"""Attributes that change what a generator paints. Not the precision, which changes it by less than can be seen."""
+
+
+def generator_facts(given: str | os.PathLike | TumorGenerator, generator: TumorGenerator) -> dict[str, Any]:
+    """Name of a generator and sha256 of its weights: of its safetensors file, or of its parameters without files.
+
+    Args:
+        given: what the user gave: a name, folder or hub id, or the generator.
+        generator: what that was resolved to.
+    """
+    if isinstance(given, TumorGenerator):
+        return {"name": type(given).__name__, "sha256": parameters_sha256(generator)}
+    name = os.fspath(given)
+    if name in BUILT_IN:
+        return {"name": name, "sha256": None}
+    folder = SHIPPED / name if (SHIPPED / name).is_dir() else Path(name)
+    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    if len(files) == 1:
+        weights = file_sha256(files[0])
+    else:
+        weights = parameters_sha256(generator)
+    return {"name": Path(name).name if folder.is_dir() and "/" in name else name, "sha256": weights}
+
+
+def settings_of(generator: TumorGenerator) -> dict[str, Any]:
+    """The settings of a generator that change what it paints, JSON-able."""
+    painter = getattr(generator, "painter", None)
+    found = {name: getattr(generator, name) for name in SETTINGS if hasattr(generator, name)}
+    found |= {name: getattr(painter, name) for name in PAINTER_SETTINGS if hasattr(painter, name)}
+    return json.loads(json.dumps(found))
+
+
+def fingerprint(facts: dict[str, Any]) -> str:
+    """Eight hexadecimal digits that tell generators of one name apart."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def parameters_sha256(generator: TumorGenerator) -> str | None:
+    """A hash over the parameters of all networks that an object holds; None where it holds none."""
+    networks = {name: value for name, value in sorted(vars(generator).items()) if isinstance(value, torch.nn.Module)}
+    if not networks:
+        return None
+    total = hashlib.sha256()
+    for name, network in networks.items():
+        for key, tensor in sorted(network.state_dict().items()):
+            total.update(f"{name}.{key}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+            total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()

@@ -1,0 +1,55 @@
+"""Seconds that work on a device takes, without waiting for it."""
+
+import functools
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+class Stopwatch:
+    """Seconds spent within it; on CUDA by events, which may be read later."""
+
+    def __init__(self, device: torch.device):
+        self.cuda, self.seconds = device.type == "cuda", 0.0
+        self.events: deque[list[torch.cuda.Event]] = deque()
+
+    def __enter__(self):
+        self.begin = time.perf_counter()
+        if self.cuda:
+            self.events.append([torch.cuda.Event(enable_timing=True) for _ in range(2)])
+            self.events[-1][0].record()
+
+    def __exit__(self, *error):
+        if self.cuda:
+            self.events[-1][1].record()
+        else:
+            self.seconds += time.perf_counter() - self.begin
+
+    def take(self, wait: bool = True) -> float:
+        """Seconds since the time was taken last; without `wait`, of the work that is known to have ended."""
+        while self.events and (wait or self.events[0][1].query()):
+            begin, end = self.events.popleft()
+            end.synchronize()
+            self.seconds += begin.elapsed_time(end) / 1000
+        seconds, self.seconds = self.seconds, 0.0
+        return seconds
+
+
+def costed(method: Callable) -> Callable:
+    """A method of an insertion, called with a batch's image, that tells a source which `changes` what it took."""
+
+    @functools.wraps(method)
+    def measured(self: Any, image: Any, *args: Any, **kwargs: Any) -> Any:
+        if not self.lesions.changes:
+            return method(self, image, *args, **kwargs)
+        if self._watch is None or self._watch.cuda != (getattr(image, "is_cuda", False)):
+            self._watch = Stopwatch(getattr(image, "device", torch.device("cpu")))
+        with self._watch:
+            result = method(self, image, *args, **kwargs)
+        self.lesions.spent(self._watch.take(wait=False))
+        return result
+
+    return measured
