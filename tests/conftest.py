@@ -15,6 +15,9 @@ import torch
 from synthaug import BRATS18, LesionBank
 from synthaug.data import write_phantom_dataset
 
+# for the warning in pyproject.toml pytest has imported torch already: the variable comes too late for this process
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
 
 @pytest.fixture(autouse=True)
 def settings_of_the_process() -> Iterator[None]:

@@ -72,13 +72,13 @@ def late(device, monkeypatch):
 @pytest.mark.parametrize("generator", GENERATORS)
 @pytest.mark.parametrize("options", [("second", "swaps", "bent", "halo"), ("mix", "hard edge")], ids=" ".join)
 def test_plan_and_apply_do_not_wait(device, generator, options):
-    image, label = batch_on(device)
+    image, label = batch_on(device, 1)
     host = torch.ones_like(label)
     insert = toy_insertion(*GENERATORS[generator](), **dict(ChainMap(*(OPTIONS[name] for name in options))))
     insert(image, label)  # weights go to the device, libraries choose their algorithms
     insert.number = 0
     with no_waits(device):
-        plan = insert.plan(image, label, groups=["patient-0", "x"], host_stats=(100.0, 15.0))
+        plan = insert.plan(image, label, groups=["x"], host_stats=(100.0, 15.0))
         insert.apply(image, label, plan)
         insert(image, label, host=lambda sample: host[sample], prior=host)
     assert insert.report().done > 0

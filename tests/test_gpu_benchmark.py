@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from synthaug import LesionBank
-
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "gpu.py"
 
 
@@ -31,7 +29,6 @@ def benchmark(monkeypatch):
     return run
 
 
-@pytest.mark.skipif(not hasattr(LesionBank, "painted"), reason="this version paints no banks")
 def test_it_measures_every_insertion_on_the_cpu(benchmark, tmp_path, capsys):
     assert benchmark("--device", "cpu", "--quick", "--out", str(tmp_path / "gpu.json")) == 0
     rows = json.loads((tmp_path / "gpu.json").read_text())["insertions"]

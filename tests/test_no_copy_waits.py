@@ -74,12 +74,12 @@ def stand_in(monkeypatch):
 @pytest.mark.parametrize("generator", GENERATORS)
 @pytest.mark.parametrize("options", [("second", "swaps", "bent", "halo"), ("mix", "hard edge")], ids=" ".join)
 def test_nothing_is_sent_so_that_the_host_waits(generator, options, stand_in):
-    image, label = (x.to(DEVICE) for x in toy_batch(2))
+    image, label = (x.to(DEVICE) for x in toy_batch(1))
     insert = toy_insertion(*GENERATORS[generator](), **dict(ChainMap(*(OPTIONS[name] for name in options))))
     insert(image, label)  # the weights go to the device once
     host = torch.ones_like(label)
     with NoBlockingCopy(), NoBlockingLiteral():
-        insert(image, label, groups=["patient-0", "x"], host=lambda sample: host[sample], prior=torch.ones_like(label))
+        insert(image, label, groups=["x"], host=lambda sample: host[sample], prior=torch.ones_like(label))
         new_image, new_label = insert(image, label, (1, 1, 2), host_stats=(100.0, 15.0))
     assert new_image is not image and new_label.device == DEVICE
 
