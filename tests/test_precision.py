@@ -165,6 +165,7 @@ def weights(out):
     return (out / "generator" / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "here"), [("avx512_bf16", "avx2"), ("avx2", "avx512_bf16")])
 def test_a_run_goes_on_in_what_it_was_trained_in(cpu, capsys, tmp_path, before, here):
     """On a machine that would choose otherwise its weights become those of a run that never moved, and it says so."""
