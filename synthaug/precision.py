@@ -68,7 +68,8 @@ def resolve_precision(asked: str, device: torch.device | str) -> Precision:
         return Precision("bf16" if able else "fp32", asked, why)
     if asked == "bf16" and not able:
         warnings.warn(
-            f"precision=bf16 will be emulated, for {why}: {COST}. Set precision=auto or precision=fp32",
+            f"precision=bf16 will be emulated, for {why}: {COST}. Set precision=fp32; auto takes it here, too, but "
+            "where a run goes on that is in bf16",
             EmulatedPrecisionWarning,
             stacklevel=2,
         )

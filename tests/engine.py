@@ -57,7 +57,7 @@ def toy_gan(channels=CHANNELS, classes=BRATS18.names, seed=0, **options) -> GANG
     """A painter of very few channels with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        painter = Painter(len(channels), len(classes), (8, 8, 16, 16), head=12)
+        painter = Painter(len(channels), len(classes), (8, 8, 8, 8), head=9)
     return GANGenerator(painter, StylePrior(len(classes), len(channels)), channels, classes, **options)
 
 
@@ -65,7 +65,7 @@ def toy_diffusion(channels=CHANNELS, classes=BRATS18.names, seed=0, **options) -
     """A denoiser of very few channels with random weights, and two steps."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        denoiser = Denoiser(len(channels), len(classes), (8, 8, 16, 16), head=12, embedding=8)
+        denoiser = Denoiser(len(channels), len(classes), (8, 8, 8, 8), head=9, embedding=8)
     prior = StylePrior(len(classes), len(channels))
     return DiffusionGenerator(denoiser, prior, channels, classes, **({"steps": 2, "refined": True} | options))
 

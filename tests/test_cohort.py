@@ -162,6 +162,7 @@ def test_killed_and_continued_by_any_number_of_processes(reference, phantom_fold
     assert contents(out) == contents(reference)
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_same_bytes(reference, phantom_folder, bank, tmp_path):
     config, out = everything(phantom_folder, bank), tmp_path / "c"
     (tmp_path / "cohort.yaml").write_text(config.model_dump_json())

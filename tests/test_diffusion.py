@@ -167,16 +167,16 @@ def test_time_and_stride_reach_the_network():
 
 def test_it_starts_from_a_trained_painter_or_denoiser():
     painter, scene = toy_gan().painter, scene_of(1)[0]
-    network = Denoiser(4, 3, (8, 8, 16, 16), head=12, embedding=8)
+    network = Denoiser(4, 3, (8, 8, 8, 8), head=9, embedding=8)
     network.start_from(painter)
     assert torch.equal(network.middle.first.weight, painter.middle.first.weight)
     assert network.stem.weight[:, 128:160].abs().sum() == 0, "class means took the place of the painter's noise"
-    other = Denoiser(4, 3, (8, 8, 16, 16), head=12, embedding=8)
+    other = Denoiser(4, 3, (8, 8, 8, 8), head=9, embedding=8)
     other.start_from(network)
     args = scene, drawn(scene), torch.ones(1), torch.zeros(1)
     assert torch.equal(other(*args)[0], network(*args)[0])
-    with pytest.raises(ValueError, match=r"'head_width': 12.*'head_width': 16"):
-        network.start_from(Painter(4, 3, (8, 8, 16, 16), head=16))
+    with pytest.raises(ValueError, match=r"'head_width': 9.*'head_width': 16"):
+        network.start_from(Painter(4, 3, (8, 8, 8, 8), head=16))
 
 
 @pytest.mark.parametrize(

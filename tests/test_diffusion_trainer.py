@@ -41,12 +41,14 @@ def test_a_run_leaves_what_it_says(whole):
     assert (generator.channels, generator.classes) == (CHANNELS, BRATS18.names)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_gives_the_same_weights(whole, tmp_path):
     RUNS.killed(tmp_path)
     RUNS.run(tmp_path)
     assert_same(tmp_path, whole)
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_network(tmp_path):
     RUNS.by_two_processes(tmp_path, "refine.start=1")
     assert (tmp_path / "checkpoints" / "step_00000003" / "rank_1.json").exists()

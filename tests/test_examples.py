@@ -35,6 +35,7 @@ def in_this_process(command: str | list[str], **options):
         assert result.exit_code == 0, result.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example(example, monkeypatch, capsys, tmp_path):
     if example.stem == "nnunet":

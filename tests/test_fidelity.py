@@ -17,7 +17,7 @@ from synthaug.evaluation.fidelity import (
 from synthaug.generators.losses import shell
 
 CHANNELS, CLASSES = ("t1", "flair"), ("core", "oedema")
-QUICK = ClassifierOptions(folds=2, steps=60, batch=8, size=16, crops=6)
+QUICK = ClassifierOptions(folds=2, steps=40, batch=8, size=16, crops=6)
 
 
 def specimen(seed: int, group: str, mean: float = 2.0, std: float = 0.5, border: float = 0.0) -> Specimen:

@@ -272,8 +272,8 @@ def test_damaged_weights(folder):
 def test_weights_of_another_architecture(folder):
     file = folder / "config.json"
     config = json.loads(file.read_text())
-    file.write_text(json.dumps(config | {"painter": {"widths": [8, 8, 16, 32], "head": 12}}))
-    with pytest.raises(ValueError, match=r"another architecture.*expected the shape \(32.*got \(16"):
+    file.write_text(json.dumps(config | {"painter": {"widths": [8, 8, 8, 16], "head": 9}}))
+    with pytest.raises(ValueError, match=r"another architecture.*expected the shape \(16.*got \(8"):
         load_generator(folder)
     file.write_text(json.dumps(config | {"architecture": "something-else"}))
     with pytest.raises(ValueError, match=r"'synthaug-painter-1' or .*, got 'something-else'"):

@@ -276,6 +276,7 @@ def test_crops_that_do_not_fit_are_refused(gligan):
             bound.generate(*wrong, seeds)
 
 
+@pytest.mark.slow
 def test_results_depend_on_their_own_seed_alone(gligan):
     context, mask, seeds = crops(2, 1)
     context[1] = context[0]

@@ -323,6 +323,7 @@ def test_classes_may_be_named_on_the_command_line():
         get_classes("core=1,rim=1")
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_real_gliomas(real_data, tmp_path):
     text = run_imbalance(real_data / "brats", tmp_path)

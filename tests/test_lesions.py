@@ -201,6 +201,7 @@ def test_swap_and_scale_statistics_on_the_real_bank(real_bank, draw):
         assert stats.kstest(scales, stats.uniform(a, b - a).cdf).pvalue > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 def test_class_mix_on_the_real_bank(real_bank):
     target = {"NCR": 0.25, "ED": 0.35, "ET": 0.40}

@@ -168,6 +168,7 @@ def test_writing_needs_an_empty_folder_and_counts_that_fit(tmp_path, phantom_fol
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @needs_nilearn
 def test_mni_phantoms_are_patients_and_need_no_network(monkeypatch):
     def refuse(*_, **__):

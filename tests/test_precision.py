@@ -103,7 +103,7 @@ def test_a_new_process_honours_the_environment():
 
 def test_forced_bf16_warns_only_where_it_is_emulated(cpu):
     cpu("avx2")
-    with pytest.warns(EmulatedPrecisionWarning, match=r"no bf16 instructions.*40 times.*Set precision=auto or"):
+    with pytest.warns(EmulatedPrecisionWarning, match=r"no bf16 instructions.*40 times.*Set precision=fp32"):
         forced = resolve_precision("bf16", "cpu")
     assert forced.bf16 and forced.reason == "as asked; this CPU has no bf16 instructions"
     with warnings.catch_warnings():
@@ -165,6 +165,7 @@ def weights(out):
     return (out / "generator" / "model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("before", "here"), [("avx512_bf16", "avx2"), ("avx2", "avx512_bf16")])
 def test_a_run_goes_on_in_what_it_was_trained_in(cpu, capsys, tmp_path, before, here):
     """On a machine that would choose otherwise its weights become those of a run that never moved, and it says so."""

@@ -58,12 +58,12 @@ def test_changes_lie_in_the_support_and_labels_agree(parts, options):
 
 
 def test_a_batch_equals_its_samples_one_by_one(parts, options):
-    image, label = toy_batch(3)
+    image, label = toy_batch(2)
     whole = toy_insertion(*parts, **options)
     plan = whole.plan(image, label)
     together = whole.apply(image, label, plan)
     single = toy_insertion(*parts, **options)
-    for b in range(3):
+    for b in range(2):
         alone = single(image[b : b + 1], label[b : b + 1])
         replayed = whole.apply(image[b : b + 1], label[b : b + 1], plan.select(b))
         for got, replay, expected in zip(alone, replayed, together, strict=True):
@@ -98,18 +98,19 @@ def test_inputs_and_global_random_state_are_left_alone(parts, options):
 def test_every_asked_insertion_is_counted_once(parts, options):
     insert = toy_insertion(*parts, **{**options, "prob": 0.7, "second": 0.5})
     asked, outcomes, voxels = 0, [], dict.fromkeys(BRATS18.names, 0)
-    for step in range(6):
+    for step in range(4):
         image, label = toy_batch(2, seed=step)
         plan = insert.plan(image, label)
         insert.apply(image, label, plan)
-        insert.apply(image, label, plan)
+        if step == 0:  # again, which is no other insertion
+            insert.apply(image, label, plan)
         asked += len(plan)
         outcomes += [row["reason"] for row in plan.to_rows()]
         for row in plan.to_rows():
             for name, n in row["voxels"].items():
                 voxels[name] += n
     report = insert.report()
-    assert report.samples == 12
+    assert report.samples == 8
     assert report.asked == asked == len(outcomes)
     assert report.done + sum(report.refused.values()) == asked
     assert report.done == outcomes.count("done")

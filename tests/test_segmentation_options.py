@@ -28,6 +28,7 @@ def by_command(config, out, *options):
     runpy.run_path(script, run_name="__main__")
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work(tmp_path, folder):
     out = tmp_path / "two"
     options = ["optimizer.steps=4", "checkpoint_every=4", "data.validation=[Phantom_001_1, Phantom_002_1]"]
@@ -41,6 +42,7 @@ def test_two_processes_share_the_work(tmp_path, folder):
     assert done_by_rank[0]["samples"] == done_by_rank[1]["samples"] == 8 and done_by_rank[0] != done_by_rank[1]
 
 
+@pytest.mark.slow
 def test_two_processes_and_accumulation_equal_the_doubled_batch(run, tmp_path, folder):
     same = ("insertion=null", "loss.batch_dice=false", "precision=fp32", "optimizer.name=sgd", "optimizer.steps=4")
     one = run(*same, out="one")

@@ -43,19 +43,21 @@ def test_the_split_of_the_real_cases(real_data, tmp_path, name):
     assert len(validation) == 4 and {case.group for case in validation} == {*config.data.validation}
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
-def test_four_steps_of_diffusion_paint_real_training_batches(real_data, run):
+def test_diffusion_paints_real_training_batches(real_data, run):
     rows = run(
         f"data.folder={real_data / 'brats'}",
         "data.channels=[flair,t1,t1ce,t2]",
         "data.train=[CBICA_ALU,TCIA03_265]",
         "data.validation=[CBICA_AQN]",
         "data.spacing_mm=[2,2,2]",
-        "data.patch_size=[64,64,64]",
+        "data.patch_size=[48,48,48]",
         "insertion.generator=brats-diffusion",
-        "insertion.generator_options={steps: 4}",
-        "optimizer.steps=3",
-        "validation.every=3",
+        "insertion.generator_options={steps: 2}",
+        "optimizer.steps=2",
+        "validation.every=2",
+        "inference.overlap=0",
     )
     counts = rows[-1]["insertion"]
     assert counts["done"] > 0 and counts["asked"] == counts["done"] + sum(counts["refused"].values())
@@ -143,6 +145,7 @@ def train_and_die(config, out):
     segmentation.train(config, out)
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_bit_for_bit(run, tmp_path, folder):
     whole = run(out="whole")
     config = read_config(config_file(tmp_path, folder), Config)
