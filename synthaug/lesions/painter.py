@@ -101,7 +101,8 @@ class LesionPainter:
                 "or insert from the bank itself"
             )
         self.generator = whole.bind(bank.channels, bank.classes)
-        facts = generator_facts(generator, whole) | {"settings": settings_of(whole)}
+        # a seed gives other noise on another kind of device
+        facts = generator_facts(generator, whole) | {"settings": settings_of(whole), "device": self.device.type}
         chosen = Swaps(swaps, swap_draw, self.classes)
         sizes = ScaleRange.checked(scale, diameter_mm, scale_after_swap, self.classes)
         decider = Decider(
