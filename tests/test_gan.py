@@ -306,3 +306,17 @@ def test_each_axis_of_a_crop_has_the_least_side_that_will_do(cubic):
     assert row["crop_vox"] == ([48, 48, 48] if cubic else [48, 48, 32])
     new, _ = insert(image, label, (1.0, 1.0, 3.0))
     assert not torch.equal(new, image)
+
+
+def test_a_painter_may_be_thinner_inside_its_blocks(tmp_path):
+    hidden = (4, 8, 8, 8, 4, 4, 8)
+    thin = GANGenerator(Painter(4, 3, (8, 8, 8, 8), head=9, hidden=hidden), StylePrior(3, 4), CHANNELS, BRATS18.names)
+    assert thin.painter.encode[0].first.out_channels == 4 and thin.painter.decode[1].second.in_channels == 4
+    save_generator(thin, tmp_path)
+    context, mask = crops(1)
+    same = load_generator(tmp_path, precision="fp32")
+    assert same.painter.hidden == hidden
+    thin.precision = "fp32"
+    torch.testing.assert_close(same.generate(context, mask, [1]), thin.generate(context, mask, [1]), atol=0.01, rtol=0)
+    with pytest.raises(ValueError, match=r"hidden: expected 7 numbers, got \(4, 8\)"):
+        Painter(4, 3, (8, 8, 8, 8), head=9, hidden=(4, 8))
