@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from synthaug import BRATS18, LesionBank, LesionShapes, TumorInsertion
 from synthaug.generators.denoiser import Denoiser
@@ -90,6 +91,15 @@ OPTIONS = {
     "hard edge": {"edge_vox": 0.0, "clearance_mm": 0.0, "tissue_share": 0.5},
 }
 """Option sets under which the properties must hold."""
+
+
+def flop_counter() -> FlopCounterMode:
+    """A counter that knows the convolution that networks take on CPUs, too."""
+
+    def flops(x, weight, *_, out_shape, **__):
+        return conv_flop_count(x, weight, out_shape, transposed=False)
+
+    return FlopCounterMode(display=False, custom_mapping={torch.ops.aten.mkldnn_convolution: flops})
 
 
 def done_rows(plan) -> list[dict]:

@@ -5,10 +5,9 @@ import json
 
 import pytest
 import torch
-from engine import CHANNELS, crops, done_rows, toy_batch, toy_diffusion, toy_gan, toy_insertion
+from engine import CHANNELS, crops, done_rows, flop_counter, toy_batch, toy_diffusion, toy_gan, toy_insertion
 from safetensors.torch import load_file, save_file
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
 from synthaug import BRATS18, LesionShapes, TumorInsertion
 from synthaug.generators import hub
@@ -202,7 +201,7 @@ def test_a_call_is_cheap_enough_and_cost_is_linear_in_steps():
     flops = []
     for steps in (1, 2, 3):
         generator.painter.steps = steps
-        with FlopCounterMode(display=False) as counter:
+        with flop_counter() as counter:
             generator.generate(torch.zeros(1, 4, 64, 64, 64), torch.zeros(1, 3, 64, 64, 64), [1])
         flops.append(counter.get_total_flops())
     assert flops[0] < 0.03e12
