@@ -73,10 +73,6 @@ class Pool:
         if number not in self._asked and number not in self._window and number not in self.given:
             self._asked[number] = self._thread().submit(number)
 
-    def asked(self, number: int) -> bool:
-        """Whether a painting that is not in the window was asked for."""
-        return number in self._asked
-
     def ready(self, number: int) -> Timed | None:
         """A painting that was asked for, if it is there.
 
