@@ -29,7 +29,6 @@ TINY = (
     "checkpoint_every=2",
     "demo.every=3",
     "demo.count=1",
-    "critic.widths=[8,8,8]",
     "data.phantom.count=3",
     "data.phantom.size=[48,48,48]",
     "data.validation=[]",
@@ -44,20 +43,27 @@ class TinyRuns:
         trainer: its module; its configuration is configs/NAME_tiny.yaml.
         config: class of its configuration.
         changes: of the configuration, beside `TINY`.
+        critic: whether it has one, which then is tiny too.
     """
 
     trainer: ModuleType
     config: type
     changes: tuple[str, ...]
+    critic: bool = True
 
     @property
     def file(self) -> Path:
         """The configuration."""
         return ROOT / f"configs/{self.trainer.__name__}_tiny.yaml"
 
+    @property
+    def tiny(self) -> tuple[str, ...]:
+        """All changes that make it tiny."""
+        return (*TINY, *(["critic.widths=[8,8,8]"] if self.critic else []), *self.changes)
+
     def configured(self, *changes: str):
         """The configuration with changes."""
-        return read_config(self.file, self.config, [*TINY, *self.changes, *changes])
+        return read_config(self.file, self.config, [*self.tiny, *changes])
 
     def run(self, out: Path, *changes: str) -> None:
         """A run in this process, whatever the one before it computed in."""
@@ -68,7 +74,7 @@ class TinyRuns:
         """A run by the trainer's own command line."""
         AcceleratorState._reset_state(True)
         script = str(TRAINERS / f"{self.trainer.__name__}.py")
-        told = [script, "--config", str(self.file), "--out", str(out), *TINY, *self.changes, *changes]
+        told = [script, "--config", str(self.file), "--out", str(out), *self.tiny, *changes]
         with mock.patch.object(sys, "argv", told), pytest.raises(SystemExit) as ended:
             runpy.run_path(script, run_name="__main__")
         assert ended.value.code == 0

@@ -267,7 +267,7 @@ def test_a_bundle_makes_it_by_target(tmp_path):
     }
     parser = ConfigParser(config)
     data = sample()
-    out = parser.get_parsed_content("train")(data)
+    out = parser.get_parsed_content("train").set_random_state(3)(data)
     assert not torch.equal(out["label"], data["label"])
     prepare, insertion = parser.get_parsed_content("prepare_batch"), parser.get_parsed_content("insertion")
     prepare(list_data_collate([data]), "cpu")

@@ -190,7 +190,7 @@ def make_networks(config: Config, mixing: Tensor) -> tuple[Denoiser, PatchCritic
     """
     set_seed(config.seed)  # the first weights
     part, names = config.denoiser, get_classes(config.data.classes).names
-    denoiser = Denoiser(len(config.data.channels), len(names), part.widths, part.head, part.embedding)
+    denoiser = Denoiser(len(config.data.channels), len(names), part.widths, part.head, part.embedding, part.hidden)
     critic = PatchCritic(len(config.data.channels), len(names), config.critic.widths)
     if part.init is not None:
         try:

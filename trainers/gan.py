@@ -44,11 +44,12 @@ GENERATOR_MAY_CHANGE = (*MAY_CHANGE, "data.cache", "demo", "optimizer.steps", "o
 # ---------------------------------------------------------------------------------------- batches and noise
 
 
-def make_crops(config: Config, cases: list[Case], processes: int) -> LesionCrops:
+def make_crops(config: Config, cases: list[Case], processes: int, prior: StylePrior | None = None) -> LesionCrops:
+    """Crops of the cases, with a style prior that is given or fitted to them."""
     data = config.data
     classes, group = get_classes(data.classes), data.batch * processes
     return LesionCrops(
-        cases, data.channels, classes, config.crops.options(), config.seed, group, data.cache, data.prior_cases
+        cases, data.channels, classes, config.crops.options(), config.seed, group, data.cache, data.prior_cases, prior
     )
 
 

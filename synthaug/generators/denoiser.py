@@ -19,7 +19,7 @@ from synthaug.generators.convolution import (
     space_to_depth_conv,
 )
 from synthaug.generators.flow import Scene, preconditioning
-from synthaug.generators.networks import Painter, Residual
+from synthaug.generators.networks import Painter, Residual, hidden_of
 
 FREQUENCIES = 8
 """Of the sines and cosines that a time is described by."""
@@ -31,9 +31,9 @@ HALO_SCALE = 0.2
 class TimedResidual(Residual):
     """A residual block whose features are scaled and shifted by what the time says; starts as a plain one."""
 
-    def __init__(self, width: int, embedding: int):
-        super().__init__(width)
-        self.modulation = nn.Linear(embedding, 2 * width)
+    def __init__(self, width: int, embedding: int, hidden: int | None = None):
+        super().__init__(width, hidden)
+        self.modulation = nn.Linear(embedding, 2 * (hidden or width))
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
@@ -58,6 +58,7 @@ class Denoiser(nn.Module):
         widths: features at 1/2, 1/4, ... of the resolution.
         head: features of the head; more than 2 C.
         embedding: features of time and stride.
+        hidden: features inside each block, as `Painter`'s.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Denoiser(nn.Module):
         widths: Sequence[int] = (32, 64, 96, 128),
         head: int = 16,
         embedding: int = 64,
+        hidden: Sequence[int] | None = None,
     ):
         super().__init__()
         if len(widths) < 2:
@@ -75,15 +77,17 @@ class Denoiser(nn.Module):
             raise ValueError(f"head: expected more than two features a channel, got {head} for {channels}")
         self.channels, self.classes = channels, classes
         self.widths, self.head_width, self.embedding = tuple(widths), head, embedding
+        self.hidden = hidden_of(widths, hidden)
+        down, up = self.hidden[: len(widths)], self.hidden[len(widths) :]
         self.embed = nn.Sequential(
             nn.Linear(4 * FREQUENCIES, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
         )
         self.stem = Conv3d(8 * (5 * channels + classes + 1), widths[0], 1)
         self.down = nn.ModuleList(Conv3d(a, b, 2, stride=2) for a, b in itertools.pairwise(widths))
-        self.encode = nn.ModuleList(TimedResidual(w, embedding) for w in widths)
+        self.encode = nn.ModuleList(TimedResidual(w, embedding, h) for w, h in zip(widths, down, strict=True))
         self.middle = TimedResidual(widths[-1], embedding)
         self.up = nn.ModuleList(Conv3d(b, a, 1) for a, b in itertools.pairwise(widths))
-        self.decode = nn.ModuleList(TimedResidual(w, embedding) for w in widths[:-1])
+        self.decode = nn.ModuleList(TimedResidual(w, embedding, h) for w, h in zip(widths[:-1], up, strict=True))
         self.to_head = Conv3d(widths[0], head - 2 * channels, 1)
         self.head = Conv3d(head, head, 3, padding=1)
         self.out = Conv3d(head, channels, 3, padding=1)
@@ -144,11 +148,8 @@ class Denoiser(nn.Module):
         Raises:
             ValueError: a network of another shape; both sides are named.
         """
-        if isinstance(other, Painter) and other.hidden != (*other.widths, *other.widths[:-1]):
-            raise ValueError(
-                f"expected a network whose blocks are as wide inside as outside, got hidden {other.hidden}"
-            )
-        names = ("channels", "classes", "widths", "head_width", *(["embedding"] if isinstance(other, Denoiser) else []))
+        names = ["channels", "classes", "widths", "head_width", "hidden"]
+        names += ["embedding"] if isinstance(other, Denoiser) else []
         ours, theirs = ({name: getattr(network, name) for name in names} for network in (self, other))
         if ours != theirs:
             raise ValueError(f"expected a network of {ours}, got one of {theirs}")

@@ -72,7 +72,8 @@ KINDS = (
         DiffusionGenerator,
         Denoiser,
         "denoiser",
-        {"widths": "widths", "head": "head_width", "embedding": "embedding"},
+        PAINTER_SHAPE | {"embedding": "embedding"},
+        later=("hidden",),
         sampling=("steps", "scheduler", "guidance", "strength", "refined"),
     ),
 )
@@ -94,10 +95,7 @@ def save_generator(generator: StyledGenerator, folder: str | Path, dtype: torch.
     Raises:
         TypeError: a kind of generator that is not stored in files.
     """
-    kind = next((k for k in KINDS if type(generator) is k.generator), None)
-    if kind is None:
-        kinds = ", ".join(k.generator.__name__ for k in KINDS)
-        raise TypeError(f"generator: expected one of {kinds}, got {type(generator).__name__}")
+    kind = _kind_of(generator)
     network = kind.network_of(generator)
     state = {f"{kind.part}.{k}": v.to(dtype).contiguous().cpu() for k, v in network.state_dict().items()}
     state |= {f"prior.{k}": v.float().contiguous().cpu() for k, v in generator.prior.state_dict().items()}
@@ -162,6 +160,45 @@ def load_generator(
     _fill(prior, "prior.", state, folder / WEIGHTS)
     saved = {name: config[name] for name in ("truncation", "crop_sizes", *kind.sampling)}
     return kind.generator(network, prior, found_channels, found_classes, **(saved | options))
+
+
+def stored_network(generator: StyledGenerator) -> nn.Module:
+    """The network of a generator whose weights `save_generator` writes.
+
+    Raises:
+        TypeError: a kind of generator that is not stored in files.
+    """
+    return _kind_of(generator).network_of(generator)
+
+
+def with_shape(generator: StyledGenerator, **shape: Any) -> StyledGenerator:
+    """A generator whose network has another shape, with weights yet to be given; all else as in this one.
+
+    Args:
+        generator: not bound to a subset of its channels.
+        **shape: arguments of its network, such as ``hidden``.
+
+    Raises:
+        TypeError: a kind of generator that is not stored in files.
+        ValueError: a shape that the network refuses.
+    """
+    kind = _kind_of(generator)
+    old = kind.network_of(generator)
+    same = {name: getattr(old, attribute) for name, attribute in kind.shape.items()}
+    with torch.random.fork_rng(devices=[]):
+        network = kind.network(len(generator.channels), len(generator.classes), **(same | shape))
+    options = {"truncation": generator.truncation, "crop_sizes": generator.crop_sizes}
+    options |= {name: getattr(generator.painter, name) for name in kind.sampling}
+    options |= {name: getattr(generator, name) for name in kind.transient}
+    return kind.generator(network, generator.prior, generator.channels, generator.classes, **options)
+
+
+def _kind_of(generator: StyledGenerator) -> _Kind:
+    kind = next((k for k in KINDS if type(generator) is k.generator), None)
+    if kind is None:
+        kinds = ", ".join(k.generator.__name__ for k in KINDS)
+        raise TypeError(f"generator: expected one of {kinds}, got {type(generator).__name__}")
+    return kind
 
 
 def _plain(value: Any) -> Any:

@@ -61,6 +61,18 @@ class Residual(nn.Module):
         return x + self.second(F.silu(self.first(F.silu(x))))
 
 
+def hidden_of(widths: Sequence[int], hidden: Sequence[int] | None) -> tuple[int, ...]:
+    """Features inside each block of a U-Net of these widths, on the way down, then up; as outside where not given.
+
+    Raises:
+        ValueError: another number of blocks.
+    """
+    found = tuple(hidden or (*widths, *widths[:-1]))
+    if len(found) != 2 * len(widths) - 1:
+        raise ValueError(f"hidden: expected {2 * len(widths) - 1} numbers, got {found}")
+    return found
+
+
 class NoiseInjection(nn.Module):
     """Adds noise images, mixed into the features (StyleGAN, Karras et al. 2019, arXiv 1812.04948, fig. 1b)."""
 
@@ -104,9 +116,7 @@ class Painter(nn.Module):
         if len(widths) < 2:
             raise ValueError(f"widths: expected two levels or more, got {tuple(widths)}")
         self.channels, self.classes, self.widths, self.head_width = channels, classes, tuple(widths), head
-        self.hidden = tuple(hidden or (*widths, *widths[:-1]))
-        if len(self.hidden) != 2 * len(widths) - 1:
-            raise ValueError(f"hidden: expected {2 * len(widths) - 1} numbers, got {self.hidden}")
+        self.hidden = hidden_of(widths, hidden)
         down, up = self.hidden[: len(widths)], self.hidden[len(widths) :]
         inputs = 5 * channels + classes + 1
         self.stem = Conv3d(8 * inputs, widths[0], 1)
