@@ -37,11 +37,11 @@ from synthaug.evaluation import fidelity
 from synthaug.evaluation.fidelity import Specimen
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.registry import resolve_generator
-from synthaug.intensity import from_model, host_statistics, host_tissue, to_model
-from synthaug.lesions.painter import LesionPainter
-from synthaug.lesions.recipes import Recipe
-from synthaug.lesions.render import one_hot
-from synthaug.placement import grown
+from synthaug.host import from_model, host_statistics, host_tissue, to_model
+from synthaug.insertion.placement import grown
+from synthaug.insertion.render import one_hot
+from synthaug.lesions.painted.painter import LesionPainter
+from synthaug.lesions.painted.recipes import Recipe
 
 VALIDATION = ("CBICA_AME", "CBICA_AQN", "TCIA01_425", "TCIA10_639")
 FREE = "openms_07"

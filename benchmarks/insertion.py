@@ -27,7 +27,7 @@ import torch
 
 from synthaug import BRATS18, LesionBank, LesionShapes, TumorInsertion
 from synthaug.data import phantom_case
-from synthaug.lesions.recipes import Recipe
+from synthaug.lesions.painted.recipes import Recipe
 
 CHANNELS = ("flair", "t1", "t1ce", "t2")
 CROPS = (32, 48, 64, 96, 128)
@@ -137,7 +137,7 @@ def learned(names: Sequence[str], bank: LesionBank, repeats: int) -> None:
     """Print what insertions by learned generators cost, by crop and by lesion, beside an affine and GliGAN."""
     import torchio as tio
 
-    from synthaug.generators.legacy_swin import legacy_swin_unetr
+    from synthaug.generators.gligan.legacy_swin import legacy_swin_unetr
 
     image, _ = patches(4, 128)
     label = torch.zeros(4, 1, 128, 128, 128, dtype=torch.int64)

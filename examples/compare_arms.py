@@ -20,9 +20,9 @@ from accelerate.state import AcceleratorState, GradientState
 
 from synthaug.config import read_config
 from synthaug.evaluation import format_table, paired_differences, summarise, write_table
-from synthaug.evaluation.artefacts import read_rows
-from synthaug.generators.hub import shipped_generators
-from synthaug.runs import read_metrics
+from synthaug.generators.learned.hub import shipped_generators
+from synthaug.training.artefacts import read_rows
+from synthaug.training.run import read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "trainers"))

@@ -1,19 +1,19 @@
 """Label-conditioned synthetic tumours, inserted into training batches on the device while training runs."""
 
-from synthaug.audit import LowInsertionRateWarning, Report
 from synthaug.classes import BRATS18, BRATS23, BRATS24, MSD_BRAIN, Classes, get_classes, single
 from synthaug.generators.base import TumorGenerator
-from synthaug.generators.diffusion import DiffusionGenerator
-from synthaug.generators.gan import GANGenerator
-from synthaug.generators.gligan import GliGAN
-from synthaug.generators.hub import load_generator, save_generator
+from synthaug.generators.gligan.gligan import GliGAN
+from synthaug.generators.learned.diffusion import DiffusionGenerator
+from synthaug.generators.learned.gan import GANGenerator
+from synthaug.generators.learned.hub import load_generator, save_generator
 from synthaug.generators.paste import PasteGenerator
 from synthaug.generators.procedural import ProceduralGenerator
-from synthaug.insertion import TumorInsertion
+from synthaug.insertion.insertion import TumorInsertion
+from synthaug.insertion.plan import InsertionPlan, Outcome
+from synthaug.insertion.report import LowInsertionRateWarning, Report
 from synthaug.lesions.bank import LesionBank
-from synthaug.lesions.painted import PaintedLesions
+from synthaug.lesions.painted.source import PaintedLesions
 from synthaug.lesions.shapes import LesionShapes
-from synthaug.plan import InsertionPlan, Outcome
 
 __version__ = "0.1.0"
 

@@ -5,11 +5,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from synthaug import BRATS18, LesionBank, LesionShapes, TumorInsertion
-from synthaug.generators.denoiser import Denoiser
-from synthaug.generators.diffusion import DiffusionGenerator
-from synthaug.generators.gan import GANGenerator
-from synthaug.generators.networks import Painter
-from synthaug.generators.style import StylePrior
+from synthaug.generators.learned.denoiser import Denoiser
+from synthaug.generators.learned.diffusion import DiffusionGenerator
+from synthaug.generators.learned.gan import GANGenerator
+from synthaug.generators.learned.painter import Painter
+from synthaug.generators.learned.style import StylePrior
 
 CHANNELS = ("flair", "t1", "t1ce", "t2")
 

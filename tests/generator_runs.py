@@ -16,7 +16,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from synthaug.config import read_config
-from synthaug.runs import read_metrics
+from synthaug.training.run import read_metrics
 
 ROOT = Path(__file__).parent.parent
 TRAINERS = ROOT / "trainers"

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from synthaug.data import phantom_case
-from synthaug.data.phantom import SEQUENCES
+from synthaug.data.phantoms.phantom import SEQUENCES
 
 SIZE = (48, 52, 44)
 KINDS = ("raw", "preprocessed", "results")

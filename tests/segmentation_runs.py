@@ -16,7 +16,7 @@ from segmentation_validation import validate
 from synthaug import TumorInsertion
 from synthaug.config import read_config
 from synthaug.data import write_phantom_dataset
-from synthaug.runs import read_metrics
+from synthaug.training.run import read_metrics
 
 ROOT = Path(__file__).parents[1]
 TRAINERS = ROOT / "trainers"

@@ -12,7 +12,7 @@ import pytest
 from nnunet_data import plan_and_preprocess
 from typer.testing import CliRunner
 
-from synthaug.cli import app
+from synthaug.cli.app import app
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 FEWER = {"compare_arms": ("--arms", "paste,gan")}

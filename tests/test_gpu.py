@@ -11,7 +11,7 @@ import torch
 from engine import GENERATORS, OPTIONS, crops, toy_bank, toy_batch, toy_diffusion, toy_gan, toy_insertion
 
 from synthaug import InsertionPlan, LesionShapes
-from synthaug.readback import Readback
+from synthaug.transfers import Readback
 
 GPU = pytest.param(
     "cuda",
@@ -62,7 +62,7 @@ class SecondAsking(Readback):
 def late(device, monkeypatch):
     """Read-backs that take their time, on the CPU as well."""
     if device == "cpu":
-        monkeypatch.setattr("synthaug.validation.Readback", SecondAsking)
+        monkeypatch.setattr("synthaug.insertion.batch.Readback", SecondAsking)
 
 
 # ------------------------------------------------------------------------------------------------- waits

@@ -16,10 +16,11 @@ from engine import crops, toy_gan
 from generator_runs import TinyRuns
 from segmentation_runs import ROOT
 
-from synthaug import precision, runs
+from synthaug import precision
 from synthaug.config import ConfigError
 from synthaug.precision import EmulatedPrecisionWarning, Precision, has_bf16, resolve_precision
-from synthaug.runs import ChangedPrecisionWarning, read_metrics, run_precision
+from synthaug.training import run as runs
+from synthaug.training.run import ChangedPrecisionWarning, read_metrics, run_precision
 
 clean_process, folder, run = segmentation_runs.clean_process, segmentation_runs.folder, segmentation_runs.run
 SHORT = ("optimizer.steps=2", "validation.every=9", "checkpoint_every=1", "insertion=null", "augmentation=null")

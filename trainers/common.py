@@ -21,7 +21,7 @@ from synthaug import get_classes
 from synthaug.config import ConfigError, Section, read_config
 from synthaug.data import Case, CaseError, find_cases, write_phantom_dataset
 from synthaug.precision import Precision
-from synthaug.runs import MetricsLog, keep_config, latest_checkpoint, load_checkpoint, run_precision, steps_done
+from synthaug.training.run import MetricsLog, keep_config, latest_checkpoint, load_checkpoint, run_precision, steps_done
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0)]
@@ -29,7 +29,7 @@ Size = tuple[PositiveInt, PositiveInt, PositiveInt]
 
 MAY_CHANGE = ("precision", "data.folder", "data.workers", "log_every", "checkpoint_every", "keep_checkpoints")
 """Keys that a continued run of any trainer may have otherwise than the run it continues; for precision see
-`synthaug.runs.run_precision`."""
+`synthaug.training.run.run_precision`."""
 
 MOST_SKIPPED = 50
 """Updates in a row whose gradients are not finite before the training gives up."""

@@ -43,17 +43,17 @@ from torch import Tensor
 
 from synthaug import get_classes
 from synthaug.config import ConfigError
-from synthaug.data.crops import LesionCrops, fit_channel_mixing
 from synthaug.generators import losses
-from synthaug.generators.denoiser import Denoiser
-from synthaug.generators.diffusion import DiffusionGenerator
-from synthaug.generators.flow import Point, Scene, loss_weight, noise_shapes, on_path
-from synthaug.generators.flow_painter import FlowPainter
-from synthaug.generators.hub import load_generator
-from synthaug.generators.networks import PatchCritic
-from synthaug.generators.samplers import sample
-from synthaug.generators.style import class_moments, lesion_style, present_classes
-from synthaug.runs import read_metrics
+from synthaug.generators.learned.denoiser import Denoiser
+from synthaug.generators.learned.diffusion import DiffusionGenerator
+from synthaug.generators.learned.flow import Point, Scene, loss_weight, noise_shapes, on_path
+from synthaug.generators.learned.flow_painter import FlowPainter
+from synthaug.generators.learned.hub import load_generator
+from synthaug.generators.learned.painter import PatchCritic
+from synthaug.generators.learned.samplers import sample
+from synthaug.generators.learned.style import class_moments, lesion_style, present_classes
+from synthaug.training.lesion_crops import LesionCrops, fit_channel_mixing
+from synthaug.training.run import read_metrics
 
 # ------------------------------------------------------------------------------------------------- the flow
 

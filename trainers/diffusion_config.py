@@ -32,7 +32,7 @@ class DenoiserConfig(PainterConfig):
 
 
 class FlowConfig(Section):
-    """Points of the path and their loss; see `synthaug.generators.flow`."""
+    """Points of the path and their loss; see `synthaug.generators.learned.flow`."""
 
     weighting: Literal["flow", "min_snr"] = "flow"
     gamma: PositiveFloat = 5.0

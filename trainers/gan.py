@@ -27,16 +27,16 @@ from torch.utils.data import DataLoader, default_collate
 
 from synthaug import get_classes
 from synthaug.data import Case
-from synthaug.data.crops import LesionCrops, StepSampler
 from synthaug.generators import losses
-from synthaug.generators.demo import demo_picture, save_picture
-from synthaug.generators.gan import CROP_SIZES, GANGenerator
-from synthaug.generators.hub import save_generator
-from synthaug.generators.networks import Painter, PatchCritic
-from synthaug.generators.style import StylePrior
-from synthaug.generators.styled import StyledGenerator
+from synthaug.generators.learned.gan import CROP_SIZES, GANGenerator
+from synthaug.generators.learned.hub import save_generator
+from synthaug.generators.learned.painter import Painter, PatchCritic
+from synthaug.generators.learned.style import StylePrior
+from synthaug.generators.learned.styled import StyledGenerator
 from synthaug.precision import Precision
-from synthaug.runs import MetricsLog, read_metrics, save_checkpoint
+from synthaug.training.demo_pictures import demo_picture, save_picture
+from synthaug.training.lesion_crops import LesionCrops, StepSampler
+from synthaug.training.run import MetricsLog, read_metrics, save_checkpoint
 
 GENERATOR_MAY_CHANGE = (*MAY_CHANGE, "data.cache", "demo", "optimizer.steps", "optimizer.decay_from")
 """Keys that a continued run may have otherwise; so a run can be made longer than it was meant to be at first."""

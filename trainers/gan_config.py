@@ -11,7 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_v
 from synthaug import get_classes
 from synthaug.channels import canonical_channels
 from synthaug.config import Section
-from synthaug.data.crops import CropOptions
+from synthaug.training.lesion_crops import CropOptions
 
 Weight = Annotated[float, Field(ge=0)]
 FACTOR = 16
@@ -31,7 +31,7 @@ class DataConfig(CasesConfig):
 
 
 class CropConfig(Section):
-    """How crops are drawn; see `synthaug.data.crops.CropOptions`."""
+    """How crops are drawn; see `synthaug.training.lesion_crops.CropOptions`."""
 
     sizes: dict[PositiveInt, PositiveFloat] = Field({32: 1, 48: 4, 64: 4, 96: 1}, min_length=1)
     transplant: Share = 0.4
@@ -76,7 +76,7 @@ class CriticConfig(NetworkConfig):
 
 
 class PaintingLossConfig(Section):
-    """Weights of the parts of a loss on painted lesions; see `synthaug.generators.losses`."""
+    """Weights of the parts of a loss on painted lesions; see `synthaug.training.painting_losses`."""
 
     adversarial: Weight = 1.0
     features: Weight = 2.0

@@ -33,18 +33,18 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from synthaug.data import Case
-from synthaug.data.cache import cached_on_disk
-from synthaug.data.patches import CachedVolume, PatchBatch, PatchSampler, cache_case
-from synthaug.evaluation.artefacts import ROWS, record_rows
-from synthaug.evaluation.run_report import write_run_report
 from synthaug.precision import Precision
-from synthaug.runs import MetricsLog, read_metrics, save_checkpoint
 from synthaug.segmentation.augmentation import Augmentation, mixup
 from synthaug.segmentation.losses import make_loss, output_weights
 from synthaug.segmentation.model import save_model
 from synthaug.segmentation.networks import named_tensors
 from synthaug.segmentation.optim import make_optimizer, make_scheduler
 from synthaug.segmentation.targets import Targets
+from synthaug.training.artefacts import ROWS, record_rows
+from synthaug.training.cache import cached_on_disk
+from synthaug.training.patches import CachedVolume, PatchBatch, PatchSampler, cache_case
+from synthaug.training.report import write_run_report
+from synthaug.training.run import MetricsLog, read_metrics, save_checkpoint
 
 # ---------------------------------------------------------------------------------------------------- data
 

@@ -12,11 +12,11 @@ from common import CasesConfig, RunConfig, Seed, Share, Size, cases_folder, open
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from synthaug import Classes, get_classes
-from synthaug.adaptive import ProbSchedule
 from synthaug.channels import canonical_channels
 from synthaug.config import ConfigError, Section
 from synthaug.data import Case, find_cases
 from synthaug.evaluation import default_regions
+from synthaug.insertion.adaptive import ProbSchedule
 from synthaug.segmentation.augmentation import AugmentationConfig
 from synthaug.segmentation.folds import fold_split
 from synthaug.segmentation.inference import InferenceConfig
@@ -69,7 +69,7 @@ PAINTED = ("scale", "diameter_mm", "scale_after_swap", "swaps", "swap_draw")
 
 
 class AdaptiveConfig(Section):
-    """See `synthaug.adaptive.AdaptiveInsertion`."""
+    """See `synthaug.insertion.adaptive.AdaptiveInsertion`."""
 
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.7
     strength: Annotated[float, Field(ge=0)] = 1.0

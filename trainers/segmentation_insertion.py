@@ -12,12 +12,12 @@ from segmentation_config import Config
 from torch import Tensor
 
 from synthaug import LesionBank, LesionShapes, PaintedLesions, TumorInsertion
-from synthaug.adaptive import AdaptiveInsertion
 from synthaug.config import ConfigError
 from synthaug.data import Case
-from synthaug.data.patches import PatchBatch
-from synthaug.evaluation.artefacts import keep_example
+from synthaug.insertion.adaptive import AdaptiveInsertion
 from synthaug.stopwatch import Stopwatch
+from synthaug.training.artefacts import keep_example
+from synthaug.training.patches import PatchBatch
 
 
 def make_insertion(

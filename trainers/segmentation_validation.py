@@ -10,11 +10,11 @@ import torch
 from segmentation_config import Config
 from torch import nn
 
-from synthaug.data.patches import CachedVolume
 from synthaug.evaluation import evaluate_case
-from synthaug.evaluation.artefacts import keep_validation
 from synthaug.segmentation.inference import predict_probabilities
 from synthaug.segmentation.postprocessing import to_label
+from synthaug.training.artefacts import keep_validation
+from synthaug.training.patches import CachedVolume
 
 
 def validate(

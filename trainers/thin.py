@@ -3,10 +3,10 @@
     accelerate launch trainers/thin.py --config configs/thin_tiny.yaml [--out runs/x] [key=value ...]
 
 Read from top to bottom: what is compared, the thinning, the loop. First the blocks are thinned by least squares
-(`synthaug.generators.thinning`); then they, and nothing else, learn for a while to answer what the teacher answers to
-the same questions (distillation, Hinton et al. 2015, arXiv 1503.02531, with the output as the target): on the same
-crop with the same noise and, for a diffusion generator, at each of the states that the teacher comes by as it paints.
-Runs continue, and leave behind, what those of trainers/gan.py do.
+(`synthaug.generators.learned.thinning`); then they, and nothing else, learn for a while to answer what the teacher
+answers to the same questions (distillation, Hinton et al. 2015, arXiv 1503.02531, with the output as the target): on
+the same crop with the same noise and, for a diffusion generator, at each of the states that the teacher comes by as it
+paints. Runs continue, and leave behind, what those of trainers/gan.py do.
 """
 
 from collections.abc import Mapping
@@ -36,13 +36,13 @@ from torch.utils.data import default_collate
 
 from synthaug import get_classes
 from synthaug.config import ConfigError
-from synthaug.data.crops import LesionCrops
-from synthaug.generators.flow_painter import FlowPainter
-from synthaug.generators.hub import load_generator, stored_network, with_shape
-from synthaug.generators.style import style_maps
-from synthaug.generators.styled import StyledGenerator
-from synthaug.generators.thinning import Moments, blocks, near, thin, thinner_blocks
-from synthaug.runs import latest_checkpoint, read_metrics
+from synthaug.generators.learned.flow_painter import FlowPainter
+from synthaug.generators.learned.hub import load_generator, stored_network, with_shape
+from synthaug.generators.learned.style import style_maps
+from synthaug.generators.learned.styled import StyledGenerator
+from synthaug.generators.learned.thinning import Moments, blocks, near, thin, thinner_blocks
+from synthaug.training.lesion_crops import LesionCrops
+from synthaug.training.run import latest_checkpoint, read_metrics
 
 FITTED_FROM = 500_000
 """The first of the samples that the least squares are fitted to: none that is trained on."""

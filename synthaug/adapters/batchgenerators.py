@@ -9,9 +9,9 @@ from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from torch import Tensor
 
 from synthaug.adapters.workers import DRAWS, drawn, refuse_accelerator_in_worker
-from synthaug.insertion import TumorInsertion
-from synthaug.intensity import host_tissue
-from synthaug.plan import InsertionPlan
+from synthaug.host import host_tissue
+from synthaug.insertion.insertion import TumorInsertion
+from synthaug.insertion.plan import InsertionPlan
 
 OUTSIDE = -1
 """nnU-Net's label of voxels outside the non-zero region, and of what its augmentation padded."""

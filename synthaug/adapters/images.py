@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from synthaug.channels import ALIASES
-from synthaug.validation import plain
+from synthaug.insertion.batch import plain
 
 NOT_A_CLASS = torch.iinfo(torch.int32).max
 """Takes the place of label values that are not whole numbers, so that the engine names them as unknown."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from synthaug.adapters.images import EngineBatch, check_label, chosen_spacing
 from synthaug.generators.base import TumorGenerator
-from synthaug.insertion import TumorInsertion
+from synthaug.insertion.insertion import TumorInsertion
 from synthaug.lesions.base import LesionSource
 
 __all__ = ["TumorInsertionMixin"]

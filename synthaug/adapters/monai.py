@@ -24,8 +24,8 @@ from torch.utils.data import get_worker_info
 from synthaug.adapters.images import EngineBatch, check_label, chosen_spacing
 from synthaug.adapters.workers import DRAWS, drawn, refuse_accelerator_in_worker
 from synthaug.checks import checked_probability
-from synthaug.insertion import TumorInsertion
-from synthaug.validation import plain
+from synthaug.insertion.batch import plain
+from synthaug.insertion.insertion import TumorInsertion
 
 __all__ = [
     "PrepareBatchInsertTumor",

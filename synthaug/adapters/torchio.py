@@ -21,8 +21,8 @@ from torchio.transforms.transform import Transform
 from synthaug.adapters.images import EngineBatch, affine_spacing
 from synthaug.adapters.workers import drawn, refuse_accelerator_in_worker
 from synthaug.checks import checked_probability
-from synthaug.insertion import TumorInsertion
-from synthaug.plan import InsertionPlan
+from synthaug.insertion.insertion import TumorInsertion
+from synthaug.insertion.plan import InsertionPlan
 
 __all__ = ["InsertTumor", "InsertTumorsInBatch", "RandomTumor"]
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from synthaug.generators.base import TumorGenerator
-from synthaug.insertion import TumorInsertion
-from synthaug.lesions.painted import in_worker
+from synthaug.insertion.insertion import TumorInsertion
+from synthaug.lesions.painted.source import in_worker
 
 DRAWS = 2**31 - 1
 """Adapters draw an integer in [0, DRAWS) for a sample, from their framework's own random state."""

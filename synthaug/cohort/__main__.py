@@ -2,7 +2,7 @@
 
 import typer
 
-from synthaug.cohort.commands import cohort
+from synthaug.cli.cohort import cohort
 
 if __name__ == "__main__":
     typer.run(cohort)

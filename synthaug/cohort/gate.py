@@ -20,7 +20,7 @@ from synthaug.classes import Classes
 from synthaug.cohort.config import GateConfig
 from synthaug.cohort.hosts import Host, bounding_box
 from synthaug.config import ConfigError
-from synthaug.intensity import to_model
+from synthaug.host import to_model
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.base import LesionSource
 

@@ -11,7 +11,7 @@ from synthaug.cohort.config import CohortConfig
 from synthaug.config import ConfigError
 from synthaug.data.cases import Case, StoredCase, find_cases, load_stored
 from synthaug.data.nifti import CaseError, as_label, read_stored
-from synthaug.intensity import host_statistics, host_tissue
+from synthaug.host import host_statistics, host_tissue
 
 HOST_STREAM = 0xC0
 BOX_MARGIN_VOX = 2

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synthaug.assembly import resolve_lesions
 from synthaug.classes import Classes
 from synthaug.cohort.config import CohortConfig
 from synthaug.cohort.gate import Gate
@@ -16,7 +15,8 @@ from synthaug.cohort.hosts import Host
 from synthaug.config import ConfigError
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.registry import resolve_generator
-from synthaug.insertion import TumorInsertion
+from synthaug.insertion.assembly import resolve_lesions
+from synthaug.insertion.insertion import TumorInsertion
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.base import LesionSource
 from synthaug.lesions.shapes import LesionShapes

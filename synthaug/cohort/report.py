@@ -12,11 +12,11 @@ import numpy as np
 from synthaug.classes import Classes
 from synthaug.cohort.config import CohortConfig
 from synthaug.cohort.layouts import Layout
+from synthaug.figures.html import gallery, image, legend, page, pairs, picture_row, section, table, tiles
+from synthaug.figures.slices import Outline, axial, class_colours, extent, figure, grey, outlined, png, rendered
 from synthaug.files import replace_file
+from synthaug.insertion.plan import equivalent_diameter_mm
 from synthaug.lesions.bank import LesionBank
-from synthaug.pages import gallery, image, legend, page, pairs, picture_row, section, table, tiles
-from synthaug.pictures import Outline, axial, class_colours, extent, figure, grey, outlined, png, rendered
-from synthaug.plan import equivalent_diameter_mm
 
 GALLERY_CASES = 12
 LONG_SIDE_PX = 260

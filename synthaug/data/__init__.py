@@ -1,7 +1,7 @@
 """Data in: case folders of real data sets, and phantoms where no real data may be used."""
 
 from synthaug.data.cases import Case, CaseError, Volume, find_cases, load_case, zscore_host
-from synthaug.data.phantom import phantom_case, write_phantom_dataset
+from synthaug.data.phantoms.phantom import phantom_case, write_phantom_dataset
 
 __all__ = [
     "Case",

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from synthaug.data.nifti import Volume
-from synthaug.data.phantom import phantom_case
+from synthaug.data.phantoms.phantom import phantom_case
 
 DONORS, HOSTS = 4, 3
 SEED_STRIDE = 100
@@ -56,6 +56,6 @@ def demo_brains(seed: int, simple: bool) -> tuple[list[Brain], list[Brain]]:
 def _maker(simple: bool) -> Callable[..., Volume]:
     if simple:
         return phantom_case
-    from synthaug.data.mni import mni_phantom
+    from synthaug.data.phantoms.mni import mni_phantom
 
     return mni_phantom

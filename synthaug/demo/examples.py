@@ -10,7 +10,7 @@ import torch
 
 from synthaug.demo.brains import Brain
 from synthaug.demo.loop import CHANNELS
-from synthaug.insertion import TumorInsertion
+from synthaug.insertion.insertion import TumorInsertion
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.shapes import LesionShapes
 

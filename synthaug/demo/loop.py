@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from synthaug.classes import BRATS18
 from synthaug.data.cases import zscore_host
 from synthaug.demo.brains import Brain
-from synthaug.insertion import TumorInsertion
+from synthaug.insertion.insertion import TumorInsertion
 
 CHANNELS = ("flair", "t1", "t1ce", "t2")
 PATCH, BATCH = 64, 2

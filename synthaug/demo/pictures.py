@@ -6,7 +6,19 @@ import numpy as np
 
 from synthaug.classes import BRATS18
 from synthaug.demo.loop import CHANNELS
-from synthaug.pictures import COLOURS, Outline, axial, enlarged, extent, figure, grey, outlined, png, rendered, rgb
+from synthaug.figures.slices import (
+    COLOURS,
+    Outline,
+    axial,
+    enlarged,
+    extent,
+    figure,
+    grey,
+    outlined,
+    png,
+    rendered,
+    rgb,
+)
 
 BRIGHTER, DARKER = "#ff5fb0", "#35dcb4"
 FULL_COLOUR_SD = 4

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import torch
 
-from synthaug.audit import Report
 from synthaug.demo.brains import Brain
 from synthaug.demo.examples import Example
 from synthaug.demo.loop import BATCH, PATCH, Patch, Training, make_insertion, train
 from synthaug.demo.pictures import BRIGHTER, COLUMNS, DARKER, FULL_COLOUR_SD, loss_curve, panels
+from synthaug.figures.html import gallery, image, page, pairs, picture_row, section, table, tiles
+from synthaug.figures.slices import COLOURS
+from synthaug.insertion.report import Report
 from synthaug.lesions.bank import LesionBank
-from synthaug.pages import gallery, image, page, pairs, picture_row, section, table, tiles
-from synthaug.pictures import COLOURS
 
 CLASS_WORDS = {"NCR": "necrotic core", "ED": "oedema", "ET": "enhancing tumour"}
 FILE_WORDS = {

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from einops import reduce
 from torch import Tensor, nn
 
-from synthaug.generators.losses import shell
-from synthaug.generators.style import class_moments, moving_average, present_classes
+from synthaug.generators.learned.style import class_moments, moving_average, present_classes
+from synthaug.training.painting_losses import shell
 
 STATISTICS = ("mean", "std", "fine", "middle", "coarse")
 """Mean, standard deviation, and the root mean square of three frequency bands: what a moving average over 3 voxels

@@ -1,6 +1,6 @@
 """What every appearance generator promises: crops in, crops with a tumour out, all in model intensities.
 
-Model intensities are z-scores of host tissue, per sample and channel (`synthaug.intensity`). A generator never sees
+Model intensities are z-scores of host tissue, per sample and channel (`synthaug.host`). A generator never sees
 labels, places or batches: it paints lesions into crops, and the insertion writes them back inside their support.
 """
 

@@ -10,7 +10,7 @@ import torch
 
 from synthaug.files import file_sha256
 from synthaug.generators.base import TumorGenerator
-from synthaug.generators.hub import SHIPPED
+from synthaug.generators.learned.hub import SHIPPED
 from synthaug.generators.registry import BUILT_IN
 
 SETTINGS = ("truncation", "crop_sizes", "table")

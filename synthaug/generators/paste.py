@@ -12,7 +12,7 @@ class PasteGenerator(TumorGenerator):
 
     Donor intensities are z-scores of the donor's host tissue, the host's are z-scores of its own, and the model space
     is the same for both, so the donor's voxels are the result; class swaps have already moved them to the new class's
-    statistics (`synthaug.lesions.render.recoloured`) and the blending gives them their soft edge.
+    statistics (`synthaug.insertion.render.recoloured`) and the blending gives them their soft edge.
     """
 
     needs_donor = True

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from synthaug.generators.base import TumorGenerator, seeded_noise
 from synthaug.lesions.bank import LesionBank
-from synthaug.readback import on_device
+from synthaug.transfers import on_device
 
 Table = Mapping[str, Mapping[str, tuple[float, float]]]
 

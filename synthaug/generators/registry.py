@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from synthaug.generators.base import TumorGenerator
-from synthaug.generators.hub import PUBLISHED, load_generator, shipped_generators
+from synthaug.generators.learned.hub import PUBLISHED, load_generator, shipped_generators
 from synthaug.generators.paste import PasteGenerator
 from synthaug.generators.procedural import ProceduralGenerator
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from synthaug.classes import Classes
+from synthaug.figures.slices import require_matplotlib
 from synthaug.files import replace_file
 from synthaug.imbalance.advice import Suggestion, suggest
 from synthaug.imbalance.measure import Measured, measure_cases, measure_folder
 from synthaug.imbalance.separability import Pair, compare_all
 from synthaug.lesions.cutting import MIN_VOXELS
-from synthaug.pictures import require_matplotlib
 from synthaug.sizes import SizeClasses
 
 __all__ = [

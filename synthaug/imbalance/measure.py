@@ -13,9 +13,9 @@ from synthaug.channels import canonical_channels
 from synthaug.classes import Classes, get_classes
 from synthaug.data import Case, CaseError, find_cases, load_case
 from synthaug.data.nifti import Volume
-from synthaug.intensity import host_statistics, host_tissue, to_model
+from synthaug.host import host_statistics, host_tissue, to_model
+from synthaug.insertion.plan import equivalent_diameter_mm
 from synthaug.lesions.cutting import MIN_VOXELS
-from synthaug.plan import equivalent_diameter_mm
 
 HOST = "host"
 """Name of healthy tissue where it stands beside the classes."""

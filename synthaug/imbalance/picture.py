@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from synthaug.figures.slices import class_colours, figure, rendered
 from synthaug.imbalance.advice import Suggestion
 from synthaug.imbalance.measure import HOST, Measured
 from synthaug.imbalance.separability import Pair, find_pair
-from synthaug.pictures import class_colours, figure, rendered
 from synthaug.sizes import SizeClasses
 
 HOST_COLOUR, REAL, INSERTED = "#9aa7b4", "#1f5fa8", "#d2521c"

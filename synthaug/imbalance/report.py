@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from synthaug.figures.html import image, page, section, table, tiles
 from synthaug.imbalance.advice import Suggestion
 from synthaug.imbalance.measure import Measured
 from synthaug.imbalance.separability import EASY, HARD, Pair
-from synthaug.pages import image, page, section, table, tiles
 from synthaug.sizes import SizeClasses
 
 CLASS_HEAD = ("class", "voxels", "ml", "share", "cases", "lesions", "specks", "median mm")

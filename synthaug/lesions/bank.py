@@ -2,7 +2,7 @@
 
 One safetensors file holds a bank: all masks and intensities end to end in flat tensors, a table of sizes, voxel
 sizes, class counts and class statistics, and names, patient groups, classes and channels as JSON in its header.
-Intensities are model intensities: z-scores of the donor's own host tissue (`synthaug.intensity`), float16.
+Intensities are model intensities: z-scores of the donor's own host tissue (`synthaug.host`), float16.
 """
 
 import json
@@ -208,8 +208,8 @@ class LesionBank(LesionSource):
             ValueError: a generator that needs a donor or does not know the bank's classes or channels; sizes or swaps
                 that do not fit; no donor that has the sizes asked for.
         """
-        from synthaug.lesions.painter import LesionPainter
-        from synthaug.lesions.threads import painted_by
+        from synthaug.lesions.painted.painter import LesionPainter
+        from synthaug.lesions.painted.threads import painted_by
 
         painter = LesionPainter(self, generator, **options)
         paintings = painted_by(painter, range(int(checked_at_least("count", count, 1))), progress)

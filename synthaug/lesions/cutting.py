@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor
 
 from synthaug.classes import Classes
-from synthaug.intensity import host_statistics, host_tissue, to_model
+from synthaug.host import host_statistics, host_tissue, to_model
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from synthaug.checks import checked_range
 from synthaug.classes import Classes
+from synthaug.insertion.plan import equivalent_diameter_mm
 from synthaug.lesions.base import Candidates
-from synthaug.plan import equivalent_diameter_mm
 from synthaug.sizes import SizeClasses
 
 LARGEST_UPSCALE = 1.5

@@ -10,7 +10,7 @@ from synthaug.adapters.nnunet.task import BLOCKED, Task
 from synthaug.config import ConfigError
 from synthaug.data.cases import group_function
 from synthaug.generators.procedural import ProceduralGenerator
-from synthaug.insertion import TumorInsertion
+from synthaug.insertion.insertion import TumorInsertion
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.shapes import LesionShapes
 

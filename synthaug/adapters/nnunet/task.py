@@ -15,7 +15,7 @@ from synthaug.adapters.nnunet.units import Units
 from synthaug.channels import canonical_channels
 from synthaug.classes import Classes, get_classes
 from synthaug.config import ConfigError
-from synthaug.intensity import host_tissue
+from synthaug.host import host_tissue
 
 BLOCKED = -1
 """Label value of what an insertion avoids: other organs and nnU-Net's ignore label."""
@@ -85,7 +85,7 @@ class Task:
     def host(self, raw: Tensor, label: Tensor) -> Tensor:
         """Where lesions may lie in a sample, (1, X, Y, Z) bool.
 
-        That is in nnU-Net's non-zero region, not where a channel is constant (`synthaug.intensity`), in the host labels
+        That is in nnU-Net's non-zero region, not where a channel is constant (`synthaug.host`), in the host labels
         where some are named, and where the mean of 3 x 3 x 3 voxels is in the host's range: noise alone must not
         perforate it.
 

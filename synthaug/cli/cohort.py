@@ -1,0 +1,139 @@
+"""The commands ``synthaug cohort`` and ``synthaug inspect``; the first is also ``python -m synthaug.cohort``."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from synthaug.cli.errors import one_line_errors
+
+SHORT = {
+    "cases": "cases",
+    "count": "count",
+    "layout": "layout",
+    "seed": "seed",
+    "generator": "generator",
+    "classes": "classes",
+    "bank": "lesions.bank",
+    "per_case": "lesions.per_case",
+    "scale": "lesions.scale",
+    "diameter_mm": "lesions.diameter_mm",
+    "hosts": "hosts.tumour",
+    "folds": "splits.folds",
+    "per_class": "balance.per_class",
+    "balance": "balance.by",
+}
+"""Options and the keys of the configuration that they set."""
+
+
+def cohort(
+    out: Annotated[Path, typer.Option(help="Folder of the cohort.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Any key, such as lesions.retries=20.")] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with all of it; options and keys change it.")] = None,
+    cases: Annotated[Path | None, typer.Option(help="Folder of the host cases.")] = None,
+    bank: Annotated[Path | None, typer.Option(help="Bank of lesion masks; without it, procedural shapes.")] = None,
+    generator: Annotated[str | None, typer.Option(help="paste, procedural, a folder of weights, ...")] = None,
+    count: Annotated[int | None, typer.Option(help="Cases to make.")] = None,
+    layout: Annotated[str | None, typer.Option(help="nnunet, msd, bids or brats.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    classes: Annotated[str | None, typer.Option(help="Vocabulary of the hosts' labels.")] = None,
+    channels: Annotated[str | None, typer.Option(help="Image channels, separated by commas.")] = None,
+    per_case: Annotated[tuple[int, int] | None, typer.Option(help="Least and most lesions in a case.")] = None,
+    scale: Annotated[tuple[float, float] | None, typer.Option(help="Range of the linear scale.")] = None,
+    diameter_mm: Annotated[tuple[float, float] | None, typer.Option(help="Range of the diameter instead.")] = None,
+    swap: Annotated[list[str] | None, typer.Option(help="FROM:TO:PROBABILITY, may be repeated.")] = None,
+    hosts: Annotated[str | None, typer.Option(help="any, with or free: hosts by their own tumours.")] = None,
+    folds: Annotated[str | None, typer.Option(help="splits_final.json of the real data, or a number to make.")] = None,
+    per_class: Annotated[int | None, typer.Option(help="Instead of count: cases of each class or size.")] = None,
+    balance: Annotated[str | None, typer.Option(help="What --per-class balances: class or size.")] = None,
+) -> None:
+    """Write a cohort of synthetic cases; the same command again continues one that was stopped.
+
+    Exit code 0: every case is there; 1: some are not, and were named; 2: nothing could be begun, or the disk was
+    full in the end.
+    """
+    given = {key: value for key, value in locals().items() if key in SHORT and value is not None}
+    values = {SHORT[key]: value for key, value in given.items()}
+    if channels is not None:
+        values["channels"] = channels.split(",")
+    if swap:
+        values["lesions.swaps"] = [text.split(":") for text in swap]
+    with _one_line_errors():
+        from synthaug.cohort.making import generate
+        from synthaug.cohort.ranks import Ranks
+
+        summary = generate(_configuration(config, values, overrides or []), out, progress=True)
+    ranks = Ranks.current()
+    if ranks.is_main:
+        _tell(summary)
+    ranks.leave()
+    raise typer.Exit(0 if summary.complete else 1)
+
+
+def _one_line_errors() -> AbstractContextManager[None]:
+    return one_line_errors(ValueError, OSError, ModuleNotFoundError, missing='; pip install "synthaug[cohort]"')
+
+
+def _configuration(file: Path | None, values: dict[str, Any], overrides: list[str]):
+    import yaml
+
+    from synthaug.cohort.config import CohortConfig
+    from synthaug.config import read_config
+
+    texts = [f"{k}={yaml.safe_dump(_plain(v), default_flow_style=True, width=10_000)}" for k, v in values.items()]
+    texts = [text.removesuffix("...\n").strip() for text in texts]
+    return read_config(file, CohortConfig, [*texts, *overrides])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    if isinstance(value, str) and value.isdigit():
+        return int(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _tell(summary) -> None:
+    done = "nothing to do" if not summary.made and summary.complete else f"{summary.made} made now"
+    typer.echo(f"{summary.written} of {summary.asked} cases in {summary.out} ({done}); {summary.out / 'report.html'}")
+    for word, which in (("refused", summary.refused), ("failed", summary.failed)):
+        for name, reason in which.items():
+            typer.echo(f"{word}: {name}: {reason}", err=True)
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A cohort, COHORT/CASE, or any folder of cases.")],
+    classes: Annotated[str, typer.Option(help="Label vocabulary, for cases of other folders.")] = "BRATS18",
+    layout: Annotated[str, typer.Option(help="brats, nnunet, msd, bids, or auto to find out.")] = "auto",
+) -> None:
+    """Say what is in a cohort or a case; of a cohort, whether every file is as its manifest says.
+
+    Exit code 1: a file is missing, extra or altered, or a case cannot be read.
+    """
+    with _one_line_errors():
+        sound = _inspect_any(path, classes, layout)
+    raise typer.Exit(0 if sound else 1)
+
+
+def _inspect_any(path: Path, classes: str, layout: str) -> bool:
+    from synthaug.classes import get_classes
+    from synthaug.cohort.inspection import describe_case, describe_cohort, describe_files, is_cohort, verify
+    from synthaug.data.cases import CaseError, find_cases
+
+    if is_cohort(path):
+        found = verify(path)
+        typer.echo("\n".join(describe_cohort(found)))
+        return found.sound
+    if is_cohort(path.parent):
+        found = verify(path.parent, path.name)
+        typer.echo("\n".join(describe_case(found, path.name)))
+        return found.sound
+    sound = True
+    for case in find_cases(path, layout):
+        try:
+            typer.echo("\n".join(describe_files(case, get_classes(classes))))
+        except CaseError as error:
+            typer.echo(f"{error}", err=True)
+            sound = False
+    return sound

@@ -1,0 +1,1 @@
+"""Phantoms: brains and gliomas made from formulas and anatomy."""

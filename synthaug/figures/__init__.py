@@ -1,0 +1,1 @@
+"""Figures: pages of HTML and slices of volumes."""

@@ -1,0 +1,1 @@
+"""GliGAN: the released generators, as they were trained."""

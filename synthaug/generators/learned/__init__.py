@@ -1,0 +1,1 @@
+"""Trained generators: networks, their files, and the ways to paint with them."""

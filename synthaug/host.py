@@ -1,0 +1,181 @@
+"""Batch intensities to model intensities and back.
+
+Networks and tables work on z-scores of host tissue: per sample and channel, mean 0 and standard deviation 1 over the
+voxels that are tissue and not lesion. The map is affine, so its inverse is exact whatever the batch's own units are:
+z-scores, min-max or percentile scaling, raw MR values, Hounsfield units.
+
+What is tissue? Where the caller gives a `host` mask, that. Otherwise it is derived: *background is where a channel has
+one constant value over a region*. Skull-stripping leaves such a region, and whatever affine normalisation follows, it
+stays constant: 0 in raw data, some negative number in z-scores of the whole image, 0 *amid* the tissue's values in
+z-scores of the brain. So the value is looked up, not assumed: the most frequent value of each channel (its mode, on a
+grid of every n-th voxel), and a voxel is background where some 2 x 2 x 2 block around it has that value throughout.
+Single voxels of tissue that happen to equal it stay tissue. A channel that is constant everywhere is a missing
+sequence; it says nothing about tissue and is never changed. A voxel is tissue where no other channel is background, so
+parts of the brain that a sequence did not cover get no lesion. Air around a head or body is not constant: for images
+that were not skull-stripped, and for CT, give a mask.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from synthaug.transfers import on_device
+
+MODE_GRID = 24
+STATISTICS_GRID = 48
+
+
+@dataclass(frozen=True)
+class HostSample:
+    """One sample as a host.
+
+    Attributes:
+        tissue: (X, Y, Z) bool.
+        mean: (C,) float32 of host tissue outside the labels.
+        std: (C,) float32, likewise.
+        floor: (C,) float32, the darkest host tissue; nothing darker is ever written.
+    """
+
+    tissue: Tensor
+    mean: Tensor
+    std: Tensor
+    floor: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        image: Tensor,
+        label: Tensor,
+        host: Tensor | None = None,
+        stats: tuple[Sequence[float], Sequence[float]] | None = None,
+    ) -> "HostSample":
+        """Look at a sample: image (C, X, Y, Z), label (X, Y, Z), optional tissue mask and optional mean and std."""
+        tissue = host_tissue(image) if host is None else host != 0
+        healthy = tissue & (label == 0)
+        if stats is None:
+            mean, std = host_statistics(image, healthy)
+        else:
+            mean, std = (on_device(s, image.device, torch.float32) for s in stats)
+        values = thinned(image, STATISTICS_GRID).float()
+        lowest = torch.where(thinned(healthy, STATISTICS_GRID), values, torch.inf).flatten(1).amin(1)
+        return cls(tissue, mean, std, torch.where(lowest.isfinite(), lowest, -torch.inf))
+
+
+def host_tissue(image: Tensor) -> Tensor:
+    """Where a sample is host tissue, derived from its voxels as the head of this file says.
+
+    Args:
+        image: (C, X, Y, Z) float, any intensities.
+
+    Returns:
+        (X, Y, Z) bool; all False where every channel is constant.
+    """
+    background, constant = background_values(image)
+    # a missing channel (constant) must not hide the others, so it equals no value; where all are, nothing is tissue
+    value = torch.where(constant, torch.nan, background)
+    # a block of any channel hides what is in it: blocks are found channel by channel, and filled for all at once
+    corners = reduce(torch.logical_or, eroded(image == value[:, None, None, None]).unbind(0))
+    return ~(dilated(corners, [n > 1 for n in image.shape[1:]]) | constant.all())
+
+
+def background_values(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Most frequent value of each channel (C,), and whether the channel is constant (C,) bool.
+
+    Both are read off at most 24 x 24 x 24 voxels spread evenly over the sample.
+    """
+    ordered = thinned(image, MODE_GRID).flatten(1).sort(dim=1).values
+    place = torch.arange(ordered.shape[1], device=image.device).expand_as(ordered)
+    fresh = torch.ones_like(ordered, dtype=torch.bool)
+    fresh[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    # length of the run of equal values that ends at each place; the longest one ends at the mode (torch.mode is slow)
+    run = place - torch.where(fresh, place, 0).cummax(dim=1).values
+    mode = ordered.gather(1, run.argmax(dim=1, keepdim=True))[:, 0]
+    return mode, ordered[:, 0] == ordered[:, -1]
+
+
+def opened(mask: Tensor) -> Tensor:
+    """Morphological opening of (..., X, Y, Z) bool by a 2 x 2 x 2 cube; an axis of one voxel is left alone."""
+    return dilated(eroded(mask), [n > 1 for n in mask.shape[-3:]])
+
+
+def eroded(mask: Tensor) -> Tensor:
+    """Where a 2 x 2 x 2 cube of (..., X, Y, Z) bool begins; one shorter along each axis of more than one voxel."""
+    for dim in (-3, -2, -1):
+        if mask.shape[dim] > 1:
+            n = mask.shape[dim] - 1
+            mask = mask.narrow(dim, 0, n) & mask.narrow(dim, 1, n)
+    return mask
+
+
+def dilated(mask: Tensor, axes: Sequence[bool] = (True, True, True)) -> Tensor:
+    """Union of the 2 x 2 x 2 cubes that begin in (..., X, Y, Z) bool; one longer along each of the `axes`."""
+    for dim, wanted in zip((-3, -2, -1), axes, strict=True):
+        if wanted:
+            n, shape = mask.shape[dim], list(mask.shape)
+            shape[dim] += 1
+            longer = mask.new_empty(shape)
+            longer.narrow(dim, 0, n).copy_(mask)
+            longer.narrow(dim, n, 1).fill_(False)
+            longer.narrow(dim, 1, n).logical_or_(mask)
+            mask = longer
+    return mask
+
+
+def thinned(image: Tensor, grid: int) -> Tensor:
+    """Every n-th voxel along each of the last three axes, so that none has more than `grid` voxels.
+
+    Contiguous, because the order in which a sum adds its terms must not depend on the batch's strides.
+    """
+    steps = [-(-size // grid) for size in image.shape[-3:]]
+    return image[..., :: steps[0], :: steps[1], :: steps[2]].contiguous()
+
+
+def host_statistics(image: Tensor, tissue: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of host tissue, after one round of clipping at three standard deviations.
+
+    The clipping keeps vessels, fat and lesions that nobody labelled from setting the scale. At most 48 x 48 x 48
+    voxels spread evenly over the sample are read. Both are 0 where there is no tissue.
+
+    Args:
+        image: (C, X, Y, Z) float.
+        tissue: (X, Y, Z) bool, host tissue without lesions.
+
+    Returns:
+        mean (C,) and std (C,), float32 on the image's device.
+    """
+    values = thinned(image, STATISTICS_GRID).float().flatten(1)
+    inside = thinned(tissue, STATISTICS_GRID).flatten().to(values.dtype)
+    mean, std = _moments(values, inside.expand_as(values))
+    near = (values - mean[:, None]).abs() <= 3 * std[:, None]
+    return _moments(values, inside * near)
+
+
+def _moments(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    count = weight.sum(1).clamp(min=1)
+    mean = (values * weight).sum(1) / count
+    variance = ((values - mean[:, None]).square() * weight).sum(1) / count
+    return mean, variance.sqrt()
+
+
+def to_model(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Z-scores of host tissue, float32; a channel whose tissue is constant (std 0) becomes 0.
+
+    Args:
+        image: (C, ...) or (N, C, ...) float crops.
+        mean: (C,) or (N, C) of `host_statistics`.
+        std: likewise.
+    """
+    mean, std = _broadcast(mean, image), _broadcast(std, image)
+    return (image.float() - mean).div_(torch.where(std > 0, std, 1)).masked_fill_(~(std > 0), 0.0)
+
+
+def from_model(z: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """The inverse of `to_model`: z-scores of host tissue to the batch's own units, float32."""
+    return (z * _broadcast(std, z)).add_(_broadcast(mean, z))
+
+
+def _broadcast(statistic: Tensor, image: Tensor) -> Tensor:
+    return statistic.reshape(*statistic.shape, *(1,) * (image.ndim - statistic.ndim))

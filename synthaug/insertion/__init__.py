@@ -1,0 +1,1 @@
+"""`TumorInsertion` and the way of a batch: checked, drawn, placed, written, counted."""

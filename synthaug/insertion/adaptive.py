@@ -1,0 +1,227 @@
+"""Insertion that follows validation: more of the classes and lesion sizes that are found worst, and a schedule of prob.
+
+Both are off unless they are called. After each validation
+
+    need of a class or size = 1 - (EMA of its lesion-wise recall + EMA of its lesion-wise Dice) / 2
+    weight = (need / mean need) ^ strength, held in [1 / bound, bound]
+
+where the Dice is that of the lesions that are there: false positives are left out, for more tumours do not cure them.
+The weights multiply the class mix that the insertion was made with (then shares are made to sum to 1) and tilt its
+lesion sizes.
+
+A validation set that steers training is no longer untouched: report on other cases.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from synthaug.checks import checked_at_least, checked_probability, checked_range
+from synthaug.insertion.steering import Steering
+from synthaug.lesions.scale import SizeWeights
+from synthaug.sizes import SizeClasses
+
+LEAST_NEED = 0.02
+"""A class that is found perfectly still has some need, so that no weight divides by nothing."""
+
+SCORES = ("lesion_recall", "lesion_dice")
+
+
+@dataclass(frozen=True)
+class ProbSchedule:
+    """`prob` over the steps of a run: linear warm-up from 0, then constant, then decay.
+
+    It has no state: ``insert.prob = schedule(step)`` before each step is the same after a restart.
+
+    Args:
+        prob: in between.
+        warmup_steps: steps over which it rises; the first step has prob / (warmup_steps + 1).
+        decay_from: last step with `prob`; None for no decay.
+        decay_to: first step with `end_prob`, which then stays.
+        end_prob: at the end of the decay.
+        shape: of the decay, ``"linear"`` or ``"cosine"``.
+
+    Raises:
+        ValueError: a probability outside [0, 1], steps that are not in order, one of decay_from and decay_to alone, or
+            an unknown shape.
+    """
+
+    prob: float
+    warmup_steps: int = 0
+    decay_from: int | None = None
+    decay_to: int | None = None
+    end_prob: float = 0.0
+    shape: str = "linear"
+
+    def __post_init__(self):
+        checked_probability("prob", self.prob)
+        checked_probability("end_prob", self.end_prob)
+        checked_at_least("warmup_steps", self.warmup_steps)
+        if (self.decay_from is None) != (self.decay_to is None):
+            raise ValueError(f"give both decay_from and decay_to; got {self.decay_from} and {self.decay_to}")
+        if self.decay_from is not None and not self.warmup_steps <= self.decay_from < self.decay_to:
+            raise ValueError(
+                f"expected warmup_steps <= decay_from < decay_to, got {self.warmup_steps}, {self.decay_from} and "
+                f"{self.decay_to}"
+            )
+        if self.shape not in ("linear", "cosine"):
+            raise ValueError(f"shape: expected 'linear' or 'cosine', got {self.shape!r}")
+
+    def __call__(self, step: int) -> float:
+        """The probability at a step, counted from 1."""
+        if step <= self.warmup_steps:
+            return self.prob * step / (self.warmup_steps + 1)
+        if self.decay_from is None or step <= self.decay_from:
+            return self.prob
+        t = min(1.0, (step - self.decay_from) / (self.decay_to - self.decay_from))
+        left = 1 - t if self.shape == "linear" else 0.5 * (1 + math.cos(math.pi * t))
+        return self.end_prob + (self.prob - self.end_prob) * left
+
+    def mean(self, steps: int) -> float:
+        """Mean probability over steps 1 to `steps`, for how many insertions a run will ask for."""
+        return float(np.mean([self(step) for step in range(1, steps + 1)]))
+
+
+class AdaptiveInsertion:
+    """Raises the rate of what validation shows to be found worst.
+
+    Call `update` after each validation, on every process with the same rows. It sets ``insert.class_mix`` and
+    ``insert.size_weights``; neither draws random numbers. A class or size that validation has no lesion of keeps what
+    is known of it, and counts as average before anything is.
+
+    Args:
+        insert: the insertion that is steered.
+        momentum: of the moving averages, in [0, 1); 0 looks at the latest validation alone.
+        strength: exponent of the needs; 0 changes nothing.
+        bound: greatest factor by which a weight differs from 1, at least 1.
+        classes: whether classes are steered; None for "where the insertion has a class_mix".
+        sizes: whether lesion sizes are.
+        size_region: region whose lesions tell how sizes are found; inserted lesions are whole ones, so that of all
+            classes together. None takes the region that is listed first.
+        size_classes: as in the rows.
+
+    Raises:
+        ValueError: numbers out of range, `classes` without a class_mix, `sizes` where the insertion cannot weight
+            them, or neither of both.
+    """
+
+    def __init__(
+        self,
+        insert: Steering,
+        momentum: float = 0.7,
+        strength: float = 1.0,
+        bound: float = 2.0,
+        classes: bool | None = None,
+        sizes: bool = True,
+        size_region: str | None = None,
+        size_classes: SizeClasses | None = None,
+    ):
+        self.insert, self.size_region = insert, size_region
+        self.momentum = checked_probability("momentum", momentum)
+        self.strength, self.bound = checked_at_least("strength", strength), checked_range("bound", bound)[0]
+        if self.bound < 1 or self.momentum == 1:
+            raise ValueError(f"expected bound >= 1 and momentum < 1, got {bound} and {momentum}")
+        self.base_mix = insert.class_mix
+        if classes and self.base_mix is None:
+            raise ValueError(
+                "adaptive classes: the insertion has no class_mix that could be changed; give "
+                "TumorInsertion(class_mix={...}) in place of swaps, or classes=False"
+            )
+        self.classes = insert.classes.names if classes or (classes is None and self.base_mix is not None) else ()
+        self.size_classes = size_classes or SizeClasses()
+        self.sizes = self.size_classes.names if sizes else ()
+        if not self.classes and not self.sizes:
+            raise ValueError("adaptive insertion: neither classes nor sizes are to be steered")
+        if self.sizes and insert.size_weights is None:
+            insert.size_weights = SizeWeights(self.size_classes, (1.0,) * len(self.size_classes))
+        self.base_sizes = dict(zip(self.sizes, insert.size_weights.weights, strict=True)) if self.sizes else {}
+        self.scores: dict[str, dict[str, float]] = {}
+        self.updates = 0
+
+    def update(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+        """Take in a validation and set the insertion.
+
+        Args:
+            rows: of `synthaug.evaluation.evaluate_case` with `lesionwise`, of all validation cases.
+
+        Returns:
+            What was seen and set, JSON-able, for the log: ``updates``, ``scores`` (the averages of each class and
+            size), ``weights``, ``class_mix`` and ``size_weights`` (only those that are steered).
+
+        Raises:
+            ValueError: no row, rows without lesion-wise scores, or without one of the classes or the region.
+        """
+        rows = list(rows)
+        if not rows or not all(SCORES[0] in row for row in rows):
+            raise ValueError(
+                "adaptive insertion: expected rows of evaluate_case(..., lesionwise=True), got others or none"
+            )
+        region = self._size_region(rows)
+        for name in self.classes:
+            self._take(f"class {name}", [r for r in rows if r["region"] == name and r["size"] == "all"])
+        for name in self.sizes:
+            self._take(f"size {name}", [r for r in rows if r["region"] == region and r["size"] == name])
+        self.updates += 1
+        return self._set()
+
+    def _size_region(self, rows: list[Mapping[str, Any]]) -> str | None:
+        known = dict.fromkeys(row["region"] for row in rows)
+        missing = [name for name in self.classes if name not in known]
+        region = self.size_region or next(iter(known))
+        if missing or region not in known:
+            wanted = ", ".join([*missing, *([] if region in known else [region])])
+            raise ValueError(f"adaptive insertion: no row is of {wanted}; the rows are of {', '.join(known)}")
+        return region
+
+    def _take(self, key: str, rows: list[Mapping[str, Any]]) -> None:
+        """Move the averages of a class or size, in which each lesion counts alike."""
+        lesions = sum(row["lesions"] for row in rows)
+        if not lesions:
+            return
+        # of the lesions that are there: the mean over lesions and false positives, times how many they are
+        dice = sum(r["lesion_dice"] * (r["lesions"] + r["false_positives"]) for r in rows if r["lesions"])
+        new = {"lesion_recall": sum(row["lesions_found"] for row in rows) / lesions, "lesion_dice": dice / lesions}
+        old = self.scores.get(key, new)
+        self.scores[key] = {name: self.momentum * old[name] + (1 - self.momentum) * new[name] for name in SCORES}
+
+    def weights(self) -> dict[str, float]:
+        """The present weight of each class and size, in [1 / bound, bound]; 1 for all before the first update."""
+        return self._weights("class", self.classes) | self._weights("size", self.sizes)
+
+    def _weights(self, kind: str, names: Iterable[str]) -> dict[str, float]:
+        keys = [f"{kind} {name}" for name in names]
+        need = {k: max(1 - sum(self.scores[k].values()) / len(SCORES), LEAST_NEED) for k in keys if k in self.scores}
+        average = float(np.mean(list(need.values()))) if need else 1.0
+        raw = {key: (need.get(key, average) / average) ** self.strength for key in keys}
+        return {key: float(np.clip(value, 1 / self.bound, self.bound)) for key, value in raw.items()}
+
+    def _set(self) -> dict[str, Any]:
+        weights = self.weights()
+        log: dict[str, Any] = {"updates": self.updates, "scores": dict(self.scores), "weights": weights}
+        if self.classes:
+            shares = {name: self.base_mix[name] * weights[f"class {name}"] for name in self.classes}
+            total = sum(shares.values())
+            log["class_mix"] = {name: share / total for name, share in shares.items()}
+            self.insert.class_mix = log["class_mix"]
+        if self.sizes:
+            log["size_weights"] = {name: self.base_sizes[name] * weights[f"size {name}"] for name in self.sizes}
+            self.insert.size_weights = SizeWeights(self.size_classes, tuple(log["size_weights"].values()))
+        return log
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averages, JSON-able; what was set on the insertion is in the insertion's own state."""
+        return {
+            "updates": self.updates,
+            "scores": {key: dict(values) for key, values in self.scores.items()},
+            "base_mix": self.base_mix,
+            "base_sizes": dict(self.base_sizes),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken; load the insertion's state too."""
+        self.updates = int(state["updates"])
+        self.scores = {key: dict(values) for key, values in state["scores"].items()}
+        self.base_mix, self.base_sizes = state["base_mix"], dict(state["base_sizes"])

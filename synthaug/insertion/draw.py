@@ -1,0 +1,144 @@
+"""What is asked for: decided on the host from sizes and seeds, before anything on the device is looked at."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from synthaug.insertion.blending import margin_vox
+from synthaug.insertion.plan import Insertion, Outcome, equivalent_diameter_mm
+from synthaug.lesions.base import Candidates, LesionSource
+from synthaug.lesions.rebalance import ClassMix, Swaps
+from synthaug.lesions.scale import LARGEST_UPSCALE, ScaleRange, SizeWeights, Turns, extents_vox
+
+BOX_STEP = 8
+
+
+@dataclass
+class Decider:
+    """Draws the insertions of a batch.
+
+    The randomness of a sample follows from (seed, rank, running number of the sample): a batch gets what its samples
+    would get one by one, and ranks of a distributed run differ.
+
+    Attributes:
+        source: lesion masks.
+        class_order: position of each source class in the insertion's classes.
+        prob: probability of a lesion per sample.
+        second: probability of another one where there is one.
+        swaps: class swaps, or None.
+        mix: steering towards a class mix, or None.
+        scale: how large.
+        turns: how turned.
+        min_voxels: volume floor.
+        clearance_mm: from existing labels.
+        halo_mm: of the support around the lesion.
+        generator_margin: voxels of surroundings that the generator wants.
+        crop_sizes: sides of the crops that the generator takes, ascending, or None for any box.
+        cubic: whether these crops are cubes.
+        seed: of the whole run.
+        rank: of this process.
+        number: samples seen.
+        size_weights: of lesion sizes, or None.
+    """
+
+    source: LesionSource
+    class_order: list[int]
+    prob: float
+    second: float
+    swaps: Swaps | None
+    mix: ClassMix | None
+    scale: ScaleRange
+    turns: Turns
+    min_voxels: int
+    clearance_mm: float
+    halo_mm: float
+    generator_margin: int
+    crop_sizes: tuple[int, ...] | None
+    cubic: bool
+    seed: int
+    rank: int
+    number: int = 0
+    size_weights: SizeWeights | None = None
+
+    def batch(
+        self, spacing_mm: Sequence[tuple[float, float, float]], volume: Sequence[int], groups: Sequence[str | None]
+    ) -> list[Insertion]:
+        """The insertions asked for in a batch, sample by sample; advances the running number."""
+        rows = []
+        for sample, (spacing, group) in enumerate(zip(spacing_mm, groups, strict=True)):
+            self.source.follow(self.number)
+            first, another = np.random.default_rng([self.seed, self.rank, self.number]).random(2)
+            count = 0 if first >= self.prob else 1 + int(another < self.second)
+            rows += [self._one(sample, order, spacing, volume, group) for order in range(count)]
+            self.number += 1
+        return rows
+
+    def _one(self, sample: int, order: int, spacing, volume: Sequence[int], group: str | None) -> Insertion:
+        rng = np.random.default_rng([self.seed, self.rank, self.number, order + 1])
+        seed = int(rng.integers(2**63))
+        swaps = self.swaps.sample(rng) if self.swaps else {}
+        drawn, turns = self.scale.draw(rng, swaps), self.turns.draw(rng)
+        base = {"sample": sample, "number": self.number, "order": order, "seed": seed, "host_group": group}
+        base |= {"spacing_mm": tuple(spacing), **turns}
+        candidates = self.source.candidates(rng, group)
+        if not len(candidates):
+            empty = {"lesion": None, "donor_group": None, "swaps": swaps, "scale": drawn}
+            return Insertion(**base, **empty, refused=Outcome.NO_DONOR)
+        drawn = self.scale.tilted(drawn, swaps, candidates, self.size_weights)
+        factors = self.scale.factors(drawn, candidates)
+        extents = extents_vox(candidates, factors, spacing, turns)
+        usable, refused = self.usable(candidates, factors, extents, spacing, volume)
+        pick, swaps = self._pick(candidates, factors, usable, refused, swaps, spacing, rng)
+        lesion = candidates.lesions[pick]
+        return Insertion(
+            **base,
+            lesion=lesion.name,
+            donor_group=lesion.group,
+            swaps=swaps,
+            scale=float(factors[pick]),
+            crop_vox=None if refused else self.crop(extents[pick], spacing),
+            refused=refused,
+        )
+
+    def usable(self, candidates: Candidates, factors, extents, spacing, volume) -> tuple[np.ndarray, Outcome | None]:
+        """Positions of the donors that fit the patch and reach the volume floor; an outcome where there are none."""
+        fits = (extents <= np.asarray(volume)).all(1)
+        if self.crop_sizes is not None:
+            fits &= extents.max(1) + 2 * self._margin(spacing) <= self.crop_sizes[-1]
+        if not fits.any():
+            return np.arange(len(candidates)), Outcome.TOO_LARGE
+        voxels = candidates.volume_mm3 * factors**3 / np.prod(spacing)
+        # thin lesions lose volume in resampling: those well above the floor first, the others where there are none
+        ample, enough = (np.flatnonzero(fits & (voxels >= m * self.min_voxels)) for m in (2, 1))
+        usable = ample if len(ample) else enough
+        if not len(usable):
+            return np.flatnonzero(fits), Outcome.TOO_SMALL
+        mild = usable[factors[usable] <= LARGEST_UPSCALE]
+        return (mild if len(mild) and self.scale.diameter_mm else usable), None
+
+    def _pick(
+        self, candidates: Candidates, factors, usable, refused, swaps, spacing, rng
+    ) -> tuple[int, dict[str, str]]:
+        weights = None
+        if self.size_weights is not None:
+            own = equivalent_diameter_mm(candidates.volume_mm3[usable], (1, 1, 1))
+            weights = self.size_weights.of(own * factors[usable])
+        if self.mix is None or refused:
+            return int(rng.choice(usable, p=None if weights is None else weights / weights.sum())), swaps
+        voxels = np.zeros((len(usable), len(self.mix.names)))
+        voxels[:, self.class_order] = candidates.voxels[usable]
+        volume = factors[usable] ** 3 * candidates.spacing_mm[usable].prod(1) / np.prod(spacing)
+        donor, swaps = self.mix.choose(voxels, volume, rng, weights)
+        return int(usable[donor]), swaps
+
+    def _margin(self, spacing: Sequence[float]) -> int:
+        return margin_vox(self.clearance_mm, self.halo_mm, spacing, self.generator_margin)
+
+    def crop(self, extent: np.ndarray, spacing: Sequence[float]) -> tuple[int, int, int]:
+        """Size of the crop that the generator takes for a lesion of this extent in voxels, (3,)."""
+        need = extent + 2 * self._margin(spacing)
+        if self.crop_sizes is None:
+            return tuple(int(-(-n // BOX_STEP) * BOX_STEP) for n in need)
+        wanted = [need.max()] * 3 if self.cubic else need
+        return tuple(next(s for s in self.crop_sizes if s >= n) for n in wanted)

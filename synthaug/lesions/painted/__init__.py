@@ -1,0 +1,1 @@
+"""Lesions that are painted ahead of their insertion."""

@@ -1,0 +1,209 @@
+"""Lesions that a generator keeps painting anew while training runs: its looks at the price of paste.
+
+The pool at any time is a window on the painter's sequence; to repaint is to move it on by one. With `refresh` the
+window's place follows from the running number of the sample alone, so that plans, resumed runs and replays get the same
+pool however fast the painting is; with `budget` it moves as fast as time allows.
+"""
+
+import math
+import multiprocessing
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import get_worker_info
+
+from synthaug.checks import checked_at_least
+from synthaug.generators.base import TumorGenerator
+from synthaug.lesions.bank import LesionBank
+from synthaug.lesions.base import Candidates, Lesion, LesionSource
+from synthaug.lesions.cutting import MARGIN_VOX
+from synthaug.lesions.painted.budget import Budget
+from synthaug.lesions.painted.painter import LesionPainter
+from synthaug.lesions.painted.pool import Pool
+
+LEAST_AHEAD, MOST_BOUGHT = 2, 16
+
+
+class PaintedLesions(LesionSource):
+    """A pool of lesions that were painted ahead; inserted with ``generator="paste"``, at scale 1.
+
+    Whole lesions are painted, not crops of hosts that the insertion would have to keep: so this is a source of lesions
+    like any other, the insertion does not know of it, and a plan's rows name paintings that are painted again from
+    their names, bit for bit.
+
+    Args:
+        bank: of the donors, whose masks are painted.
+        generator: name, folder, hub id, or `TumorGenerator`; one that needs no donor.
+        count: paintings in the pool.
+        refresh: paintings that are made anew for each sample that is seen, such as 0.1; the oldest goes.
+        budget: instead, share of the step time, in (0, 1), that insertion and painting together may take: as much is
+            painted anew as fits. Which painting comes when then depends on the clock. With neither, the pool stays.
+        start: a painted bank of the same generator, with which the pool begins.
+        seed, rank: of everything random; ranks of a distributed run paint different lesions.
+        device: on which the generator works and the paintings are kept.
+        progress: show a progress bar while the pool is filled, which is when it is first needed.
+        **options: sizes, swaps and `spacing_mm` of the paintings, and options of the generator, as for
+            `LesionBank.painted`.
+
+    Raises:
+        ValueError: both `refresh` and `budget`, numbers out of range, a `start` that is no painted bank or one of
+            other classes, channels or generator, and what `LesionBank.painted` raises.
+    """
+
+    margin_vox = MARGIN_VOX
+
+    def __init__(
+        self,
+        bank: LesionBank,
+        generator: str | TumorGenerator,
+        count: int = 200,
+        *,
+        refresh: float | None = None,
+        budget: float | None = None,
+        start: LesionBank | None = None,
+        seed: int = 0,
+        rank: int = 0,
+        device: str | torch.device = "cpu",
+        progress: bool = False,
+        **options: Any,
+    ):
+        if refresh is not None and budget is not None:
+            raise ValueError(f"give refresh or budget, not both; got refresh={refresh}, budget={budget}")
+        self.refresh = checked_at_least("refresh", refresh or 0.0)
+        self.budget = None if budget is None else Budget(budget)
+        painter = LesionPainter(bank, generator, seed=seed, rank=rank, device=device, **options)
+        self.pool = Pool(painter, int(checked_at_least("count", count, 1)), start, progress)
+        self.bank, self.classes, self.channels = bank, bank.classes, bank.channels
+        self.groups = bank.groups | (set() if start is None else start.groups)
+        self.changes = bool(self.refresh or self.budget)
+        self._new_step, self._prices = False, {}
+        self._process = os.getpid()
+        if not self.changes:
+            self.pool.move(0)
+
+    def __len__(self) -> int:
+        return self.pool.count
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"_process": os.getpid(), "_prices": {}}
+
+    @property
+    def repainted(self) -> int:
+        """Paintings that were made anew since the first pool."""
+        return self.pool.first
+
+    def follow(self, number: int) -> None:
+        """Bring the pool to where it is to be for sample `number`; waits for paintings that are due.
+
+        Raises:
+            RuntimeError: this is a loader worker, which does not know how training goes on.
+            Exception: what a painting in the background failed with.
+        """
+        if self.changes and (in_worker() or self._process != os.getpid()):
+            raise RuntimeError(
+                "PaintedLesions with refresh or budget follows the training and cannot be used in a loader worker: "
+                "insert into the batch in the training loop, or leave both out, or paint a bank with bank.painted(...)"
+            )
+        if self.refresh:
+            self.pool.move(math.floor(self.refresh * number))
+            for ahead in range(max(LEAST_AHEAD, math.ceil(4 * self.refresh))):
+                self.pool.ask(self.pool.first + self.pool.count + ahead)
+        elif self.budget is not None:
+            self.pool.move(self.pool.first)
+            self._spend_budget(self.budget)
+
+    def _spend_budget(self, budget: Budget) -> None:
+        """Take what is ready into the pool, and have painted what the budget allows."""
+        if budget.typical is None and self.pool.typical is not None:
+            budget.learn(self.pool.typical / self._threads)
+        if self._new_step:
+            budget.step()
+            self._new_step = False
+        while (timed := self.pool.ready(end := self.pool.first + self.pool.count)) is not None:
+            budget.settle(timed.seconds / self._threads, self._prices.pop(end))
+            self.pool.move(self.pool.first + 1)
+        while len(self._prices) < MOST_BOUGHT and (price := budget.buy()) is not None:
+            number = self.pool.first + self.pool.count + len(self._prices)
+            self._prices[number] = price
+            self.pool.ask(number)
+
+    @property
+    def _threads(self) -> int:
+        return torch.get_num_threads() if self.pool.painter.device.type == "cpu" else 1
+
+    @property
+    def painting_seconds(self) -> float:
+        """Seconds of the training's threads, or of the accelerator, that painting in the background took so far."""
+        return self.pool.seconds / self._threads
+
+    @property
+    def waited_seconds(self) -> float:
+        """Seconds for which the training waited for it."""
+        return self.pool.waited
+
+    def spent(self, seconds: float) -> None:
+        """Planning or applying took these seconds."""
+        self._new_step = True
+        if self.budget is not None:
+            self.budget.spend(seconds)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many paintings were made anew."""
+        return {"repainted": self.pool.first}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue with the pool of that time."""
+        if self.changes and state:
+            self._prices.clear()
+            self.pool.move(int(state["repainted"]))
+
+    def close(self) -> None:
+        """Let the painting thread end, as it does with this object; where a painting is needed, another starts."""
+        self._prices.clear()
+        self.pool.close()
+
+    def candidates(self, rng: np.random.Generator, exclude_group: str | None) -> Candidates:
+        """The pool, without those of `exclude_group`."""
+        self.pool.move(self.pool.first)
+        found = self.pool.candidates()
+        if exclude_group is None:
+            return found
+        return found.at(np.array([i for i, x in enumerate(found.lesions) if x.group != exclude_group], dtype=int))
+
+    def lesion(self, name: str) -> Lesion:
+        """The lesion of that name; painted again where it is in the pool no more.
+
+        Raises:
+            ValueError: it is not the name of a painting by this generator from this bank.
+        """
+        return self.pool.find(name).lesion
+
+    def mask(self, name: str, device: torch.device) -> Tensor:
+        """(X, Y, Z) uint8: 0 outside the lesion, k + 1 in class k; the tight box and 3 voxels around it."""
+        return self.pool.find(name).mask.to(device, non_blocking=True)
+
+    def intensities(self, name: str, channels: Sequence[int], device: torch.device) -> Tensor:
+        """(C, X, Y, Z) float32 model intensities of the mask's box."""
+        whole = self.pool.find(name).intensities
+        if whole.is_cuda:
+            whole.record_stream(torch.cuda.current_stream(whole.device))
+        return whole[list(channels)].to(device, non_blocking=True).float()
+
+    def class_statistics(self, name: str, channels: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (K, C) of the painting's classes; of the donor's where it lacks a class."""
+        row = self.pool.find(name).row
+        return row["mean"][:, list(channels)], row["std"][:, list(channels)]
+
+    def to_bank(self) -> LesionBank:
+        """The present pool as a painted bank, to be saved; rows of plans that were made with it repeat from there."""
+        self.pool.move(self.pool.first)
+        return self.bank.of_rows([painting.row for painting in self.pool.paintings()], self.pool.painter.facts)
+
+
+def in_worker() -> bool:
+    """Whether this is a worker of a data loader: torch's, or a daemonic child process such as batchgenerators'."""
+    return get_worker_info() is not None or multiprocessing.current_process().daemon

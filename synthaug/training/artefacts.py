@@ -1,0 +1,222 @@
+"""What a training run keeps for its report: scores of validation, and slices of cases and of samples with insertions.
+
+    validation.jsonl            rows of `evaluate_case` with their step
+    validation/<case>.npz       axial slices of a case as it was last predicted
+    examples/step_00000100.npz  an axial slice of a sample before and after insertion
+
+Call these on the main process. Files are written beside and renamed, so that a kill leaves none half-written.
+"""
+
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from synthaug.files import replace_file
+from synthaug.host import host_tissue
+from synthaug.insertion.report import append_rows
+
+ROWS, CASES, EXAMPLES = "validation.jsonl", "validation", "examples"
+
+
+@dataclass(frozen=True)
+class CaseSlices:
+    """Axial slices of a validation case.
+
+    Attributes:
+        case: its name.
+        image: (N, C, X, Y) float16.
+        tissue: (N, X, Y) bool, what is not background.
+        label: (N, X, Y) the truth.
+        prediction: (N, X, Y).
+        levels: (C, 2) intensities shown black and white.
+        z: (N,) positions of the slices.
+        spacing_mm: voxel size.
+    """
+
+    case: str
+    image: np.ndarray
+    tissue: np.ndarray
+    label: np.ndarray
+    prediction: np.ndarray
+    levels: np.ndarray
+    z: tuple[int, ...]
+    spacing_mm: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class ExampleSlice:
+    """One axial slice of a sample before and after insertion; images (C, X, Y), the others (X, Y)."""
+
+    step: int
+    before: np.ndarray
+    after: np.ndarray
+    tissue: np.ndarray
+    label_before: np.ndarray
+    label_after: np.ndarray
+    levels: np.ndarray
+    z: int
+    rows: list[dict[str, Any]]
+
+
+def record_rows(run: str | Path, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append the rows of a validation; those of a step that is done again replace the old ones when they are read."""
+    append_rows(Path(run) / ROWS, [{"step": step, **row} for row in rows])
+
+
+def read_rows(run: str | Path) -> list[dict[str, Any]]:
+    """The rows of all validations, each (step, case, region, size) once, its last; none where there is no file."""
+    file = Path(run) / ROWS
+    lines = file.read_text(encoding="utf-8").split("\n")[:-1] if file.exists() else []
+    rows = [json.loads(line) for line in lines]
+    return list({tuple(row.get(k) for k in ("step", "case", "region", "size")): row for row in rows}.values())
+
+
+def keep_validation(
+    run: str | Path, case: str, image: Any, label: Any, prediction: Any, spacing_mm: Sequence[float] = (1, 1, 1)
+) -> None:
+    """Keep two slices of a validation case in place of those of the validation before.
+
+    They are the slice that shows most of all classes and, if another, the slice with most wrong voxels.
+
+    Args:
+        run: folder of the run.
+        case: its name.
+        image: (C, X, Y, Z) float, an array or a tensor.
+        label: (X, Y, Z) integer, the truth.
+        prediction: likewise.
+        spacing_mm: voxel size.
+
+    Raises:
+        ValueError: shapes that do not fit.
+    """
+    image, label, prediction = (_array(x) for x in (image, label, prediction))
+    if image.ndim != 4 or not image.shape[1:] == label.shape == prediction.shape:
+        shapes = f"{image.shape}, {label.shape} and {prediction.shape}"
+        raise ValueError(f"expected an image (C, X, Y, Z), a label and a prediction (X, Y, Z), got {shapes}")
+    wrong = (label != prediction).sum((0, 1))
+    z = sorted(
+        {_showing(label if label.any() else prediction), int(wrong.argmax())} if wrong.any() else {_showing(label)}
+    )
+    tissue = _tissue(image)
+    _write(
+        Path(run) / CASES / f"{_file_name(case)}.npz",
+        case=np.array(case),
+        image=np.stack([image[..., i] for i in z]).astype(np.float16),
+        tissue=np.stack([tissue[..., i] for i in z]),
+        label=np.stack([label[..., i] for i in z]).astype(np.int16),
+        prediction=np.stack([prediction[..., i] for i in z]).astype(np.int16),
+        levels=_levels(image, tissue),
+        z=np.array(z),
+        spacing_mm=np.array(spacing_mm, dtype=float),
+    )
+
+
+def keep_example(
+    run: str | Path,
+    step: int,
+    before: Any,
+    after: Any,
+    label_before: Any,
+    label_after: Any,
+    rows: Sequence[Mapping[str, Any]],
+) -> bool:
+    """Keep the slice of a sample that shows most of what was inserted; nothing where nothing was.
+
+    Args:
+        run: folder of the run.
+        step: of the training, counted from 1.
+        before: (C, X, Y, Z) float, the sample without insertions.
+        after: likewise, with them.
+        label_before: (X, Y, Z) integer.
+        label_after: likewise.
+        rows: of the sample's insertions, as `InsertionPlan.to_rows` gives them.
+
+    Returns:
+        Whether there was something to keep.
+    """
+    before, after, label_before, label_after = (_array(x) for x in (before, after, label_before, label_after))
+    new = (label_before != label_after).sum((0, 1))
+    if not new.any():
+        return False
+    z, tissue = int(new.argmax()), _tissue(before)
+    levels = _levels(before, tissue)
+    levels[:, 1] = np.maximum(levels[:, 1], _levels(after, tissue)[:, 1])
+    _write(
+        Path(run) / EXAMPLES / f"step_{step:08d}.npz",
+        step=np.array(step),
+        before=before[..., z].astype(np.float16),
+        after=after[..., z].astype(np.float16),
+        tissue=tissue[..., z],
+        label_before=label_before[..., z].astype(np.int16),
+        label_after=label_after[..., z].astype(np.int16),
+        levels=levels,
+        z=np.array(z),
+        rows=np.array(json.dumps(list(rows))),
+    )
+    return True
+
+
+def read_validation(run: str | Path) -> dict[str, CaseSlices]:
+    """The slices that were kept, by the name of their case."""
+    found = {}
+    for path in sorted((Path(run) / CASES).glob("*.npz")):
+        values = _read(path)
+        values |= {"z": tuple(values["z"].tolist()), "spacing_mm": tuple(values["spacing_mm"].tolist())}
+        case = str(values.pop("case"))
+        found[case] = CaseSlices(case=case, **values)
+    return found
+
+
+def read_examples(run: str | Path) -> list[ExampleSlice]:
+    """The examples that were kept, in the order of their steps."""
+    examples = []
+    for path in sorted((Path(run) / EXAMPLES).glob("step_*.npz")):
+        values = _read(path)
+        values |= {"step": int(values["step"]), "z": int(values["z"]), "rows": json.loads(str(values["rows"]))}
+        examples.append(ExampleSlice(**values))
+    return examples
+
+
+def _write(path: Path, **arrays: np.ndarray) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    replace_file(path, buffer.getvalue())
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def _array(values: Any) -> np.ndarray:
+    return values.detach().float().cpu().numpy() if torch.is_tensor(values) else np.asarray(values)
+
+
+def _tissue(image: np.ndarray) -> np.ndarray:
+    return host_tissue(torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))).numpy()
+
+
+def _levels(image: np.ndarray, tissue: np.ndarray) -> np.ndarray:
+    """(C, 2) what is shown black and white: the 1st and 99.7th percentile of each channel in tissue."""
+    inside = tissue if tissue.any() else np.ones_like(tissue)
+    return np.stack([np.percentile(channel[inside], (1, 99.7)) for channel in image]).astype(np.float32)
+
+
+def _showing(label: np.ndarray) -> int:
+    """The slice with the greatest shares of all classes, each counted alike; the middle one where there is none."""
+    values = [value for value in np.unique(label) if value != 0]
+    if not values:
+        return label.shape[-1] // 2
+    return int(sum((label == v).sum((0, 1)) / (label == v).sum() for v in values).argmax())
+
+
+def _file_name(case: str) -> str:
+    """A case's name without what a file name must not have."""
+    return re.sub(r"[^\w.-]+", "_", case) or "case"

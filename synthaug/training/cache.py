@@ -1,0 +1,85 @@
+"""Volumes on disk as training reads them, so that reading, z-scores and resampling are done once for many runs."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from synthaug.classes import Classes
+from synthaug.data.cases import Case
+from synthaug.training.patches import CachedVolume, cache_case
+
+VERSION = 1
+
+
+def cached_on_disk(
+    case: Case,
+    channels: Sequence[str],
+    classes: Classes,
+    dtype: str,
+    spacing_mm: Sequence[float] | None,
+    folder: Path,
+) -> CachedVolume:
+    """As `cache_case`, from a folder where it is there already; image and label are mapped, not read into memory.
+
+    What is kept depends on the case's files (names, sizes, times) and on all arguments: another one is made where any
+    of them changed. Several processes may ask at once.
+
+    Args:
+        case: with a label.
+        channels: in the order wanted.
+        classes: vocabulary of the label.
+        dtype: of the image.
+        spacing_mm: voxel size to resample to, or None.
+        folder: of the cache, made where it is missing.
+
+    Raises:
+        CaseError: as for `cache_case`.
+    """
+    place = folder / f"{case.name}_{_key(case, channels, classes, dtype, spacing_mm)}"
+    if not place.is_dir():
+        _write(cache_case(case, channels, classes, dtype, spacing_mm), place)
+    rest = json.loads((place / "volume.json").read_text(encoding="utf-8"))
+    return CachedVolume(
+        rest["name"],
+        rest["group"],
+        np.load(place / "image.npy", mmap_mode="r"),
+        np.load(place / "label.npy", mmap_mode="r"),
+        tuple(rest["spacing_mm"]),
+        np.array(rest["host_mean"], np.float32),
+        np.array(rest["host_std"], np.float32),
+    )
+
+
+def _key(case: Case, channels, classes: Classes, dtype: str, spacing_mm) -> str:
+    paths = [*(case.images[c] for c in channels if c in case.images), case.label]
+    stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths if p is not None and p.exists()]
+    spacing = None if spacing_mm is None else list(spacing_mm)
+    recipe = [VERSION, case.name, case.group, list(channels), dict(classes.values), dtype, spacing, stats]
+    return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
+
+
+def _write(volume: CachedVolume, place: Path) -> None:
+    """Beside its place and renamed; where another process was faster, its own is kept."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=".unfinished_", dir=place.parent))
+    np.save(beside / "image.npy", volume.image)
+    np.save(beside / "label.npy", volume.label)
+    rest = {
+        "name": volume.name,
+        "group": volume.group,
+        "spacing_mm": volume.spacing_mm,
+        "host_mean": volume.host_mean.tolist(),
+        "host_std": volume.host_std.tolist(),
+    }
+    (beside / "volume.json").write_text(json.dumps(rest), encoding="utf-8")
+    try:
+        beside.rename(place)
+    except OSError:
+        shutil.rmtree(beside)
+        if not place.is_dir():
+            raise

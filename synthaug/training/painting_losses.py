@@ -1,0 +1,99 @@
+"""What the GAN is trained on: the critic's hinge, and agreement with the style that was asked for.
+
+Each function returns a scalar tensor.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from einops import reduce
+from torch import Tensor
+
+from synthaug.generators.learned.style import class_moments, lesion_style, moving_average, present_classes
+
+
+def region_mean(values: Tensor, region: Tensor) -> Tensor:
+    """Mean of (N, C, x, y, z) values over (N, 1, X, Y, Z) region, brought to their resolution by max-pooling."""
+    weight = F.adaptive_max_pool3d(region, values.shape[2:])
+    return (values * weight).sum() / (weight.sum() * values.shape[1]).clamp(min=1)
+
+
+def critic_hinge(real: Sequence[Tensor], fake: Sequence[Tensor], real_region: Tensor, fake_region: Tensor) -> Tensor:
+    """Hinge loss of the critic (Lim & Ye 2017, arXiv 1705.02894), over the patches that see lesion, mean of scales."""
+    terms = [
+        region_mean(F.relu(1 - r.float()), real_region) + region_mean(F.relu(1 + f.float()), fake_region)
+        for r, f in zip(real, fake, strict=True)
+    ]
+    return torch.stack(terms).mean()
+
+
+def painter_hinge(fake: Sequence[Tensor], region: Tensor) -> Tensor:
+    """The painter's side of the hinge: minus the critic's verdict, mean of scales."""
+    return -torch.stack([region_mean(f.float(), region) for f in fake]).mean()
+
+
+def style_loss(image: Tensor, mask: Tensor, style: Tensor, available: Tensor) -> Tensor:
+    """Distance of a painted lesion's statistics from the style asked for.
+
+    The mean is measured in the style's standard deviations, at least 0.3; spread and fine texture as logarithms.
+
+    Args:
+        image: (N, C, X, Y, Z) painted crops.
+        mask: (N, K, X, Y, Z) float.
+        style: (N, K, C, 3) asked for.
+        available: (N, C) float.
+    """
+    got = lesion_style(image, mask)
+    scale = style[..., 1:2].exp().clamp(min=0.3)
+    distance = torch.cat(((got[..., :1] - style[..., :1]) / scale, got[..., 1:] - style[..., 1:]), -1).abs()
+    weight = present_classes(mask)[:, :, None, None] * available[:, None, :, None]
+    return (distance * weight).sum() / (weight.sum() * distance.shape[-1]).clamp(min=1)
+
+
+def band_loss(image: Tensor, real: Tensor, mask: Tensor, available: Tensor) -> Tensor:
+    """Difference of log power between averages over 3 and 9 voxels, per class and channel, from the real lesion's.
+
+    The shapes are `style_loss`'s; real is (N, C, X, Y, Z).
+    """
+
+    def middle(x: Tensor) -> Tensor:
+        smooth = moving_average(x)
+        return class_moments(smooth - moving_average(smooth, dilation=3), mask)[1].clamp(min=1e-4).log()
+
+    weight = present_classes(mask)[:, :, None] * available[:, None, :]
+    return ((middle(image) - middle(real)).abs() * weight).sum() / weight.sum().clamp(min=1)
+
+
+def lowpass_l1(image: Tensor, real: Tensor, lesion: Tensor, window: int = 5) -> Tensor:
+    """L1 between moving averages inside the lesion (N, 1, X, Y, Z): the coarse layout, without a say on texture."""
+    smooth = moving_average(image - real, window)
+    return (smooth.abs() * lesion).sum() / (lesion.sum() * image.shape[1]).clamp(min=1)
+
+
+def shell(lesion: Tensor, width: int = 3) -> Tensor:
+    """The `width` voxels around a lesion (N, 1, X, Y, Z), lesion excluded."""
+    grown = lesion
+    for axis in range(3):
+        window = [2 * width + 1 if a == axis else 1 for a in range(3)]
+        grown = F.max_pool3d(grown, window, stride=1, padding=[w // 2 for w in window])
+    return grown - lesion
+
+
+def feature_loss(fake: Sequence[Tensor], real: Sequence[Tensor], mask: Tensor) -> Tensor:
+    """Distance of the critic's features, averaged over each class, between painted and real lesion of one mask.
+
+    Averages over a class compare textures, not voxels, so they do not punish another draw of the same texture.
+    """
+    terms = []
+    for f, r in zip(fake, real, strict=True):
+        weight = F.adaptive_avg_pool3d(mask, f.shape[2:])
+        got, wanted = (class_moments(x.float(), weight)[0] for x in (f, r))
+        present = (reduce(weight, "n k x y z -> n k", "sum") > 1).to(got.dtype)[:, :, None]
+        terms.append(((got - wanted.detach()).abs() * present).sum() / (present.sum() * f.shape[1]).clamp(min=1))
+    return torch.stack(terms).mean()
+
+
+def masked_l1(image: Tensor, real: Tensor, region: Tensor) -> Tensor:
+    """Mean absolute difference inside a region (N, 1, X, Y, Z)."""
+    return ((image - real).abs() * region).sum() / (region.sum() * image.shape[1]).clamp(min=1)

@@ -1,0 +1,272 @@
+"""Training patches: whole volumes kept in memory, and random patches of them with lesions oversampled.
+
+A patch is a function of the seed and of its number in the training alone, so that a training that goes on from
+step n sees what it would have seen without the interruption, however many worker processes draw the patches; and two
+processes see, together, what one process with the doubled batch sees.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from synthaug.classes import Classes
+from synthaug.data.cases import Case, CaseError, load_case, zscore_host
+from synthaug.data.resampling import resample_image, resample_label
+from synthaug.host import host_statistics, host_tissue
+
+LESION_VOXELS_KEPT = 10_000
+"""Voxels per class and volume, drawn once, on which lesion patches may be centred."""
+
+
+@dataclass(frozen=True)
+class CachedVolume:
+    """A labelled case in memory.
+
+    Attributes:
+        name: of the case.
+        group: patient group.
+        image: (C, X, Y, Z) float16 or float32, z-scores; background is 0.
+        label: (X, Y, Z) int16, values as stored in the label map.
+        spacing_mm: voxel size.
+        host_mean: (C,) float32, mean of the tissue outside the lesions, in the image's units.
+        host_std: (C,) float32, its standard deviation.
+    """
+
+    name: str
+    group: str
+    image: np.ndarray
+    label: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    host_mean: np.ndarray
+    host_std: np.ndarray
+
+
+class PatchBatch(NamedTuple):
+    """The patches of one step.
+
+    Attributes:
+        image: (B, C, X, Y, Z) float32.
+        label: (B, 1, X, Y, Z) int16.
+        groups: B patient groups.
+        spacing_mm: B voxel sizes.
+        host_mean: (B, C) float32 of the whole volumes; with `host_std` the `host_stats` of `TumorInsertion`.
+        host_std: (B, C) float32.
+    """
+
+    image: Tensor
+    label: Tensor
+    groups: list[str]
+    spacing_mm: list[tuple[float, float, float]]
+    host_mean: Tensor
+    host_std: Tensor
+
+
+class PatchAugmentation(Protocol):
+    """What changes patches, such as `synthaug.segmentation.augmentation.Augmentation`."""
+
+    def region_size(self, seed: int) -> tuple[int, int, int]:
+        """How large a region the patch of a sample is made from."""
+
+    def __call__(self, image: Tensor, label: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Image and label of the patch, and the image before its intensities changed."""
+
+
+def cache_case(
+    case: Case,
+    channels: Sequence[str],
+    classes: Classes,
+    dtype: str = "float32",
+    spacing_mm: Sequence[float] | None = None,
+) -> CachedVolume:
+    """Read a case, z-score it over the brain (`zscore_host`), resample it where asked to, and keep it.
+
+    Args:
+        case: with a label.
+        channels: in the order wanted.
+        classes: vocabulary of the label.
+        dtype: of the image, ``"float32"`` or ``"float16"`` (half the memory).
+        spacing_mm: voxel size to resample to (`synthaug.data.resampling`); the case's own where not given.
+
+    Raises:
+        CaseError: what `load_case` finds; an image that cannot be z-scored; label values outside `classes`.
+    """
+    volume = load_case(case, channels)
+    unknown = sorted({*np.unique(volume.label).tolist()} - {0, *classes.values.values()})
+    if unknown:
+        raise CaseError(f"{case.name}: {case.label} holds the values {unknown}; expected 0 and those of {classes!r}")
+    try:
+        image = zscore_host(volume.image)
+    except ValueError as error:
+        raise CaseError(f"{case.name}: {error}") from error
+    label, spacing = volume.label, volume.spacing_mm
+    if spacing_mm is not None:
+        image, affine = resample_image(image, volume.affine, spacing_mm)
+        label = resample_label(label, volume.affine, affine, image.shape[1:])
+        spacing = tuple(float(s) for s in spacing_mm)
+    tensor = torch.from_numpy(image)
+    mean, std = host_statistics(tensor, host_tissue(tensor) & torch.from_numpy(label == 0))
+    return CachedVolume(case.name, case.group, image.astype(dtype), label, spacing, mean.numpy(), std.numpy())
+
+
+class PatchSampler(Dataset):
+    """Random patches of volumes in memory; item n is the `PatchBatch` of batch n of one process.
+
+    A volume is drawn uniformly. With probability `lesion_share` the patch is centred on a voxel of a class drawn
+    uniformly from those in the volume (moved inside the volume at its border); else it lies anywhere. A volume
+    without lesions always takes the latter way. A volume that is smaller than the patch is padded on both sides,
+    each channel with its `background` and the label with 0.
+
+    Args:
+        volumes: at least one.
+        patch_size: (X, Y, Z) in voxels.
+        batch: patches per batch and process.
+        lesion_share: 0 to 1.
+        background: value of each channel outside the body, one or C numbers; 0 in what `cache_case` returns.
+        seed: of everything random; the global generators are left alone.
+        rank: of this process; ranks draw different patches.
+        processes: how many there are.
+        augment: changes each patch; `host_mean` and `host_std` follow the change of its intensities.
+
+    Raises:
+        ValueError: no volume, volumes of differing channels, or a number out of range.
+    """
+
+    def __init__(
+        self,
+        volumes: Sequence[CachedVolume],
+        patch_size: Sequence[int],
+        batch: int,
+        lesion_share: float = 0.5,
+        background: float | Sequence[float] = 0.0,
+        seed: int = 0,
+        rank: int = 0,
+        processes: int = 1,
+        augment: PatchAugmentation | None = None,
+    ):
+        if not volumes:
+            raise ValueError("patches: expected at least one volume, got none")
+        if len({len(v.image) for v in volumes}) != 1:
+            raise ValueError(f"patches: volumes differ in channels: { {v.name: len(v.image) for v in volumes} }")
+        if len(patch_size) != 3 or min(patch_size) < 1 or batch < 1:
+            raise ValueError(f"patches: expected three sides and a batch above 0, got {patch_size} and {batch}")
+        if not 0 <= lesion_share <= 1 or seed < 0 or not 0 <= rank < processes:
+            raise ValueError(
+                "patches: expected lesion_share in [0, 1], seed >= 0 and rank below processes, "
+                f"got {lesion_share}, {seed}, {rank} of {processes}"
+            )
+        self.patch_size, self.batch, self.lesion_share = tuple(patch_size), batch, lesion_share
+        self.seed, self.rank, self.processes, self.augment = seed, rank, processes, augment
+        self._outside = np.broadcast_to(np.asarray(background, np.float32), len(volumes[0].image))
+        self.volumes = [padded(volume, self.patch_size, self._outside) for volume in volumes]
+        self._lesions = [_lesion_voxels(v.label, np.random.default_rng((seed, i))) for i, v in enumerate(self.volumes)]
+
+    def __getitem__(self, number: int) -> PatchBatch:
+        """The patches of one batch, the same whenever and wherever it is asked for."""
+        first = (number * self.processes + self.rank) * self.batch
+        samples = [self._sample(first + i) for i in range(self.batch)]
+        volumes, images, labels, means, stds = zip(*samples, strict=True)
+        return PatchBatch(
+            image=torch.stack(images),
+            label=rearrange(list(labels), "b x y z -> b 1 x y z"),
+            groups=[v.group for v in volumes],
+            spacing_mm=[v.spacing_mm for v in volumes],
+            host_mean=torch.stack(means),
+            host_std=torch.stack(stds),
+        )
+
+    def _sample(self, number: int) -> tuple[CachedVolume, Tensor, Tensor, Tensor, Tensor]:
+        """Volume, image, label and host statistics of one sample of the training."""
+        rng = np.random.default_rng((self.seed, number))
+        volume, start = self._place(rng)
+        seed = int(rng.integers(2**31))
+        size = self.patch_size if self.augment is None else self.augment.region_size(seed)
+        start = start - (np.array(size) - self.patch_size) // 2
+        image = np.stack([_cut(c, start, size, v) for c, v in zip(volume.image, self._outside, strict=True)])
+        image, label = (
+            torch.from_numpy(image.astype(np.float32)),
+            torch.from_numpy(np.array(_cut(volume.label, start, size, 0))),
+        )
+        mean, std = torch.from_numpy(volume.host_mean), torch.from_numpy(volume.host_std)
+        if self.augment is not None:
+            image, label, before = self.augment(image, label, seed)
+            mean, std = followed(mean, std, before, image, label)
+        return volume, image, label, mean, std
+
+    def _place(self, rng: np.random.Generator) -> tuple[CachedVolume, np.ndarray]:
+        """One volume and where a patch in it begins."""
+        number = int(rng.integers(len(self.volumes)))
+        volume, classes = self.volumes[number], self._lesions[number]
+        last = np.array(volume.label.shape) - self.patch_size
+        start = rng.integers(0, last + 1)
+        if rng.random() < self.lesion_share and classes:
+            voxels = classes[rng.integers(len(classes))]
+            center = np.unravel_index(voxels[rng.integers(len(voxels))], volume.label.shape)
+            start = np.clip(np.array(center) - np.array(self.patch_size) // 2, 0, last)
+        return volume, start
+
+
+def _cut(voxels: np.ndarray, start: np.ndarray, size: Sequence[int], outside: float) -> np.ndarray:
+    """The box of `size` from `start` on, which may reach beyond the voxels."""
+    stop = start + np.array(size)
+    inside = voxels[tuple(slice(max(0, int(a)), int(b)) for a, b in zip(start, stop, strict=True))]
+    sides = [(max(0, -int(a)), max(0, int(b) - n)) for a, b, n in zip(start, stop, voxels.shape, strict=True)]
+    return np.pad(inside, sides, constant_values=outside) if any(map(any, sides)) else inside
+
+
+def followed(mean: Tensor, std: Tensor, before: Tensor, after: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Host statistics of a whole volume, moved as those of its patch were moved by a change of intensities.
+
+    Args:
+        mean: (C,) of the volume.
+        std: (C,) likewise.
+        before: (C, X, Y, Z), the patch as it was, background 0.
+        after: (C, X, Y, Z), as it is.
+        label: (X, Y, Z).
+
+    Returns:
+        (C,) mean and standard deviation; as they were where the patch has too little tissue to tell.
+    """
+    tissue = (before != 0) & (label == 0)
+    new_mean, new_std = mean.clone(), std.clone()
+    for c, voxels in enumerate(tissue):
+        old, new = before[c][voxels], after[c][voxels]
+        if len(old) < 100 or torch.equal(old, new) or not (old.std() > 0 and new.std() > 0):
+            continue
+        gain = new.std() / old.std()
+        new_mean[c], new_std[c] = new.mean() + gain * (mean[c] - old.mean()), gain * std[c]
+    return new_mean, new_std
+
+
+def padded(volume: CachedVolume, size: Sequence[int], background: np.ndarray) -> CachedVolume:
+    """The volume, at least as large as `size` along each axis; itself where it is already.
+
+    Args:
+        volume: any size.
+        size: (X, Y, Z) in voxels.
+        background: (C,) values that the added voxels have; their label is 0.
+    """
+    missing = [max(0, wanted - have) for wanted, have in zip(size, volume.label.shape, strict=True)]
+    if not any(missing):
+        return volume
+    sides = [(n // 2, n - n // 2) for n in missing]
+    image = np.stack(
+        [np.pad(c, sides, constant_values=value) for c, value in zip(volume.image, background, strict=True)]
+    )
+    return replace(volume, image=image, label=np.pad(volume.label, sides))
+
+
+def _lesion_voxels(label: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """Flat positions of the voxels of each class in the volume, at most `LESION_VOXELS_KEPT` of them."""
+    found = []
+    for value in np.unique(label[label > 0]):
+        voxels = np.flatnonzero(label == value)
+        if len(voxels) > LESION_VOXELS_KEPT:
+            voxels = np.sort(rng.choice(voxels, LESION_VOXELS_KEPT, replace=False))
+        found.append(voxels)
+    return found

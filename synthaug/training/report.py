@@ -1,0 +1,287 @@
+"""The report of a training run: one HTML page from what the run left in its folder; what is missing is said."""
+
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from synthaug.classes import Classes, get_classes
+from synthaug.evaluation.summary import summarise
+from synthaug.figures.html import gallery, image, legend, page, pairs, picture_row, section, table, tiles
+from synthaug.figures.slices import class_colours, require_matplotlib
+from synthaug.files import replace_file
+from synthaug.precision import Precision
+from synthaug.sizes import SizeClasses
+from synthaug.training.artefacts import ExampleSlice, read_examples, read_rows, read_validation
+from synthaug.training.report_pictures import case_pictures, curves, example_pictures, shown_channels
+from synthaug.training.run import read_metrics
+
+EXTREME_CASES = 2
+LEAST_PATIENTS = 5
+"""A bootstrap of fewer patients is no interval worth showing."""
+
+MOST_EXAMPLES = 8
+TABLE_METRICS = ("dice", "hd95_mm", "nsd", "lesion_dice", "lesion_recall", "false_positives")
+METRIC_WORDS = {
+    "dice": "Dice",
+    "hd95_mm": "HD95, mm",
+    "nsd": "NSD",
+    "lesion_dice": "lesion-wise Dice",
+    "lesion_recall": "lesion-wise recall",
+    "false_positives": "false positives per case",
+}
+
+
+def write_run_report(run: str | Path, out: str | Path | None = None, seed: int = 0) -> Path:
+    """Write the page of a run.
+
+    Args:
+        run: its folder, with ``metrics.jsonl`` and ``config.yaml``; and, where the trainer kept them, the files of
+            `synthaug.training.artefacts`.
+        out: the page; ``report.html`` in the run's folder where not given.
+        seed: of the bootstrap intervals.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: `run` is no folder of a run.
+    """
+    require_matplotlib("the report")
+    run = Path(run)
+    metrics = read_metrics(run) if run.is_dir() else []
+    if not metrics:
+        raise ValueError(f"{run}: expected the folder of a run, with rows in metrics.jsonl; there are none")
+    facts = _Facts(run, metrics)
+    body = "\n".join(
+        (
+            f"<h1>Run {escape(run.resolve().name)}</h1>",
+            _tiles(facts),
+            _curves(facts),
+            _scores(facts, seed),
+            _cases(facts),
+            _insertions(facts),
+            _examples(facts),
+            _configuration(facts),
+        )
+    )
+    path = run / "report.html" if out is None else Path(out)
+    last = facts.metrics[-1]["step"]
+    replace_file(
+        path, page(f"run {run.resolve().name}", body, f"after step {last}; intervals are bootstrapped by patient")
+    )
+    return path
+
+
+class _Facts:
+    """What a run left."""
+
+    def __init__(self, run: Path, metrics: Sequence[Mapping[str, Any]]):
+        self.metrics = metrics
+        file = run / "config.yaml"
+        self.config = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
+        data = self.config.get("data") or {}
+        self.classes: Classes = get_classes(data.get("classes", "BRATS18"))
+        self.scores, self.slices, self.examples = read_rows(run), read_validation(run), read_examples(run)
+        count = self._channels_in_files()
+        named = tuple(data.get("channels", ()))
+        self.channels = named if count in (None, len(named)) else tuple(f"channel {c + 1}" for c in range(count))
+
+    def _channels_in_files(self) -> int | None:
+        for kept in (*self.slices.values(), *self.examples):
+            return len(kept.levels)
+        return None
+
+    @property
+    def latest(self) -> list[dict[str, Any]]:
+        """Rows of the last validation."""
+        last = max((row["step"] for row in self.scores), default=None)
+        return [row for row in self.scores if row["step"] == last]
+
+    @property
+    def insertion(self) -> dict[str, Any]:
+        """Counts of insertions at the end."""
+        return next((row["insertion"] for row in reversed(self.metrics) if row.get("insertion")), {})
+
+    def last(self, name: str) -> Any:
+        """The latest value of a number in the log, or None."""
+        return next((row[name] for row in reversed(self.metrics) if row.get(name) is not None), None)
+
+
+def _tiles(facts: _Facts) -> str:
+    items = [(f"{facts.metrics[-1]['step']:,}", "training steps")]
+    for region, value in _mean_dice(facts).items():
+        items.append((f"{value:.3f}", f"validation Dice {escape(region)}"))
+    if facts.insertion:
+        items.append((f"{facts.insertion['done']} of {facts.insertion['asked']}", "insertions done"))
+    if (seconds := facts.last("seconds_per_step")) is not None:
+        share = facts.last("insertion_share")
+        words = "a step" if share is None else f"a step, {share:.0%} of it insertion"
+        items.append((f"{seconds:.2f} s", words))
+    return tiles(items[:6])
+
+
+def _mean_dice(facts: _Facts) -> dict[str, float]:
+    rows = [r for r in facts.latest if r["size"] == "all" and r.get("dice") is not None]
+    rows = [r for r in rows if r["kind"] == "region"] or rows
+    if not rows:
+        logged = next((r["validation"] for r in reversed(facts.metrics) if r.get("validation")), {})
+        return dict(logged.get("dice", {}))
+    names = dict.fromkeys(row["region"] for row in rows)
+    return {name: float(np.mean([row["dice"] for row in rows if row["region"] == name])) for name in names}
+
+
+def _curves(facts: _Facts) -> str:
+    picture = curves(facts.metrics, facts.scores)
+    body = "<p>The log has no numbers yet.</p>" if picture is None else image("curves over the steps", picture, "wide")
+    return section("Curves", body)
+
+
+def _scores(facts: _Facts, seed: int) -> str:
+    if not facts.latest:
+        return section("Validation", "<p>No rows of a validation were kept (validation.jsonl).</p>")
+    present = [name for name in TABLE_METRICS if any(row.get(name) is not None for row in facts.latest)]
+    found = summarise(facts.latest, metrics=present, seed=seed)
+    cells = {(row["region"], row["size"], row["metric"]): row for row in found}
+    regions = list(dict.fromkeys(row["region"] for row in found))
+    whole = [[r, *(_cell(cells.get((r, "all", m))) for m in present)] for r in regions]
+    cases = len({row["case"] for row in facts.latest})
+    text = (
+        f"<p>Step {facts.latest[0]['step']}, {cases} cases: mean and, for {LEAST_PATIENTS} patients or more, its 95 % "
+        f"interval in brackets.</p>{table(['', *(METRIC_WORDS[m] for m in present)], whole, name='scores')}"
+    )
+    sizes = [name for name in dict.fromkeys(row["size"] for row in facts.latest) if name != "all"]
+    if sizes:
+        text += "<h3>By lesion size</h3>" + _size_table(facts, regions, sizes)
+    return section("Validation", text)
+
+
+def _size_table(facts: _Facts, regions: Sequence[str], sizes: Sequence[str]) -> str:
+    rows = []
+    for region in regions:
+        for size in sizes:
+            mine = [row for row in facts.latest if (row["region"], row["size"]) == (region, size)]
+            total = {k: sum(row[k] for row in mine) for k in ("lesions", "lesions_found", "false_positives")}
+            if not total["lesions"] and not total["false_positives"]:
+                continue
+            recall = f"{total['lesions_found'] / total['lesions']:.2f}" if total["lesions"] else "-"
+            rows.append([region, size, total["lesions"], total["lesions_found"], recall, total["false_positives"]])
+    known = SizeClasses()
+    words = ", ".join(f"{name}: {known.words(name)}" for name in sizes if name in known.names)
+    head = ["", "size", "lesions", "found", "recall", "false positives"]
+    return table(head, rows, name="sizes") + f"<p>Diameter of the sphere of equal volume; {escape(words)}.</p>"
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    interval = "" if row["low"] is None or row["groups"] < LEAST_PATIENTS else f" [{row['low']:.2f}, {row['high']:.2f}]"
+    return f"{row['mean']:.2f}{interval}"
+
+
+def _cases(facts: _Facts) -> str:
+    if not facts.slices:
+        return section("Best and worst validation cases", "<p>No slices of validation cases were kept.</p>")
+    scores = {case: value for case, value in _case_dice(facts).items() if case in facts.slices}
+    order = sorted(scores, key=lambda case: -scores[case])
+    best = order[: min(EXTREME_CASES, (len(order) + 1) // 2)]
+    worst = [case for case in order[-EXTREME_CASES:][::-1] if case not in best]
+    rows = []
+    for words, cases in (("Best", best), ("Worst", worst)):
+        for case in cases:
+            kept = facts.slices[case]
+            for n in range(len(kept.z)):
+                title = f"{words}: {case}" if n == 0 else case
+                text = f"<b>{escape(title)}</b><small>{_case_words(facts, case, kept.z[n])}</small>"
+                rows.append(picture_row(text, case_pictures(kept, n, facts.classes, facts.channels)))
+    columns = [*(facts.channels[c] for c in shown_channels(facts.channels)), "truth", "prediction"]
+    intro = (
+        "<p>By mean Dice over the regions. The slice that shows most of all classes and the one with most wrong "
+        "voxels; the truth's outline is dashed on the prediction.</p>"
+    )
+    return section("Best and worst validation cases", intro + _legend(facts) + gallery(columns, rows))
+
+
+def _case_dice(facts: _Facts) -> dict[str, float]:
+    rows = [row for row in facts.latest if row["size"] == "all" and row.get("dice") is not None]
+    rows = [row for row in rows if row["kind"] == "region"] or rows
+    cases = dict.fromkeys(row["case"] for row in rows)
+    return {case: float(np.mean([row["dice"] for row in rows if row["case"] == case])) for case in cases}
+
+
+def _case_words(facts: _Facts, case: str, z: int) -> str:
+    mine = [r for r in facts.latest if r["case"] == case and r["size"] == "all" and r.get("dice") is not None]
+    scores = ", ".join(f"{escape(row['region'])} {row['dice']:.2f}" for row in mine)
+    return f"axial slice {z}; Dice {scores}"
+
+
+def _insertions(facts: _Facts) -> str:
+    counts = facts.insertion
+    if not counts:
+        return section("Insertions", "<p>This run inserted nothing.</p>")
+    expected = next((r["expected_insertions"] for r in facts.metrics if r.get("expected_insertions") is not None), None)
+    rows = [("samples seen", f"{counts['samples']:,}", "")]
+    if expected is not None:
+        rows.append(("insertions expected in the whole run", f"{expected:,.0f}", ""))
+    rows += [("asked for", f"{counts['asked']:,}", ""), ("done", f"{counts['done']:,}", "sub")]
+    rows += [(f"refused: {escape(why)}", f"{n:,}", "sub refused") for why, n in counts.get("refused", {}).items()]
+    return section("Insertions", f'<div class="two">{pairs(rows, "asked")}{_class_table(facts, counts)}</div>')
+
+
+def _class_table(facts: _Facts, counts: Mapping[str, Any]) -> str:
+    """Lesions that have a class, by size, and its voxels; sizes only where the run counted them."""
+    sizes = [name for name in SizeClasses().names if name in counts.get("sizes", {})]
+    voxels, lesions = counts.get("voxels", {}), counts.get("lesions", {})
+    total = sum(voxels.values())
+    rows = [
+        [name, *(lesions.get(name, {}).get(s, 0) for s in sizes), f"{n:,}", f"{n / total:.0%}" if total else "-"]
+        for name, n in sorted(voxels.items(), key=lambda item: facts.classes.index(item[0]))
+    ]
+    if sizes:
+        rows.append(["any class", *(counts["sizes"][s] for s in sizes), f"{total:,}", ""])
+    head = ["lesions that have", *(f"{s}, {SizeClasses().words(s)}" for s in sizes), "voxels", "share"]
+    return table(head, rows, name="inserted")
+
+
+def _examples(facts: _Facts) -> str:
+    if not facts.examples:
+        return section("Inserted tumours", "<p>No samples with insertions were kept.</p>")
+    spread = np.linspace(0, len(facts.examples) - 1, min(MOST_EXAMPLES, len(facts.examples))).round().astype(int)
+    rows = []
+    for i in spread:
+        example = facts.examples[i]
+        words = f"<b>Step {example.step}</b><small>{_example_words(example)}</small>"
+        rows.append(picture_row(words, example_pictures(example, facts.classes, facts.channels)))
+    shown = [facts.channels[c] for c in shown_channels(facts.channels)]
+    columns = [*(f"{name} {when}" for name in shown for when in ("before", "after")), "label"]
+    intro = (
+        "<p>Samples of the training, in the slice with most of what was inserted; dashed: the host's own tumour.</p>"
+    )
+    return section("Inserted tumours", intro + _legend(facts) + gallery(columns, rows))
+
+
+def _example_words(example: ExampleSlice) -> str:
+    done = [row for row in example.rows if row.get("outcome") == "done"]
+    words = []
+    for row in done:
+        swaps = "".join(f", {a} became {b}" for a, b in row.get("swaps", {}).items())
+        host = f" into {row['host_group']}" if row.get("host_group") else ""
+        words.append(f"lesion {row['lesion']}{host}, {row['diameter_mm']:.0f} mm{swaps}")
+    return escape("; ".join(words))
+
+
+def _legend(facts: _Facts) -> str:
+    colours = class_colours(facts.classes.names)
+    return legend([(f"background:{colours[name]}", escape(name)) for name in facts.classes.names])
+
+
+def _configuration(facts: _Facts) -> str:
+    text = yaml.safe_dump(facts.config, sort_keys=False) if facts.config else json.dumps(None)
+    rows = [(row["step"], Precision(**row["precision"])) for row in facts.metrics if "precision" in row]
+    told = "".join(f"<p>From step {step} on computed in {escape(str(precision))}.</p>" for step, precision in rows)
+    return section("Configuration", f"{told}<details><summary>config.yaml</summary><pre>{escape(text)}</pre></details>")

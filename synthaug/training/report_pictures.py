@@ -1,0 +1,171 @@
+"""Pictures of a run's report: curves over the steps, and slices with contours."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from synthaug.classes import Classes
+from synthaug.figures.slices import Outline, class_colours, extent, figure, grey, outlined, png, rendered
+from synthaug.training.artefacts import CaseSlices, ExampleSlice
+
+LINES = ("#1f5fa8", "#d2521c", "#2e9e6b", "#8a4fbf", "#b58900", "#c2407a", "#5a6a7b")
+LONG_SIDE_PX = 300
+PREFERRED = ("flair", "t1ce")
+
+Row = Mapping[str, Any]
+Series = dict[str, tuple[list[int], list[float]]]
+
+
+def curves(metrics: Sequence[Row], scores: Sequence[Row]) -> bytes | None:
+    """Loss, learning rate, validation and insertion over the steps, those that there are; None where none is.
+
+    Args:
+        metrics: rows of ``metrics.jsonl``.
+        scores: rows of all validations, with their step.
+    """
+    panels = [
+        ("Loss", top_level(metrics, ("loss",)) or top_level(metrics), ""),
+        ("Validation: Dice", validation_series(metrics, scores, "dice"), "Dice"),
+        ("Validation: lesion-wise recall", validation_series(metrics, scores, "lesion_recall"), "recall"),
+        ("Insertions so far", insertion_series(metrics), "lesions"),
+        ("Learning rate", top_level(metrics, ("lr",)), ""),
+        ("Probability and adaptive weights", steering_series(metrics), ""),
+    ]
+    panels = [(title, series, unit) for title, series, unit in panels if series]
+    if not panels:
+        return None
+    columns = min(2, len(panels))
+    lines = -(-len(panels) // columns)
+    drawing, canvas = figure(6.4 * columns, 3.1 * lines, 110)
+    edges = {"top": 1 - 0.3 / (3.1 * lines), "bottom": 0.5 / (3.1 * lines), "left": 0.07, "right": 0.985}
+    grid = drawing.add_gridspec(lines, columns, hspace=0.45, wspace=0.18, **edges)
+    for i, (title, series, unit) in enumerate(panels):
+        axes = drawing.add_subplot(grid[i // columns, i % columns])
+        _plot(axes, title, series, unit)
+        axes.set_xlim(0, 1.02 * max(row["step"] for row in metrics) or 1)
+    return rendered(drawing, canvas)
+
+
+def top_level(metrics: Sequence[Row], names: Sequence[str] = ()) -> Series:
+    """Numbers that stand in the rows themselves; all but counters and times where no names are given."""
+    wanted = names or dict.fromkeys(k for row in metrics for k, v in row.items() if _is_number(v) and k not in _ASIDE)
+    return _series(metrics, {name: lambda row, name=name: row.get(name) for name in wanted})
+
+
+_ASIDE = ("step", "seconds_per_step", "skipped", "skipped_steps", "samples", "processes", "lr", "grad_norm")
+
+
+def validation_series(metrics: Sequence[Row], scores: Sequence[Row], metric: str) -> Series:
+    """Mean over the cases of each region; from the rows of the cases where they were kept, else from the log."""
+    chosen = [row for row in scores if row["size"] == "all" and row.get(metric) is not None]
+    if not chosen:
+        logged = dict.fromkeys(name for row in metrics for name in (row.get("validation") or {}).get(metric, {}))
+        return _series(
+            metrics, {n: lambda row, n=n: (row.get("validation") or {}).get(metric, {}).get(n) for n in logged}
+        )
+    regions = [row["region"] for row in chosen if row["kind"] == "region"] or [row["region"] for row in chosen]
+    series: Series = {}
+    for region in dict.fromkeys(regions):
+        mine = [row for row in chosen if row["region"] == region]
+        steps = sorted({row["step"] for row in mine})
+        series[region] = steps, [float(np.mean([r[metric] for r in mine if r["step"] == s])) for s in steps]
+    return series
+
+
+def insertion_series(metrics: Sequence[Row]) -> Series:
+    """Insertions asked for and done since the start."""
+    return _series(metrics, {n: lambda row, n=n: (row.get("insertion") or {}).get(n) for n in ("asked", "done")})
+
+
+def steering_series(metrics: Sequence[Row]) -> Series:
+    """The scheduled probability and the weights of adaptive insertion, where they were logged."""
+    weights = dict.fromkeys(name for row in metrics for name in (row.get("adaptive") or {}).get("weights", {}))
+    getters = {name: lambda r, n=name: (r.get("adaptive") or {}).get("weights", {}).get(n) for name in weights}
+    return _series(metrics, {"prob": lambda row: row.get("prob")} | getters)
+
+
+def _series(metrics: Sequence[Row], getters: Mapping[str, Callable[[Row], Any]]) -> Series:
+    found: Series = {}
+    for name, get in getters.items():
+        points = [(row["step"], float(get(row))) for row in metrics if _is_number(get(row))]
+        if points:
+            found[name] = [step for step, _ in points], [value for _, value in points]
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _plot(axes, title: str, series: Series, unit: str) -> None:
+    for (name, (steps, values)), colour in zip(series.items(), LINES * (1 + len(series) // len(LINES)), strict=False):
+        axes.plot(steps, values, color=colour, lw=1.7, label=name, marker="o" if len(steps) < 15 else None, ms=3.5)
+    if unit in ("Dice", "recall"):
+        axes.set_ylim(-0.02, 1.02)
+    axes.set_title(title, fontsize=10.5, loc="left")
+    axes.set_ylabel(unit, fontsize=9)
+    axes.set_xlabel("training step", fontsize=9)
+    axes.tick_params(labelsize=8.5)
+    axes.grid(axis="y", color="#e6eaef", lw=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(series) > 1:
+        axes.legend(frameon=False, fontsize=8, ncols=2 if len(series) > 4 else 1)
+
+
+# ------------------------------------------------------------------------------------------------- slices
+
+
+def shown_channels(channels: Sequence[str]) -> list[int]:
+    """Positions of two channels to show: FLAIR and T1ce where there are, else the first ones."""
+    preferred = [list(channels).index(name) for name in PREFERRED if name in channels]
+    return (preferred + [c for c in range(len(channels)) if c not in preferred])[:2]
+
+
+def case_pictures(slices: CaseSlices, n: int, classes: Classes, channels: Sequence[str]) -> list[tuple[str, bytes]]:
+    """Slice `n` of a case: its channels, the truth and the prediction, which has the truth's outline in white."""
+    cut = _Cut(slices.tissue[n], slices.levels)
+    shown = shown_channels(channels)
+    greys = [cut.grey(slices.image[n, c], c) for c in shown]
+    truth, found = (cut(x[n]) for x in (slices.label, slices.prediction))
+    around = Outline(truth != 0, "white", dashed=True, width=1.2)
+    z = f"axial slice {slices.z[n]}"
+    return [
+        *((f"{channels[c]}, {z}", png(g)) for c, g in zip(shown, greys, strict=True)),
+        (f"truth, {z}", png(outlined(greys[-1], _class_outlines(truth, classes), cut.zoom))),
+        (f"prediction, {z}", png(outlined(greys[-1], [*_class_outlines(found, classes), around], cut.zoom))),
+    ]
+
+
+def example_pictures(example: ExampleSlice, classes: Classes, channels: Sequence[str]) -> list[tuple[str, bytes]]:
+    """A sample's channels before and after insertion, and its label; what the host had before is dashed in white."""
+    cut = _Cut(example.tissue, example.levels)
+    pictures = []
+    for c in shown_channels(channels):
+        for when, image in (("before", example.before), ("after", example.after)):
+            last = cut.grey(image[c], c)
+            pictures.append((f"{channels[c]} {when}, axial slice {example.z}", png(last)))
+    own = Outline(cut(example.label_before) != 0, "white", dashed=True, width=1.3)
+    label = outlined(last, [*_class_outlines(cut(example.label_after), classes), own], cut.zoom)
+    return [*pictures, (f"label, axial slice {example.z}", png(label))]
+
+
+class _Cut:
+    """The part of a slice that is tissue, turned as it is shown."""
+
+    def __init__(self, tissue: np.ndarray, levels: np.ndarray):
+        inside = tissue if tissue.any() else np.ones_like(tissue)
+        self.box = extent(inside.any(1)), extent(inside.any(0))
+        self.inside, self.levels = self(inside), levels
+        self.zoom = max(1, round(LONG_SIDE_PX / max(self.inside.shape)))
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        return np.rot90(values[self.box])
+
+    def grey(self, values: np.ndarray, channel: int) -> np.ndarray:
+        return grey(self(values).astype(np.float32), self.inside, *self.levels[channel], self.zoom)
+
+
+def _class_outlines(label: np.ndarray, classes: Classes) -> list[Outline]:
+    colours = class_colours(classes.names)
+    return [Outline(label == value, colours[name], fill=0.28) for name, value in classes.values.items()]

@@ -1,0 +1,103 @@
+"""Augmentation of patches: what changes, what stays, and that a sample depends on its seed alone."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from synthaug.segmentation.augmentation import Augmentation, AugmentationConfig, mixup
+from synthaug.training.patches import CachedVolume, PatchSampler, followed
+
+ALL_INTENSITIES = ("gamma", "brightness", "contrast", "noise", "blur", "bias_field", "low_resolution")
+
+
+def patch(size, seed=0):
+    """A ball of tissue with a lesion in it, on background 0."""
+    generator = torch.Generator().manual_seed(seed)
+    x, y, z = torch.meshgrid(*(torch.arange(n) - (n - 1) / 2 for n in size), indexing="ij")
+    inside = x**2 + y**2 + z**2 < 9**2
+    image = torch.where(inside, torch.randn(2, *size, generator=generator) * 0.2 + x / 9, 0.0)
+    label = (((x - 4) ** 2 + y**2 + z**2 < 3**2) * 2).to(torch.int16)
+    return image, label
+
+
+def only(**shares) -> AugmentationConfig:
+    return AugmentationConfig(**(dict.fromkeys(("affine", "elastic", "flip", *ALL_INTENSITIES), 0.0) | shares))
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**31 - 1))
+def test_an_augmented_sample_depends_on_its_seed_alone(seed):
+    augment = Augmentation(AugmentationConfig(elastic=0.3, affine=0.4), (16, 16, 16))
+    fresh = Augmentation(AugmentationConfig(elastic=0.3, affine=0.4), (16, 16, 16))
+    state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    image, label = patch(augment.region_size(seed))
+    one = augment(image, label, seed)
+    augment(image, label, seed + 1)
+    for a, b, c in zip(one, augment(image, label, seed), fresh(image, label, seed), strict=True):
+        assert torch.equal(a, b) and torch.equal(a, c)
+    assert one[0].shape == (2, 16, 16, 16) and one[1].shape == (16, 16, 16) and one[1].dtype == label.dtype
+    assert torch.equal(state[0], torch.get_rng_state()) and np.array_equal(state[1], np.random.get_state()[1])
+
+
+@pytest.mark.parametrize("name", ALL_INTENSITIES)
+def test_intensities_change_in_the_body_alone(name):
+    augment = Augmentation(only(**{name: 1.0}), (24, 24, 24))
+    image, label = patch((24, 24, 24))
+    changed, same, before = augment(image, label, 5)
+    assert torch.equal(before, image) and torch.equal(same, label)
+    assert (changed != image)[image != 0].float().mean() > 0.5
+    assert (changed[image == 0] == 0).all() and changed.isfinite().all()
+    assert not torch.equal((changed - image)[0], (changed - image)[1])
+
+
+@pytest.mark.parametrize("kind", ["affine", "elastic"])
+def test_spatial_changes_move_image_and_label_together(kind):
+    augment = Augmentation(only(**{kind: 1.0}), (24, 24, 24))
+    for seed in range(3):
+        size = augment.region_size(seed)
+        assert min(size) >= 34
+        _, label = patch(size)
+        moved, moved_label, _ = augment(label[None].float() + 0.0, label, seed)
+        assert 0.5 < (moved_label != 0).sum() / (label != 0).sum() < 1.9
+        agree = ((moved[0] > 1) == (moved_label != 0)).float().mean()
+        assert agree > 0.99 and not torch.equal(moved_label, label[5:29, 5:29, 5:29])
+
+
+def test_flips_and_nothing():
+    image, label = patch((16, 12, 8))
+    unchanged = Augmentation(only(), (16, 12, 8))(image, label, 3)
+    assert torch.equal(unchanged[0], image) and torch.equal(unchanged[1], label)
+    flipped = Augmentation(only(flip=1.0), (16, 12, 8))(image, label, 3)
+    assert torch.equal(flipped[0], image.flip(1, 2, 3)) and torch.equal(flipped[1], label.flip(0, 1, 2))
+
+
+def test_host_statistics_follow_intensities():
+    image, label = patch((24, 24, 24))
+    mean, std = torch.tensor([0.5, -0.5]), torch.tensor([2.0, 1.0])
+    changed = torch.where(image == 0, 0, image * torch.tensor([3.0, 1.0])[:, None, None, None] + 1)
+    new = followed(mean, std, image, changed, label)
+    assert torch.allclose(new[0], mean * torch.tensor([3.0, 1.0]) + 1, atol=1e-4)
+    assert torch.allclose(new[1], std * torch.tensor([3.0, 1.0]), atol=1e-4)
+    assert torch.equal(followed(mean, std, image, image, label)[0], mean)
+
+
+def test_mixup_mixes_images_and_targets_alike():
+    image, target = torch.arange(4.0).reshape(4, 1, 1, 1, 1), torch.arange(4.0).reshape(4, 1, 1, 1, 1)
+    mixed, mixed_target = mixup(image, target, 1.0, 7)
+    assert torch.equal(mixed, mixed_target) and not torch.equal(mixed, image)
+    assert mixed.min() >= 0 and mixed.max() <= 3 and torch.equal(mixup(image, target, 1.0, 7)[0], mixed)
+
+
+def test_worker_processes_augment_as_the_training_does():
+    image, label = patch((24, 24, 24))
+    ones = np.ones(2, np.float32)
+    volume = CachedVolume("a", "a", image.numpy(), label.numpy(), (1.0, 1.0, 1.0), 0 * ones, ones)
+    config = AugmentationConfig(affine=0.5, elastic=0.3)
+    sampler = PatchSampler([volume], (16, 16, 16), 2, augment=Augmentation(config, (16, 16, 16)))
+    for step, batch in enumerate(DataLoader(sampler, batch_size=None, sampler=range(2, 5), num_workers=2), start=2):
+        again = sampler[step]
+        assert torch.equal(batch.image, again.image) and torch.equal(batch.label, again.label)
+        assert torch.equal(batch.host_mean, again.host_mean)
