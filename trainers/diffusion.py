@@ -43,7 +43,6 @@ from torch import Tensor
 
 from synthaug import get_classes
 from synthaug.config import ConfigError
-from synthaug.generators import losses
 from synthaug.generators.learned.denoiser import Denoiser
 from synthaug.generators.learned.diffusion import DiffusionGenerator
 from synthaug.generators.learned.flow import Point, Scene, loss_weight, noise_shapes, on_path
@@ -52,6 +51,7 @@ from synthaug.generators.learned.hub import load_generator
 from synthaug.generators.learned.painter import PatchCritic
 from synthaug.generators.learned.samplers import sample
 from synthaug.generators.learned.style import class_moments, lesion_style, present_classes
+from synthaug.training import painting_losses as losses
 from synthaug.training.lesion_crops import LesionCrops, fit_channel_mixing
 from synthaug.training.run import read_metrics
 

@@ -27,13 +27,13 @@ from torch.utils.data import DataLoader, default_collate
 
 from synthaug import get_classes
 from synthaug.data import Case
-from synthaug.generators import losses
 from synthaug.generators.learned.gan import CROP_SIZES, GANGenerator
 from synthaug.generators.learned.hub import save_generator
 from synthaug.generators.learned.painter import Painter, PatchCritic
 from synthaug.generators.learned.style import StylePrior
 from synthaug.generators.learned.styled import StyledGenerator
 from synthaug.precision import Precision
+from synthaug.training import painting_losses as losses
 from synthaug.training.demo_pictures import demo_picture, save_picture
 from synthaug.training.lesion_crops import LesionCrops, StepSampler
 from synthaug.training.run import MetricsLog, read_metrics, save_checkpoint

@@ -20,8 +20,8 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.find_class_by_name import recursive_find_python_class
 from nnunetv2.utilities.find_objects import recursive_find_trainer_class_by_name
-from test_no_wait import NoWait
 from typer.testing import CliRunner
+from waits import NoWait
 
 from synthaug.adapters.nnunet import trainer_folder
 from synthaug.adapters.nnunet.settings import read_settings

@@ -191,7 +191,7 @@ def test_mni_phantoms_are_patients_and_need_no_network(monkeypatch):
 
 
 def test_mni_without_nilearn_says_what_to_install(monkeypatch):
-    from synthaug.data import mni
+    from synthaug.data.phantoms import mni
 
     mni._template.cache_clear()
     monkeypatch.setitem(sys.modules, "nilearn", None)

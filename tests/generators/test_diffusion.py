@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch.profiler import ProfilerActivity, profile
 
 from synthaug import BRATS18, LesionShapes, TumorInsertion
-from synthaug.generators import hub
+from synthaug.generators.learned import hub
 from synthaug.generators.learned.denoiser import Denoiser
 from synthaug.generators.learned.diffusion import DiffusionGenerator
 from synthaug.generators.learned.flow import (

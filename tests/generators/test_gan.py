@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from synthaug import BRATS18, LesionShapes
-from synthaug.generators import networks
+from synthaug.generators.learned import painter
 from synthaug.generators.learned.gan import GANGenerator
 from synthaug.generators.learned.hub import load_generator, save_generator
 from synthaug.generators.learned.painter import Painter, PatchCritic
@@ -202,7 +202,7 @@ def test_a_class_is_present_from_24_voxels_on(count):
 
 def test_the_painting_starts_with_noise_of_the_spread_asked_for():
     noise = torch.randn(40, 4, 8, 8, 8, generator=torch.Generator().manual_seed(0))
-    start = networks._coarse(noise, (64, 64, 64))
+    start = painter._coarse(noise, (64, 64, 64))
     assert abs(start.std() - 1) < 0.05
     assert fine_detail(start).std() < 0.05, "the network draws the texture, not the start"
 

@@ -10,9 +10,9 @@ from generator_runs import TinyRuns, assert_same
 from synthaug import BRATS18, BRATS24
 from synthaug.config import ConfigError
 from synthaug.data import CaseError, find_cases
-from synthaug.generators import losses
 from synthaug.generators.learned.hub import load_generator
 from synthaug.generators.learned.style import lesion_style
+from synthaug.training import painting_losses as losses
 from synthaug.training.lesion_crops import CropOptions, LesionCrops, StepSampler, read_lesion_volume
 from synthaug.training.run import read_metrics
 

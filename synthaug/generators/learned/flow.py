@@ -2,8 +2,8 @@
 
 A lesion is described by how it departs from the statistics asked for: in each voxel and channel u = (x - m) / s, with
 m and s the mean and standard deviation of the voxel's class in the lesion's *style*
-(`synthaug.generators.learned.style`). In these units the path is the straight one of flow matching (Lipman et al. 2023, arXiv 2210.02747; Liu et al. 2023,
-arXiv 2209.03003, equation 1),
+(`synthaug.generators.learned.style`). In these units the path is the straight one of flow matching (Lipman et al. 2023,
+arXiv 2210.02747; Liu et al. 2023, arXiv 2209.03003, equation 1),
 
     u_t = (1 - t) u_0 + t n,        0 <= t <= 1,
 
