@@ -317,7 +317,7 @@ def test_damaged_weights_and_other_architectures(folder):
     with pytest.raises(ValueError, match="another architecture"):
         load_generator(folder)
     config.write_text(json.dumps(plain | {"denoiser": {"widths": [8, 8]}}))
-    with pytest.raises(ValueError, match="expected widths, head, embedding"):
+    with pytest.raises(ValueError, match="expected widths, head, hidden, embedding"):
         load_generator(folder)
     config.write_text(json.dumps({k: v for k, v in plain.items() if k != "scheduler"}))
     with pytest.raises(ValueError, match="scheduler missing"):
