@@ -33,7 +33,8 @@ class Site:
 
     def __init__(self, tissue: Tensor, occupied: Tensor, prior: Tensor | None = None):
         self.tissue, self.prior = tissue, prior
-        self.state = tissue.to(torch.uint8) + 2 * occupied.to(torch.uint8)
+        # written to in place by flat addresses, whatever layout the masks came in
+        self.state = (tissue.to(torch.uint8) + 2 * occupied.to(torch.uint8)).contiguous()
 
     @property
     def occupied(self) -> Tensor:

@@ -38,11 +38,13 @@ def test_stem_in_slabs_is_the_whole():
     conv = Conv3d(8 * 3, 6, 1)
     parts = [torch.randn(2, c, 56, 8, 8) for c in (1, 2)]
     assert slabs(parts[0]) == [slice(None)]
-    whole = space_to_depth_conv(parts, conv)
+    whole = space_to_depth_conv(parts, conv.weight, conv.bias)
     rearranged = rearrange(torch.cat(parts, 1), "n c (x i) (y j) (z k) -> n (c i j k) x y z", i=2, j=2, k=2)
     torch.testing.assert_close(whole, conv(rearranged), rtol=1e-5, atol=1e-5)
     with torch.no_grad():
-        pieces = [space_to_depth_conv([p[:, :, slab] for p in parts], conv) for slab in slabs(parts[0])]
+        pieces = [
+            space_to_depth_conv([p[:, :, slab] for p in parts], conv.weight, conv.bias) for slab in slabs(parts[0])
+        ]
     assert len(pieces) == 3
     torch.testing.assert_close(joined(pieces), whole, rtol=1e-5, atol=1e-5)
 
@@ -59,13 +61,14 @@ def test_boxes_hold_all_that_is_set_and_nothing_twice(seed, share):
 
 
 def test_detail_in_boxes_is_that_of_the_whole_inside_them():
-    head, out = Conv3d(4, 6, 3, padding=1), Conv3d(6, 2, 3, padding=1)
+    head, out = Conv3d(7, 6, 3, padding=1), Conv3d(6, 2, 3, padding=1)
+    half = torch.randn(2, 3, 20, 6, 6)
     parts = [torch.randn(2, 1, 40, 12, 12), torch.randn(2, 3, 40, 12, 12)]
     boxes = [(slice(0, 20), slice(3, 9), slice(0, 12)), (slice(24, 31), slice(5, 6), slice(10, 12))]
     with torch.no_grad():
         blank = torch.zeros(2, 2, 40, 12, 12)
         whole, some, none = (
-            placed(drawn_detail(parts, head, out, given), blank.clone()) for given in (None, boxes, [])
+            placed(drawn_detail(half, parts, head, out, given), blank.clone()) for given in (None, boxes, [])
         )
         assert torch.equal(none, blank)
     inside = torch.zeros(40, 12, 12, dtype=torch.bool)
@@ -80,6 +83,8 @@ def test_enlarged_is_trilinear_interpolation(size):
     image = torch.randn(2, 3, 4, 2, 6)
     expected = F.interpolate(image, size=size, mode="trilinear")
     torch.testing.assert_close(enlarged(image, size), expected, rtol=1e-5, atol=1e-5)
+    box = (slice(1, 4), slice(0, size[1]), slice(2, 3))
+    torch.testing.assert_close(enlarged(image, size, box), expected[..., *box], rtol=1e-5, atol=1e-5)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(enlarged(image, size), expected, rtol=1e-5, atol=1e-5)
 

@@ -39,6 +39,18 @@ def test_a_function_gives_what_its_masks_give(generator):
     assert not torch.equal(expected[1], label)
 
 
+def test_maps_may_lie_in_memory_as_files_do():
+    """NIfTI files are read in Fortran's order; what comes of such a batch is the same."""
+    image, label = toy_batch(2, size=(24, 24, 24), labelled=False)
+    host, prior = torch.ones_like(label), torch.ones(label.shape)
+    found = toy_insertion(scale=0.4, second=1.0)(image, label, host=host, prior=prior)
+    turned = [x.transpose(-1, -3).contiguous().transpose(-1, -3) for x in (image, label, host, prior)]
+    assert not turned[2].is_contiguous()
+    again = toy_insertion(scale=0.4, second=1.0)(*turned[:2], host=turned[2], prior=turned[3])
+    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
+    assert not torch.equal(found[1], label)
+
+
 def test_only_samples_that_get_a_lesion_are_asked_for_and_once():
     image, label = toy_batch(8, size=(24, 24, 24), labelled=False)
     masks = Masks(torch.ones(8, 24, 24, 24, dtype=torch.bool))

@@ -54,14 +54,22 @@ def autocast_without_gradients(device: str) -> torch.autocast:
     return torch.autocast(device, torch.get_autocast_dtype(device), enabled=enabled)
 
 
-def space_to_depth_conv(parts: Sequence[Tensor], conv: nn.Conv3d) -> Tensor:
-    """`conv` (1 x 1 x 1) on the 2 x 2 x 2 voxels of all parts brought to channels, ``n (c i j k) x y z``.
+def space_to_depth_conv(parts: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A 1 x 1 x 1 convolution on the 2 x 2 x 2 voxels of all parts brought to channels, ``n (c i j k) x y z``.
 
     As one strided convolution, which is the same and takes half of the time: the rearranged tensor is never made.
+
+    Args:
+        parts: (N, c, X, Y, Z) each, their sides even.
+        weight: (width, 8 times the sum of c, 1, 1, 1).
+        bias: (width,) or None.
+
+    Returns:
+        (N, width, X / 2, Y / 2, Z / 2).
     """
-    weight = rearrange(conv.weight, "o (c i j k) 1 1 1 -> o c i j k", i=2, j=2, k=2)
+    weight = rearrange(weight, "o (c i j k) 1 1 1 -> o c i j k", i=2, j=2, k=2)
     weight = weight.contiguous(memory_format=torch.channels_last_3d)
-    return convolved(beside_each_other(parts), weight, conv.bias, stride=(2, 2, 2))
+    return convolved(beside_each_other(parts), weight, bias, stride=(2, 2, 2))
 
 
 def slabs(image: Tensor) -> list[slice]:
@@ -98,6 +106,16 @@ def beside_each_other(parts: Sequence[Tensor]) -> Tensor:
     return whole
 
 
+def added(x: Tensor, change: Tensor) -> Tensor:
+    """``x + change``, in the memory of a change that nobody else looks at, where no gradients are wanted."""
+    return x + change if torch.is_grad_enabled() or x.dtype != change.dtype else change.add_(x)
+
+
+def activated(x: Tensor) -> Tensor:
+    """SiLU, in the memory of an input that nobody else looks at, where no gradients are wanted."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
 def filled_boxes(where: Tensor) -> list[Box]:
     """Boxes, one behind the other along X, that together hold all voxels that are set, and few others.
 
@@ -116,13 +134,14 @@ def filled_boxes(where: Tensor) -> list[Box]:
 
 
 def drawn_detail(
-    parts: Sequence[Tensor], head: nn.Conv3d, out: nn.Conv3d, boxes: Sequence[Box] | None
+    half: Tensor, parts: Sequence[Tensor], head: nn.Conv3d, out: nn.Conv3d, boxes: Sequence[Box] | None
 ) -> list[tuple[Box, Tensor]]:
     """A network's last two convolutions (3 x 3 x 3), at full resolution.
 
     Args:
-        parts: (N, c, X, Y, Z) each, their input.
-        head: the first, which a SiLU follows.
+        half: (N, c, X / 2, Y / 2, Z / 2), features that are enlarged to twice their size.
+        parts: (N, c, X, Y, Z) each; with `half` the input.
+        head: the first convolution, which a SiLU follows.
         out: the second.
         boxes: where the result is wanted; everywhere if None.
 
@@ -130,14 +149,14 @@ def drawn_detail(
         Each box with its part of the result, (N, C, x, y, z) float32; everywhere is one box, too.
     """
     if boxes is None:
-        x = head(beside_each_other(parts))
-        return [(EVERYWHERE, out(F.silu(x, inplace=not x.requires_grad)).float())]
+        x = head(beside_each_other((F.interpolate(half, scale_factor=2, mode="trilinear"), *parts)))
+        return [(EVERYWHERE, out(activated(x)).float())]
     made, size = [], parts[0].shape[2:]
     for box in boxes:
         around = [slice(max(0, s.start - REACH), min(n, s.stop + REACH)) for s, n in zip(box, size, strict=True)]
         inner = [slice(s.start - a.start, s.stop - a.start) for s, a in zip(box, around, strict=True)]
-        x = head(beside_each_other([part[..., *around] for part in parts]))
-        made.append((box, out(F.silu(x, inplace=True))[..., *inner].float()))
+        x = head(beside_each_other([enlarged(half, size, around), *(part[..., *around] for part in parts)]))
+        made.append((box, out(activated(x))[..., *inner].float()))
     return made
 
 
@@ -150,21 +169,25 @@ def placed(pieces: Sequence[tuple[Box, Tensor]], whole: Tensor) -> Tensor:
     return whole
 
 
-def enlarged(image: Tensor, size: Sequence[int]) -> Tensor:
+def enlarged(image: Tensor, size: Sequence[int], box: Sequence[slice] = EVERYWHERE) -> Tensor:
     """Trilinear interpolation, as `torch.nn.functional.interpolate` does it, by matrices along each axis.
 
     Several times faster on CPUs for images of few voxels that become many.
 
     Args:
-        image: (N, C, x, y, z) float32.
-        size: (X, Y, Z).
+        image: (N, C, x, y, z).
+        size: (X, Y, Z) to enlarge to.
+        box: the part of the result that is wanted.
+
+    Returns:
+        (N, C, X, Y, Z) or the part, float32.
     """
     n, c, *old = image.shape
-    along = [_interpolation(a, b, image.device) for a, b in zip(old, size, strict=True)]
+    along = [_interpolation(a, b, image.device)[wanted] for a, b, wanted in zip(old, size, box, strict=True)]
     with torch.autocast(image.device.type, enabled=False):
-        image = (along[0] @ image.reshape(n * c, old[0], -1)).view(-1, old[1], old[2])
+        image = (along[0] @ image.float().reshape(n * c, old[0], -1)).view(-1, old[1], old[2])
         image = (along[1] @ image).view(-1, old[2])
-        return (image @ along[2].T).view(n, c, *size)
+        return (image @ along[2].T).view(n, c, *(len(matrix) for matrix in along))
 
 
 @cache

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 from synthaug.generators.learned.convolution import (
     Box,
     Conv3d,
+    activated,
+    added,
     autocast_without_gradients,
     drawn_detail,
     joined,
@@ -40,7 +43,21 @@ class TimedResidual(Residual):
     def forward(self, x: Tensor, embedded: Tensor) -> Tensor:
         """x (N, width, X, Y, Z), embedded (N, embedding)."""
         scale, shift = self.modulation(embedded)[:, :, None, None, None].to(x.dtype).chunk(2, 1)
-        return x + self.second(F.silu(self.first(F.silu(x)) * (1 + scale) + shift))
+        modulated = torch.addcmul(shift, self.first(F.silu(x)), 1 + scale)
+        return added(x, self.second(activated(modulated)))
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a denoiser makes of a scene once, for all states on the path.
+
+    Attributes:
+        mean: (N, C, X, Y, Z) the image of a lesion that is its class's mean throughout, in model intensities.
+        features: (N, width, X / 2, Y / 2, Z / 2) the stem's answer to all that is not the state.
+    """
+
+    mean: Tensor
+    features: Tensor
 
 
 class Denoiser(nn.Module):
@@ -103,7 +120,13 @@ class Denoiser(nn.Module):
         return self.matrices.unflatten(0, (2, self.classes))
 
     def forward(
-        self, scene: Scene, state: Tensor, time: Tensor, stride: Tensor, boxes: Sequence[Box] | None = None
+        self,
+        scene: Scene,
+        state: Tensor,
+        time: Tensor,
+        stride: Tensor,
+        boxes: Sequence[Box] | None = None,
+        known: Known | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Predict the end of the path.
 
@@ -113,20 +136,35 @@ class Denoiser(nn.Module):
             time: (N,) t, 0 to 1.
             stride: (N,) 0 to 1.
             boxes: where an answer is wanted, everywhere if None; elsewhere it is 0.
+            known: of the scene, where `known` made it already.
 
         Returns:
             u_0 or its expectation (N, C, X, Y, Z) float32, meaningful inside the lesion, and the tissue around it as
             the lesion leaves it, (N, C, X, Y, Z) float32 in model intensities, meaningful outside.
         """
-        answer = self._answer(scene, state, self.embed(torch.cat((fourier(time), fourier(stride)), 1)), boxes)
+        known = known or self.known(scene)
+        image = torch.addcmul(known.mean, scene.std, state)
+        answer = self._answer(known, image, self.embed(torch.cat((fourier(time), fourier(stride)), 1)), boxes)
         skip, scale = preconditioning(time, stride)
-        return skip * state + scale * answer, (scene.context + HALO_SCALE * answer) * scene.flags
+        around = torch.add(scene.context, answer, alpha=HALO_SCALE).mul_(scene.flags)
+        return (skip * state).addcmul_(scale, answer), around
 
-    def _answer(self, scene: Scene, state: Tensor, embedded: Tensor, boxes: Sequence[Box] | None) -> Tensor:
-        image = scene.image(state)
-        flags = scene.flags.expand_as(image)
-        parts = (image, scene.std, scene.fine, flags, scene.mean, scene.mask, scene.lesion)
-        x = joined([space_to_depth_conv([p[:, :, slab] for p in parts], self.stem) for slab in slabs(image)])
+    def known(self, scene: Scene) -> Known:
+        """What does not depend on the state: most of the stem's work, which is then done once and not in every call."""
+        flags = scene.flags.expand_as(scene.context)
+        parts = (scene.std, scene.fine, flags, scene.mean, scene.mask, scene.lesion)
+        return Known(scene.context + scene.mean, self._stem(parts, self.stem.weight[:, self._image :], self.stem.bias))
+
+    @property
+    def _image(self) -> int:
+        """The first inputs of the stem, which are the image's."""
+        return 8 * self.channels
+
+    def _stem(self, parts: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> Tensor:
+        return joined([space_to_depth_conv([p[:, :, slab] for p in parts], weight, bias) for slab in slabs(parts[0])])
+
+    def _answer(self, known: Known, image: Tensor, embedded: Tensor, boxes: Sequence[Box] | None) -> Tensor:
+        x = added(known.features, self._stem((image,), self.stem.weight[:, : self._image], None))
         skips = []
         for level, block in enumerate(self.encode[:-1]):
             x = block(x if level == 0 else self.down[level - 1](x), embedded)
@@ -135,10 +173,9 @@ class Denoiser(nn.Module):
             deepest = self.encode[-1](self.down[-1](x.float()), embedded.float())
             x = self.middle(deepest, embedded.float())
         for level in reversed(range(len(self.decode))):
-            x = skips[level] + F.interpolate(self.up[level](x), scale_factor=2, mode="nearest")
+            x = added(skips[level], F.interpolate(self.up[level](x), scale_factor=2, mode="nearest"))
             x = self.decode[level](x, embedded)
-        x = F.interpolate(self.to_head(F.silu(x)), scale_factor=2, mode="trilinear")
-        detail = drawn_detail((x, image, scene.context + scene.mean), self.head, self.out, boxes)
+        detail = drawn_detail(self.to_head(F.silu(x)), (image, known.mean), self.head, self.out, boxes)
         return placed(detail, torch.zeros_like(image))
 
     @torch.no_grad()

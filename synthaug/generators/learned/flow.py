@@ -98,9 +98,10 @@ class Scene:
 
     def _mixed(self, noise: Tensor, mixing: Tensor) -> Tensor:
         """Each class's voxels with the channels mixed by its matrix (K, C, C)."""
-        images = noise.flatten(2)
-        parts = (self.mask[:, k : k + 1].flatten(2) * (matrix @ images) for k, matrix in enumerate(mixing))
-        return sum(parts).view_as(noise)
+        images, mixed = noise.flatten(2), torch.zeros_like(noise).flatten(2)
+        for k, matrix in enumerate(mixing):
+            mixed.addcmul_(self.mask[:, k : k + 1].flatten(2), matrix @ images)
+        return mixed.view_as(noise)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from synthaug.generators.learned.convolution import Box
-from synthaug.generators.learned.denoiser import Denoiser
+from synthaug.generators.learned.denoiser import Denoiser, Known
 from synthaug.generators.learned.flow import Scene, noise_shapes
 from synthaug.generators.learned.samplers import SCHEDULERS, prepared, sample
 
@@ -80,11 +80,13 @@ class FlowPainter(nn.Module):
             channels that are not available.
         """
         scene = Scene.of(host, mask, style, available)
+        blind = scene.without_classes(torch.ones(len(host), device=host.device)) if self.guidance != 1 else None
+        seen = [(s, self.denoiser.known(s)) for s in (scene, blind) if s is not None]
         around = scene.context
 
         def denoise(state: Tensor, time: float, stride: float = 0.0) -> Tensor:
             nonlocal around
-            found, around = self._denoised(scene, state, time, stride, boxes)
+            found, around = self._denoised(seen, state, time, stride, boxes)
             return found
 
         def jump(state: Tensor, time: float) -> Tensor:
@@ -103,11 +105,19 @@ class FlowPainter(nn.Module):
         return scene.painted(lesion, around)
 
     def _denoised(
-        self, scene: Scene, state: Tensor, time: float, stride: float, boxes: Sequence[Box] | None
+        self,
+        seen: Sequence[tuple[Scene, Known]],
+        state: Tensor,
+        time: float,
+        stride: float,
+        boxes: Sequence[Box] | None,
     ) -> tuple[Tensor, Tensor]:
+        """The lesion found and its surroundings, of a scene and, for guidance, of the one without classes."""
         times, strides = (state.new_full((len(state),), value) for value in (time, stride))
-        found, around = self.denoiser(scene, state, times, strides, boxes)
-        if self.guidance != 1 and stride == 0:  # a jump has learned to know its classes
-            blind, _ = self.denoiser(scene.without_classes(torch.ones_like(times)), state, times, strides, boxes)
+        (scene, known), *blinded = seen
+        found, around = self.denoiser(scene, state, times, strides, boxes, known)
+        if blinded and stride == 0:  # a jump has learned to know its classes
+            scene, known = blinded[0]
+            blind, _ = self.denoiser(scene, state, times, strides, boxes, known)
             found = blind + self.guidance * (found - blind)
         return found, around

@@ -16,6 +16,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 from synthaug.generators.learned.convolution import (
     Box,
     Conv3d,
+    activated,
+    added,
     autocast_without_gradients,
     drawn_detail,
     enlarged,
@@ -58,7 +60,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, width, X, Y, Z) to the same."""
-        return x + self.second(F.silu(self.first(F.silu(x))))
+        return added(x, self.second(activated(self.first(F.silu(x)))))
 
 
 def hidden_of(widths: Sequence[int], hidden: Sequence[int] | None) -> tuple[int, ...]:
@@ -82,7 +84,7 @@ class NoiseInjection(nn.Module):
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         """x (N, width, X, Y, Z), noise (N, channels, X, Y, Z)."""
-        return x + self.mix(noise)
+        return added(x, self.mix(noise))
 
 
 class Painter(nn.Module):
@@ -170,7 +172,7 @@ class Painter(nn.Module):
             start = context[:, :, slab] + mean + std * coarse[:, :, slab]
             parts = (start, std, fine, flags.expand_as(start), grain * std, classes, classes.sum(1, keepdim=True))
             starts.append(start)
-            features.append(space_to_depth_conv(parts, self.stem))
+            features.append(space_to_depth_conv(parts, self.stem.weight, self.stem.bias))
         start, x = joined(starts), joined(features)
         skips = []
         for level, block in enumerate(self.encode[:-1]):
@@ -179,12 +181,11 @@ class Painter(nn.Module):
         with autocast_without_gradients(x.device.type):
             x = self.middle(self.encode[-1](self.down[-1](x.float())))
         for level in reversed(range(len(self.decode))):
-            x = skips[level] + F.interpolate(self.up[level](x), scale_factor=2, mode="nearest")
+            x = added(skips[level], F.interpolate(self.up[level](x), scale_factor=2, mode="nearest"))
             if level < len(self.noise):
                 x = self.noise[level](x, noise[level + 1])
             x = self.decode[level](x)
-        x = F.interpolate(self.to_head(F.silu(x)), scale_factor=2, mode="trilinear")
-        detail = drawn_detail((x, start, noise[0]), self.head, self.out, boxes)
+        detail = drawn_detail(self.to_head(F.silu(x)), (start, noise[0]), self.head, self.out, boxes)
         painted = [(box, _changed(start[..., *box], d, mask[..., *box], style, available)) for box, d in detail]
         return placed(painted, start) * flags
 

@@ -122,7 +122,7 @@ def _wanted(kind: str, found: Tensor, state: Tensor, a: float, b: float) -> Tens
     if kind == "sample":
         return found
     # derivatives of the state: by t, n - u_0; by the share of the quarter circle, that of a = cos, b = sin
-    return (state - found) / b if kind == "velocity" else math.pi / 2 * (a * state - found) / b
+    return (state - found) / b if kind == "velocity" else (a * state - found) * (math.pi / 2 / b)
 
 
 @dataclass(frozen=True)
