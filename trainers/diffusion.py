@@ -22,23 +22,7 @@ import torch
 import typer
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from common import Window, command, log_start, open_cases, resume, start, update
 from diffusers.training_utils import EMAModel
-from diffusion_config import Config
-from gan import (
-    GENERATOR_MAY_CHANGE,
-    Keeper,
-    announce,
-    averaged,
-    batches,
-    critic_loss,
-    demo_batch,
-    make_crops,
-    painter_parts,
-    prepare,
-    set_rates,
-    weighted,
-)
 from torch import Tensor
 
 from synthaug import get_classes
@@ -51,8 +35,14 @@ from synthaug.generators.learned.hub import load_generator
 from synthaug.generators.learned.painter import PatchCritic
 from synthaug.generators.learned.samplers import sample
 from synthaug.generators.learned.style import class_moments, lesion_style, present_classes
-from synthaug.training import painting_losses as losses
+from synthaug.training.cases import open_cases
+from synthaug.training.command import command
+from synthaug.training.diffusion_config import DiffusionConfig
+from synthaug.training.generator_batches import batches, demo_batch, make_crops, prepare
+from synthaug.training.generator_run import GENERATOR_MAY_CHANGE, RunKeeper, announce, averaged, set_rates
 from synthaug.training.lesion_crops import LesionCrops, fit_channel_mixing
+from synthaug.training.loop import MetricsWindow, log_start, resume, start, update
+from synthaug.training.painting_losses import critic_loss, masked_l1, painter_parts, shell, weighted
 from synthaug.training.run import read_metrics
 
 # ------------------------------------------------------------------------------------------------- the flow
@@ -78,7 +68,7 @@ def expectation(denoiser: Denoiser, scene: Scene) -> Callable[[Tensor, float], T
 def flow_point(
     batch: Mapping[str, Tensor],
     mixing: Tensor,
-    config: Config,
+    config: DiffusionConfig,
     rng: torch.Generator,
     end: Callable[[Scene, Tensor], Tensor] | None = None,
 ) -> tuple[Point, Tensor]:
@@ -96,7 +86,7 @@ def flow_point(
 
 
 def flow_parts(
-    found: Tensor, around: Tensor, lesion: Tensor, point: Point, batch: Mapping[str, Tensor], config: Config
+    found: Tensor, around: Tensor, lesion: Tensor, point: Point, batch: Mapping[str, Tensor], config: DiffusionConfig
 ) -> dict[str, Tensor]:
     """Squared error of the lesion found: mean over each class's voxels, then over classes, channels and samples.
 
@@ -107,7 +97,7 @@ def flow_parts(
     at = loss_weight(point.time, config.flow.weighting, config.flow.gamma)[:, None, None]
     return {
         "flow": (error * weight * at).sum() / weight.sum().clamp(min=1),
-        "halo": losses.masked_l1(around, batch["real"], losses.shell(batch["real_lesion"])),
+        "halo": masked_l1(around, batch["real"], shell(batch["real_lesion"])),
     }
 
 
@@ -115,7 +105,7 @@ def flow_parts(
 
 
 @torch.no_grad()
-def last_point(denoiser: Denoiser, batch: Mapping[str, Tensor], config: Config, rng: torch.Generator) -> Point:
+def last_point(denoiser: Denoiser, batch: Mapping[str, Tensor], config: DiffusionConfig, rng: torch.Generator) -> Point:
     """Where a sampler of few steps stands before its last one, with lesions in their own and in other places."""
     scene = Scene.of(batch["host"], batch["mask"], batch["style"], batch["available"])
     steps = config.refine.steps[int(torch.randint(len(config.refine.steps), (), generator=rng))]
@@ -131,11 +121,11 @@ def last_point(denoiser: Denoiser, batch: Mapping[str, Tensor], config: Config, 
 
 
 @dataclass
-class Task:
+class DenoisingStep:
     """What the denoiser is asked in one step.
 
     Attributes:
-        batch: of `gan.prepare`.
+        batch: of `synthaug.training.generator_batches.prepare`.
         config: of the run.
         rng: of the step's noise and times.
         accelerator: of the run.
@@ -145,7 +135,7 @@ class Task:
     """
 
     batch: Mapping[str, Tensor]
-    config: Config
+    config: DiffusionConfig
     rng: torch.Generator
     accelerator: Accelerator
     mixing: Tensor
@@ -182,7 +172,7 @@ CRITIC_BETAS = (0.5, 0.99)
 """Of Adam, as the GAN's: a critic whose opponent moves wants a short memory."""
 
 
-def make_networks(config: Config, mixing: Tensor) -> tuple[Denoiser, PatchCritic]:
+def make_networks(config: DiffusionConfig, mixing: Tensor) -> tuple[Denoiser, PatchCritic]:
     """Both networks; the denoiser may start from a trained painter or denoiser.
 
     Raises:
@@ -202,7 +192,7 @@ def make_networks(config: Config, mixing: Tensor) -> tuple[Denoiser, PatchCritic
     return tuple(network.to(memory_format=torch.channels_last_3d) for network in (denoiser, critic))
 
 
-def make_teacher(config: Config, device: torch.device) -> Denoiser | None:
+def make_teacher(config: DiffusionConfig, device: torch.device) -> Denoiser | None:
     """The network of `denoiser.init` as it was, where reflow asks for it.
 
     Raises:
@@ -216,14 +206,14 @@ def make_teacher(config: Config, device: torch.device) -> Denoiser | None:
     return painter.denoiser.to(device, memory_format=torch.channels_last_3d)
 
 
-def make_optimizers(config: Config, denoiser: Denoiser, critic: PatchCritic) -> list[torch.optim.Optimizer]:
+def make_optimizers(config: DiffusionConfig, denoiser: Denoiser, critic: PatchCritic) -> list[torch.optim.Optimizer]:
     return [
         torch.optim.Adam(denoiser.parameters(), config.denoiser.lr, betas=config.optimizer.betas),
         torch.optim.Adam(critic.parameters(), config.critic.lr, betas=CRITIC_BETAS),
     ]
 
 
-def train(config: Config, out: Path) -> dict[str, Any]:
+def train(config: DiffusionConfig, out: Path) -> dict[str, Any]:
     """Train, or go on training, in the folder `out`; returns the last row of metrics.
 
     Raises:
@@ -247,9 +237,9 @@ def train(config: Config, out: Path) -> dict[str, Any]:
     accelerator.register_for_checkpointing(ema)
 
     first, own = resume(out, accelerator)
-    window = Window(**own["window"]) if own else Window()
+    window = MetricsWindow(**own["window"]) if own else MetricsWindow()
     ema.to(device)
-    keeper = Keeper(config, out, accelerator, window, demo, first)
+    keeper = RunKeeper(config, out, accelerator, window, demo, first)
     facts = {"training_cases": len(cases), "validation_cases": len(held_out), "processes": processes}
     log_start(keeper.metrics, first, precision, facts)
     for step, batch in enumerate(batches(crops, config, first, rank, processes), start=first + 1):
@@ -257,15 +247,15 @@ def train(config: Config, out: Path) -> dict[str, Any]:
         rng = torch.Generator().manual_seed((config.seed * 1_000_003 + step) * 4096 + rank)
         refining = config.refine is not None and step > config.refine.start
         student = bare if refining else None
-        task = Task(prepare(batch, device), config, rng, accelerator, bare.mixing, student, teacher)
-        parts, painted, fake = task.denoised(denoiser)
+        asked = DenoisingStep(prepare(batch, device), config, rng, accelerator, bare.mixing, student, teacher)
+        parts, painted, fake = asked.denoised(denoiser)
         if refining:
             critic.requires_grad_(True)
-            loss = critic_loss(critic, task.batch, fake)
+            loss = critic_loss(critic, asked.batch, fake)
             window.add({"critic": loss}, update(accelerator, critic, optimizers[1], loss, config.optimizer.clip))
             critic.requires_grad_(False)
             with accelerator.autocast():
-                parts |= painter_parts(bare_critic, task.batch, painted, fake)
+                parts |= painter_parts(bare_critic, asked.batch, painted, fake)
         loss = weighted(parts, config.loss)
         finite = update(accelerator, denoiser, optimizers[0], loss, config.optimizer.clip)
         if finite:
@@ -278,11 +268,11 @@ def train(config: Config, out: Path) -> dict[str, Any]:
 
 
 def make_generator(
-    config: Config, crops: LesionCrops, denoiser: Denoiser, ema: EMAModel, refined: bool
+    config: DiffusionConfig, crops: LesionCrops, denoiser: Denoiser, ema: EMAModel, refined: bool
 ) -> DiffusionGenerator:
     channels, classes = config.data.channels, get_classes(config.data.classes).names
     return DiffusionGenerator(averaged(denoiser, ema), crops.prior, channels, classes, refined=refined)
 
 
 if __name__ == "__main__":
-    typer.run(command(train, Config, "Train the diffusion generator"))
+    typer.run(command(train, DiffusionConfig, "Train the diffusion generator"))

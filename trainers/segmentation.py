@@ -24,11 +24,7 @@ import torch
 import typer
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import gather_object, set_seed
-from common import MAY_CHANGE, Window, command, log_start, resume, start
 from diffusers.training_utils import EMAModel
-from segmentation_config import Config, DataConfig, open_split
-from segmentation_insertion import Inserter, make_insertion
-from segmentation_validation import Best, score_of, summary, validate
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -42,21 +38,29 @@ from synthaug.segmentation.optim import make_optimizer, make_scheduler
 from synthaug.segmentation.targets import Targets
 from synthaug.training.artefacts import ROWS, record_rows
 from synthaug.training.cache import cached_on_disk
+from synthaug.training.command import command
+from synthaug.training.loop import MetricsWindow, log_start, resume, start
 from synthaug.training.patches import CachedVolume, PatchBatch, PatchSampler, cache_case
 from synthaug.training.report import write_run_report
 from synthaug.training.run import MetricsLog, read_metrics, save_checkpoint
+from synthaug.training.run_config import MAY_CHANGE
+from synthaug.training.segmentation_config import PatchDataConfig, SegmentationConfig, open_split
+from synthaug.training.segmentation_insertion import Inserter, make_insertion
+from synthaug.training.segmentation_validation import Best, score_of, summary, validate
 
 # ---------------------------------------------------------------------------------------------------- data
 
 
-def cached(cases: list[Case], config: DataConfig) -> list[CachedVolume]:
+def cached(cases: list[Case], config: PatchDataConfig) -> list[CachedVolume]:
     options = (config.channels, config.vocabulary, config.dtype, config.spacing_mm)
     if config.cache is None:
         return [cache_case(case, *options) for case in cases]
     return [cached_on_disk(case, *options, config.cache) for case in cases]
 
 
-def batches(volumes: list[CachedVolume], config: Config, first: int, rank: int, processes: int) -> Iterable[PatchBatch]:
+def batches(
+    volumes: list[CachedVolume], config: SegmentationConfig, first: int, rank: int, processes: int
+) -> Iterable[PatchBatch]:
     """The batches of this process from step `first` on; item n of the sampler is a whole batch."""
     data, times = config.data, config.optimizer.accumulate
     augment = None if config.augmentation is None else Augmentation(config.augmentation, data.patch_size)
@@ -96,7 +100,7 @@ def voxels_of(targets: Targets, volumes: list[CachedVolume]) -> Tensor:
 class Learner:
     """The network as prepared and bare (without the wrapper for several processes), and what changes its weights."""
 
-    config: Config
+    config: SegmentationConfig
     accelerator: Accelerator
     targets: Targets
     network: nn.Module
@@ -107,7 +111,7 @@ class Learner:
     ema: EMAModel
 
     @classmethod
-    def of(cls, config: Config, accelerator: Accelerator, volumes: list[CachedVolume]) -> "Learner":
+    def of(cls, config: SegmentationConfig, accelerator: Accelerator, volumes: list[CachedVolume]) -> "Learner":
         """The learner before its first step; `volumes` tell how frequent the classes are."""
         set_seed(config.seed)  # the first weights
         targets = config.model_spec.targets
@@ -167,7 +171,7 @@ FREE = (*MAY_CHANGE, "data.cache", "examples", "report")
 """Keys that a continued run may have otherwise than the run it continues."""
 
 
-def train(config: Config, out: Path) -> dict[str, Any]:
+def train(config: SegmentationConfig, out: Path) -> dict[str, Any]:
     """Train, or go on training, in the folder `out`; returns the last row of metrics.
 
     Raises:
@@ -190,7 +194,7 @@ def train(config: Config, out: Path) -> dict[str, Any]:
 
     first, own = resume(out, accelerator)
     learner.ema.to(accelerator.device)
-    window, best = (Window(**own["window"]), Best(**own["best"])) if own else (Window(), Best())
+    window, best = (MetricsWindow(**own["window"]), Best(**own["best"])) if own else (MetricsWindow(), Best())
     if own:
         inserter.load_state_dict(own["insertion"])
     inserter.begin()
@@ -251,13 +255,13 @@ def mean_of_all(row: dict[str, Any]) -> dict[str, Any]:
     return row | ({"loss": float(np.mean(losses))} if losses else {})
 
 
-def samples_of(config: Config, processes: int) -> int:
+def samples_of(config: SegmentationConfig, processes: int) -> int:
     """Patches that a run trains on."""
     return config.optimizer.steps * config.optimizer.accumulate * config.data.batch * processes
 
 
 def announce(
-    config: Config,
+    config: SegmentationConfig,
     inserter: Inserter,
     accelerator: Accelerator,
     precision: Precision,
@@ -274,7 +278,11 @@ def announce(
 
 
 def facts_of(
-    config: Config, inserter: Inserter, processes: int, train_cases: list[Case], validation_cases: list[Case]
+    config: SegmentationConfig,
+    inserter: Inserter,
+    processes: int,
+    train_cases: list[Case],
+    validation_cases: list[Case],
 ) -> dict[str, Any]:
     """What the run will do; its insertions are an expectation, for they are drawn sample by sample."""
     samples = samples_of(config, processes)
@@ -297,4 +305,4 @@ def finish(learner: Learner, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(command(train, Config, "Train a tumour segmentation network"))
+    typer.run(command(train, SegmentationConfig, "Train a tumour segmentation network"))

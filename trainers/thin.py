@@ -16,21 +16,7 @@ from typing import Any
 
 import torch
 import typer
-from common import Window, command, log_start, open_cases, resume, start, update
 from diffusers.training_utils import EMAModel
-from gan import (
-    GENERATOR_MAY_CHANGE,
-    Keeper,
-    announce,
-    averaged,
-    batches,
-    demo_batch,
-    lr_factor,
-    make_crops,
-    noise_of,
-    prepare,
-)
-from thin_config import Config
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
@@ -41,8 +27,14 @@ from synthaug.generators.learned.hub import load_generator, stored_network, with
 from synthaug.generators.learned.style import style_maps
 from synthaug.generators.learned.styled import StyledGenerator
 from synthaug.generators.learned.thinning import Moments, blocks, near, thin, thinner_blocks
+from synthaug.training.cases import open_cases
+from synthaug.training.command import command
+from synthaug.training.generator_batches import batches, demo_batch, make_crops, noise_of, prepare
+from synthaug.training.generator_run import GENERATOR_MAY_CHANGE, RunKeeper, announce, averaged, lr_factor
 from synthaug.training.lesion_crops import LesionCrops
+from synthaug.training.loop import MetricsWindow, log_start, resume, start, update
 from synthaug.training.run import latest_checkpoint, read_metrics
+from synthaug.training.thin_config import ThinningConfig
 
 FITTED_FROM = 500_000
 """The first of the samples that the least squares are fitted to: none that is trained on."""
@@ -82,7 +74,9 @@ class Watch:
 
 
 @torch.no_grad()
-def paint(generator: StyledGenerator, batch: Mapping[str, Tensor], config: Config, step: int, rank: int) -> None:
+def paint(
+    generator: StyledGenerator, batch: Mapping[str, Tensor], config: ThinningConfig, step: int, rank: int
+) -> None:
     """Let a generator paint a batch; a diffusion generator in one of the configuration's numbers of steps."""
     painter = generator.painter
     if isinstance(painter, FlowPainter):
@@ -127,7 +121,7 @@ def differences(
 # --------------------------------------------------------------------------------------------- the thinning
 
 
-def open_teacher(config: Config, device: torch.device) -> StyledGenerator:
+def open_teacher(config: ThinningConfig, device: torch.device) -> StyledGenerator:
     """The generator that is made thinner.
 
     Raises:
@@ -145,7 +139,9 @@ def open_teacher(config: Config, device: torch.device) -> StyledGenerator:
     return teacher
 
 
-def thinned(config: Config, teacher: StyledGenerator, crops: LesionCrops, device: torch.device) -> StyledGenerator:
+def thinned(
+    config: ThinningConfig, teacher: StyledGenerator, crops: LesionCrops, device: torch.device
+) -> StyledGenerator:
     """The thinner generator, before it learns anything.
 
     Raises:
@@ -171,7 +167,7 @@ def thinned(config: Config, teacher: StyledGenerator, crops: LesionCrops, device
 # ------------------------------------------------------------------------------------------------ the loop
 
 
-def train(config: Config, out: Path) -> dict[str, Any]:
+def train(config: ThinningConfig, out: Path) -> dict[str, Any]:
     """Train, or go on training, in the folder `out`; returns the last row of metrics.
 
     Raises:
@@ -202,9 +198,9 @@ def train(config: Config, out: Path) -> dict[str, Any]:
     accelerator.register_for_checkpointing(ema)
 
     first, own = resume(out, accelerator)
-    window = Window(**own["window"]) if own else Window()
+    window = MetricsWindow(**own["window"]) if own else MetricsWindow()
     ema.to(device)
-    keeper = Keeper(config, out, accelerator, window, demo, first)
+    keeper = RunKeeper(config, out, accelerator, window, demo, first)
     facts = {"training_cases": len(cases), "validation_cases": len(held_out), "processes": processes}
     log_start(keeper.metrics, first, precision, facts)
     for step, batch in enumerate(batches(crops, config, first, rank, processes), start=first + 1):
@@ -245,4 +241,4 @@ def make_generator(teacher: StyledGenerator, network: nn.Module, ema: EMAModel) 
 
 
 if __name__ == "__main__":
-    typer.run(command(train, Config, "Make a trained generator thinner"))
+    typer.run(command(train, ThinningConfig, "Make a trained generator thinner"))

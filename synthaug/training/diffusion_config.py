@@ -6,21 +6,17 @@ What each key means is written beside it in configs/diffusion_tiny.yaml.
 from pathlib import Path
 from typing import Annotated, Literal
 
-from common import RunConfig, Share
-from gan_config import (
-    CriticConfig,
-    CropConfig,
-    DataConfig,
-    DemoConfig,
-    OptimizerConfig,
-    PainterConfig,
-    PaintingLossConfig,
-    Weight,
-)
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from synthaug import get_classes
 from synthaug.config import Section
+from synthaug.training.generator_config import (
+    AdamConfig,
+    CriticConfig,
+    GeneratorConfig,
+    PainterConfig,
+    PaintingLossConfig,
+)
+from synthaug.training.run_config import Share, Weight
 
 
 class DenoiserConfig(PainterConfig):
@@ -47,13 +43,13 @@ class RefineConfig(Section):
     steps: tuple[PositiveInt, ...] = Field((1, 2, 4, 8), min_length=1)
 
 
-class LossConfig(PaintingLossConfig):
+class DiffusionLossConfig(PaintingLossConfig):
     """Weights of the parts of the denoiser's loss; all but `flow` belong to the refinement, and the halo to both."""
 
     flow: Weight = 1.0
 
 
-class DiffusionOptimizerConfig(OptimizerConfig):
+class DiffusionOptimizerConfig(AdamConfig):
     """How long and how fast."""
 
     betas: tuple[Share, Share] = (0.9, 0.99)
@@ -61,22 +57,18 @@ class DiffusionOptimizerConfig(OptimizerConfig):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
 
 
-class Config(RunConfig):
+class DiffusionConfig(GeneratorConfig):
     """A whole configuration."""
 
-    data: DataConfig
-    crops: CropConfig = CropConfig()
     denoiser: DenoiserConfig = DenoiserConfig()
     critic: CriticConfig = CriticConfig()
     flow: FlowConfig = FlowConfig()
     refine: RefineConfig | None
-    loss: LossConfig = LossConfig()
+    loss: DiffusionLossConfig = DiffusionLossConfig()
     optimizer: DiffusionOptimizerConfig
-    demo: DemoConfig = DemoConfig()
 
     @model_validator(mode="after")
     def _fits(self):
-        get_classes(self.data.classes)
         if self.denoiser.head <= 2 * len(self.data.channels):
             raise ValueError(f"denoiser.head: expected more than two features a channel, got {self.denoiser.head}")
         if self.flow.reflow and self.denoiser.init is None:

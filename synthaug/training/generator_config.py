@@ -1,24 +1,23 @@
-"""What trainers/gan.py may be told, checked before anything is read.
+"""What the trainers of generators may all be told: crops, networks, losses, the optimizer, pictures.
 
 What each key means is written beside it in configs/gan_tiny.yaml.
 """
 
 from typing import Annotated
 
-from common import CasesConfig, RunConfig, Share
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from synthaug import get_classes
 from synthaug.channels import canonical_channels
 from synthaug.config import Section
 from synthaug.training.lesion_crops import CropOptions
+from synthaug.training.run_config import CasesConfig, RunConfig, Share, Weight
 
-Weight = Annotated[float, Field(ge=0)]
 FACTOR = 16
 """Crop sides are multiples of this: the painter halves four times."""
 
 
-class DataConfig(CasesConfig):
+class CropDataConfig(CasesConfig):
     """Which cases, and how many are in memory."""
 
     cache: PositiveInt = 64
@@ -52,14 +51,14 @@ class CropConfig(Section):
         return CropOptions(**self.model_dump())
 
 
-class NetworkConfig(Section):
+class GeneratorNetworkConfig(Section):
     """The painter or the critic."""
 
     widths: tuple[PositiveInt, ...] = Field(min_length=2)
     lr: PositiveFloat
 
 
-class PainterConfig(NetworkConfig):
+class PainterConfig(GeneratorNetworkConfig):
     """The painter."""
 
     widths: tuple[PositiveInt, ...] = Field((32, 64, 96, 128), min_length=4, max_length=4)
@@ -68,7 +67,7 @@ class PainterConfig(NetworkConfig):
     lr: PositiveFloat = 3e-4
 
 
-class CriticConfig(NetworkConfig):
+class CriticConfig(GeneratorNetworkConfig):
     """The critic."""
 
     widths: tuple[PositiveInt, ...] = Field((32, 64, 96), min_length=2)
@@ -86,13 +85,7 @@ class PaintingLossConfig(Section):
     halo: Weight = 1.0
 
 
-class LossConfig(PaintingLossConfig):
-    """Weights of the parts of the painter's loss, and when the critic joins in."""
-
-    adversarial_from: Annotated[int, Field(ge=0)] = 100
-
-
-class OptimizerConfig(Section):
+class AdamConfig(Section):
     """How long and how fast."""
 
     steps: PositiveInt
@@ -120,20 +113,15 @@ class DemoConfig(Section):
         return CropOptions({self.size: 1.0}, transplant=0.5, swap=0, zoom=0, drop_channels=0, intensity=0, rare=1)
 
 
-class Config(RunConfig):
-    """A whole configuration."""
+class GeneratorConfig(RunConfig):
+    """A whole configuration; each trainer adds its networks and losses."""
 
-    data: DataConfig
+    data: CropDataConfig
     crops: CropConfig = CropConfig()
-    painter: PainterConfig = PainterConfig()
-    critic: CriticConfig = CriticConfig()
-    loss: LossConfig = LossConfig()
-    optimizer: OptimizerConfig
+    optimizer: AdamConfig
     demo: DemoConfig = DemoConfig()
 
     @model_validator(mode="after")
-    def _fits(self):
+    def _known_classes(self):
         get_classes(self.data.classes)
-        if self.painter.head <= 2 * len(self.data.channels):
-            raise ValueError(f"painter.head: expected more than two features a channel, got {self.painter.head}")
         return self

@@ -1,126 +1,22 @@
-"""What the trainers share: which cases, how a run starts, counts its steps, goes on, and is called.
-
-A trainer's configuration is a `RunConfig` whose `data` is a `CasesConfig`, each with what the trainer adds.
-"""
+"""Steps that the training loops share: start a run or go on with it, update a network, add up metrics."""
 
 import math
-import shutil
-import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-import typer
 from accelerate import Accelerator
-from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor
 
-from synthaug import get_classes
-from synthaug.config import ConfigError, Section, read_config
-from synthaug.data import Case, CaseError, find_cases, write_phantom_dataset
+from synthaug.config import ConfigError
 from synthaug.precision import Precision
 from synthaug.training.run import MetricsLog, keep_config, latest_checkpoint, load_checkpoint, run_precision, steps_done
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Seed = Annotated[int, Field(ge=0)]
-Size = tuple[PositiveInt, PositiveInt, PositiveInt]
-
-MAY_CHANGE = ("precision", "data.folder", "data.workers", "log_every", "checkpoint_every", "keep_checkpoints")
-"""Keys that a continued run of any trainer may have otherwise than the run it continues; for precision see
-`synthaug.training.run.run_precision`."""
+from synthaug.training.run_config import MAY_CHANGE, RunConfig
 
 MOST_SKIPPED = 50
 """Updates in a row whose gradients are not finite before the training gives up."""
-
-# ------------------------------------------------------------------------------------------- configuration
-
-
-class PhantomConfig(Section):
-    """Phantoms that are written into the run's folder."""
-
-    count: PositiveInt
-    size: Size = (64, 64, 64)
-    seed: Seed = 0
-
-
-class CasesConfig(Section):
-    """Which cases."""
-
-    folder: Path | None = None
-    phantom: PhantomConfig | None = None
-    layout: Literal["auto", "brats", "nnunet", "msd", "bids"] = "auto"
-    group_pattern: str | None = None
-    channels: tuple[str, ...] = ("flair", "t1", "t1ce", "t2")
-    classes: str | dict[str, int] = "BRATS18"
-    train: tuple[str, ...] | None = None
-    validation: tuple[str, ...] = ()
-    batch: PositiveInt = 2
-    workers: Annotated[int, Field(ge=0)] = 0
-
-    @model_validator(mode="after")
-    def _one_source(self):
-        if (self.folder is None) == (self.phantom is None):
-            raise ValueError("expected either folder (data.folder=/path/to/cases on the command line) or phantom")
-        return self
-
-
-class RunConfig(Section):
-    """A whole configuration; trainers add their parts."""
-
-    data: CasesConfig
-    seed: Seed = 0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    threads: PositiveInt | None = None
-    log_every: PositiveInt = 20
-    checkpoint_every: PositiveInt = 200
-    keep_checkpoints: PositiveInt = 2
-
-
-# --------------------------------------------------------------------------------------------------- cases
-
-
-def open_cases(config: CasesConfig, out: Path, accelerator: Accelerator) -> tuple[list[Case], list[Case]]:
-    """Training and validation cases; phantoms are written into the run's folder first.
-
-    Raises:
-        ConfigError: no cases, a split that does not fit them, or none left for training.
-    """
-    folder = cases_folder(config, out, accelerator)
-    split = {"validation": config.validation} | ({"train": config.train} if config.train is not None else {})
-    try:
-        cases = find_cases(folder, config.layout, config.channels, config.group_pattern, split)
-    except ValueError as error:
-        raise ConfigError(f"data: {error}") from error
-    train = [c for c in cases if c.split == "train" or (config.train is None and c.split is None and c.label)]
-    if not train:
-        raise ConfigError(f"data: no training case is left in {folder}: all {len(cases)} are for validation")
-    return train, [case for case in cases if case.split == "validation"]
-
-
-def cases_folder(config: CasesConfig, out: Path, accelerator: Accelerator) -> Path:
-    """The folder of the cases; that of the phantoms is made by the main process."""
-    if config.phantom is None:
-        return config.folder
-    recipe = config.phantom.model_dump_json() + repr(get_classes(config.classes))
-    folder = out / f"phantoms_{zlib.crc32(recipe.encode()):08x}"  # other phantoms, other folder
-    with accelerator.main_process_first():
-        if not folder.exists():
-            write_phantoms(config, folder)
-    return folder
-
-
-def write_phantoms(config: CasesConfig, folder: Path) -> None:
-    """Written beside and renamed, so that a run that is killed here leaves no half a data set."""
-    unfinished = folder.with_name(f"unfinished_{folder.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    phantom = config.phantom
-    write_phantom_dataset(unfinished, phantom.count, phantom.seed, phantom.size, classes=get_classes(config.classes))
-    unfinished.rename(folder)
-
-
-# ---------------------------------------------------------------------------------------------------- a run
 
 
 def start(
@@ -184,7 +80,7 @@ def update(
 
 
 @dataclass
-class Window:
+class MetricsWindow:
     """What happened since the last row of metrics; `state_dict` goes into checkpoints."""
 
     sums: dict[str, float] = field(default_factory=dict)
@@ -214,30 +110,5 @@ class Window:
         return row
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-able; `Window(**state)` is this one again."""
+        """JSON-able; `MetricsWindow(**state)` is this one again."""
         return asdict(self)
-
-
-def command(train: Callable[[Any, Path], Any], model: type[RunConfig], summary: str) -> Callable[..., None]:
-    """The command line of a trainer, for `typer.run`: --config FILE [--out FOLDER] [key=value ...].
-
-    Args:
-        train: called with the configuration and the run's folder.
-        model: of the configuration.
-        summary: first line of the help.
-    """
-
-    def main(
-        config: Annotated[Path, typer.Option(help="YAML file, such as one of configs/")],
-        out: Annotated[Path | None, typer.Option(help="folder of the run [default: runs/<name of the config>]")] = None,
-        overrides: Annotated[
-            list[str] | None, typer.Argument(help="changes of the config, such as optimizer.steps=50")
-        ] = None,
-    ) -> None:
-        try:
-            train(read_config(config, model, overrides or ()), out or Path("runs") / config.stem)
-        except (ConfigError, CaseError) as error:
-            raise SystemExit(f"error: {error}") from error
-
-    main.__doc__ = f"{summary}; the same command again continues a run that was stopped."
-    return main

@@ -1,15 +1,17 @@
-"""What the GAN is trained on: the critic's hinge, and agreement with the style that was asked for.
+"""What painters are trained on: the critic's hinge, and agreement with the style that was asked for.
 
-Each function returns a scalar tensor.
+Each term is a scalar tensor; below them, the losses of the critic and the painter on a batch of
+`synthaug.training.generator_batches.prepare`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from einops import reduce
 from torch import Tensor
 
+from synthaug.generators.learned.painter import PatchCritic
 from synthaug.generators.learned.style import class_moments, lesion_style, moving_average, present_classes
 
 
@@ -97,3 +99,38 @@ def feature_loss(fake: Sequence[Tensor], real: Sequence[Tensor], mask: Tensor) -
 def masked_l1(image: Tensor, real: Tensor, region: Tensor) -> Tensor:
     """Mean absolute difference inside a region (N, 1, X, Y, Z)."""
     return ((image - real).abs() * region).sum() / (region.sum() * image.shape[1]).clamp(min=1)
+
+
+def critic_loss(critic: PatchCritic, batch: Mapping[str, Tensor], fake: Tensor) -> Tensor:
+    """Hinge of the critic on real and painted crops, judged together."""
+    images = torch.cat((batch["real_view"], fake.detach()))
+    masks = torch.cat((batch["real_mask"], batch["mask"]))
+    logits, _ = critic(images, masks, batch["available"].repeat(2, 1))
+    real, painted = zip(*(verdict.chunk(2) for verdict in logits), strict=True)
+    return critic_hinge(real, painted, batch["real_lesion"], batch["lesion"])
+
+
+def painter_parts(
+    critic: PatchCritic | None, batch: Mapping[str, Tensor], painted: Tensor, fake: Tensor
+) -> dict[str, Tensor]:
+    """Parts of the painter's loss; a comparison with the real crop only where the lesion is in its own place."""
+    mask, available, own = batch["mask"], batch["available"], batch["own"]
+    whole = batch["context"] + painted * batch["lesion"]
+    parts = {
+        "style": style_loss(whole, mask, batch["style"], available),
+        "band": band_loss(whole, batch["real"], mask * own, available),
+        "lowpass": lowpass_l1(whole, batch["real"], batch["lesion"] * own),
+        "halo": masked_l1(painted, batch["host"], shell(batch["lesion"])),
+    }
+    if critic is not None:
+        logits, features = critic(fake, mask, available)
+        with torch.no_grad():
+            _, wanted = critic(batch["real_view"], batch["real_mask"], available)
+        parts["adversarial"] = painter_hinge(logits, batch["lesion"])
+        parts["features"] = feature_loss(features, wanted, mask * own)
+    return parts
+
+
+def weighted(parts: Mapping[str, Tensor], weights: object) -> Tensor:
+    """Sum of the parts, each times the attribute of `weights` that has its name."""
+    return sum(getattr(weights, name) * value for name, value in parts.items())

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from accelerate import Accelerator
-from common import CasesConfig, RunConfig, Seed, Share, Size, cases_folder, open_cases
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from synthaug import Classes, get_classes
@@ -25,9 +24,11 @@ from synthaug.segmentation.model import ModelConfig
 from synthaug.segmentation.networks import AnyNetwork, check_patch_size
 from synthaug.segmentation.optim import OptimizerConfig
 from synthaug.segmentation.postprocessing import PostprocessingConfig
+from synthaug.training.cases import cases_folder, open_cases
+from synthaug.training.run_config import CasesConfig, RunConfig, Seed, Share, Size
 
 
-class DataConfig(CasesConfig):
+class PatchDataConfig(CasesConfig):
     """Which cases, and how patches are cut from them."""
 
     folds: Annotated[int, Field(ge=2)] | None = None
@@ -170,10 +171,10 @@ class StoppingConfig(Section):
     min_delta: Annotated[float, Field(ge=0)] = 0.0
 
 
-class Config(RunConfig):
+class SegmentationConfig(RunConfig):
     """A whole configuration."""
 
-    data: DataConfig
+    data: PatchDataConfig
     network: AnyNetwork
     loss: LossConfig = LossConfig()
     augmentation: AugmentationConfig | None = None
@@ -229,7 +230,7 @@ class Config(RunConfig):
         )
 
 
-def open_split(config: DataConfig, out: Path, accelerator: Accelerator) -> tuple[list[Case], list[Case]]:
+def open_split(config: PatchDataConfig, out: Path, accelerator: Accelerator) -> tuple[list[Case], list[Case]]:
     """Training and validation cases, as listed or by fold.
 
     Raises:

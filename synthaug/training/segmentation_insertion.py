@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from segmentation_config import Config
 from torch import Tensor
 
 from synthaug import LesionBank, LesionShapes, PaintedLesions, TumorInsertion
@@ -18,10 +17,11 @@ from synthaug.insertion.adaptive import AdaptiveInsertion
 from synthaug.stopwatch import Stopwatch
 from synthaug.training.artefacts import keep_example
 from synthaug.training.patches import PatchBatch
+from synthaug.training.segmentation_config import SegmentationConfig
 
 
 def make_insertion(
-    config: Config, train: list[Case], validation: list[Case], rank: int, device: str | torch.device = "cpu"
+    config: SegmentationConfig, train: list[Case], validation: list[Case], rank: int, device: str | torch.device = "cpu"
 ) -> TumorInsertion | None:
     """The insertion of a process, or None where it is off. Donors are training cases and nobody else.
 
@@ -48,7 +48,7 @@ def make_insertion(
 
 
 def painted_lesions(
-    config: Config, donors: LesionBank, validation: list[Case], rank: int, device: str | torch.device
+    config: SegmentationConfig, donors: LesionBank, validation: list[Case], rank: int, device: str | torch.device
 ) -> PaintedLesions:
     """The pool of lesions that are painted ahead, in the voxel size of the patches, or else the donors' usual one."""
     options, start = config.insertion, None
@@ -63,6 +63,11 @@ def painted_lesions(
 
 
 def refuse_validation_donors(path: Path, bank: LesionBank, validation: list[Case]) -> None:
+    """Check that no donor of a bank is a validation patient.
+
+    Raises:
+        ValueError: some are; patients and cases are named.
+    """
     leaks = [case for case in validation if case.group in bank.groups]
     if leaks:
         raise ValueError(
@@ -81,7 +86,7 @@ class Inserter:
         out: the run's folder.
     """
 
-    def __init__(self, config: Config, insert: TumorInsertion | None, accelerator: Accelerator, out: Path):
+    def __init__(self, config: SegmentationConfig, insert: TumorInsertion | None, accelerator: Accelerator, out: Path):
         self.insert, self.accelerator, self.out = insert, accelerator, out
         self.options, self.watch = config.insertion, Stopwatch(accelerator.device)
         self.schedule = None if insert is None else config.insertion.schedule

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from segmentation_config import Config
 from torch import nn
 
 from synthaug.evaluation import evaluate_case
@@ -15,10 +14,11 @@ from synthaug.segmentation.inference import predict_probabilities
 from synthaug.segmentation.postprocessing import to_label
 from synthaug.training.artefacts import keep_validation
 from synthaug.training.patches import CachedVolume
+from synthaug.training.segmentation_config import SegmentationConfig
 
 
 def validate(
-    network: nn.Module, volumes: list[CachedVolume], config: Config, device: torch.device, out: Path
+    network: nn.Module, volumes: list[CachedVolume], config: SegmentationConfig, device: torch.device, out: Path
 ) -> list[dict]:
     """Rows of `evaluate_case` for each whole volume, and slices of it for the report, in the run's folder `out`.
 
@@ -55,7 +55,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {name: value for name, value in result.items() if value}
 
 
-def score_of(validation: dict[str, Any], config: Config) -> float:
+def score_of(validation: dict[str, Any], config: SegmentationConfig) -> float:
     """What early stopping and the plateau schedule watch: the Dice of one class or region, or the mean of the regions.
 
     Raises:

@@ -5,12 +5,11 @@ What each key means is written beside it in configs/thin_tiny.yaml.
 
 from typing import Annotated
 
-from common import RunConfig, Share
-from gan_config import CropConfig, DataConfig, DemoConfig, OptimizerConfig, Weight
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt
 
-from synthaug import get_classes
 from synthaug.config import Section
+from synthaug.training.generator_config import AdamConfig, GeneratorConfig
+from synthaug.training.run_config import Share, Weight
 
 
 class StudentConfig(Section):
@@ -23,14 +22,14 @@ class StudentConfig(Section):
     lr: PositiveFloat = 2e-5
 
 
-class LossConfig(Section):
+class ThinningLossConfig(Section):
     """Weights of what the student's answers are compared in, beside the lesion itself."""
 
     features: Weight = 0.3
     halo: Weight = 0.1
 
 
-class ThinOptimizerConfig(OptimizerConfig):
+class ThinningOptimizerConfig(AdamConfig):
     """How long and how fast."""
 
     decay_from: Share = 0.5
@@ -39,17 +38,9 @@ class ThinOptimizerConfig(OptimizerConfig):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.995
 
 
-class Config(RunConfig):
+class ThinningConfig(GeneratorConfig):
     """A whole configuration."""
 
-    data: DataConfig
-    crops: CropConfig = CropConfig()
     student: StudentConfig
-    loss: LossConfig = LossConfig()
-    optimizer: ThinOptimizerConfig
-    demo: DemoConfig = DemoConfig()
-
-    @model_validator(mode="after")
-    def _fits(self):
-        get_classes(self.data.classes)
-        return self
+    loss: ThinningLossConfig = ThinningLossConfig()
+    optimizer: ThinningOptimizerConfig

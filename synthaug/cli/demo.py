@@ -1,0 +1,18 @@
+"""The command ``synthaug demo``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the report.")] = Path("demo-report"),
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    simple: Annotated[bool, typer.Option(help="Formula brains instead of MNI152 anatomy; faster.")] = False,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 30,
+) -> None:
+    """Phantom brains, a lesion bank, insertion in a training loop, and a report with pictures; needs no data."""
+    from synthaug.demo import run_demo
+
+    typer.echo(f"report: {run_demo(out, seed=seed, simple=simple, steps=steps)}")

@@ -1,0 +1,51 @@
+"""The commands ``synthaug train segmentation``, ``gan``, ``diffusion`` and ``thin``."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from synthaug.cli.errors import TRAIN, one_line_errors
+from synthaug.shipped import find_config
+from synthaug.training.launch import TRAINERS, launch_trainer
+
+FIRST_SIGNAL = 128
+
+train_app = typer.Typer(
+    help="Train a network by accelerate's launcher; a trainer takes a configuration, and changes of it.",
+    no_args_is_help=True,
+)
+
+
+def _command(trainer: str) -> Callable[..., None]:
+    def train(
+        config: Annotated[
+            str, typer.Option(help="YAML file, or a name that synthaug configs list shows.")
+        ] = f"{trainer}_tiny",
+        out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME of the config by default.")] = None,
+        words: Annotated[
+            list[str] | None,
+            typer.Argument(
+                metavar="[KEY=VALUE|OPTION]...",
+                help="Changes of the configuration, such as optimizer.steps=50, and options that go on to accelerate "
+                "launch, such as --cpu or --num-processes 2; accelerate launch --help has them all.",
+            ),
+        ] = None,
+    ) -> None:
+        changes = [word for word in words or () if "=" in word and not word.startswith("-")]
+        options = [word for word in words or () if word not in changes]
+        with one_line_errors(ValueError, OSError, ModuleNotFoundError, missing=TRAIN):
+            told = ["--config", str(find_config(config)), *([] if out is None else ["--out", str(out)]), *changes]
+            code = launch_trainer(trainer, told, options)
+        if code > FIRST_SIGNAL:
+            typer.echo(f"error: the training was ended by signal {code - FIRST_SIGNAL}", err=True)
+        raise typer.Exit(code)
+
+    train.__doc__ = f"Train {TRAINERS[trainer]}; the same command again continues a run that was stopped."
+    return train
+
+
+for _trainer in TRAINERS:
+    # unknown options are accelerate's, which says where they are not
+    train_app.command(_trainer, context_settings={"ignore_unknown_options": True})(_command(_trainer))

@@ -1,0 +1,61 @@
+"""What every training run may be told: its cases, its seed, what it computes in, how often it logs and saves.
+
+A trainer's configuration is a `RunConfig` whose `data` is a `CasesConfig`, each with what the trainer adds.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, model_validator
+
+from synthaug.config import Section
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0)]
+Size = tuple[PositiveInt, PositiveInt, PositiveInt]
+
+MAY_CHANGE = ("precision", "data.folder", "data.workers", "log_every", "checkpoint_every", "keep_checkpoints")
+"""Keys that a continued run of any trainer may have otherwise than the run it continues; for precision see
+`synthaug.training.run.run_precision`."""
+
+
+class PhantomConfig(Section):
+    """Phantoms that are written into the run's folder."""
+
+    count: PositiveInt
+    size: Size = (64, 64, 64)
+    seed: Seed = 0
+
+
+class CasesConfig(Section):
+    """Which cases."""
+
+    folder: Path | None = None
+    phantom: PhantomConfig | None = None
+    layout: Literal["auto", "brats", "nnunet", "msd", "bids"] = "auto"
+    group_pattern: str | None = None
+    channels: tuple[str, ...] = ("flair", "t1", "t1ce", "t2")
+    classes: str | dict[str, int] = "BRATS18"
+    train: tuple[str, ...] | None = None
+    validation: tuple[str, ...] = ()
+    batch: PositiveInt = 2
+    workers: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _one_source(self):
+        if (self.folder is None) == (self.phantom is None):
+            raise ValueError("expected either folder (data.folder=/path/to/cases on the command line) or phantom")
+        return self
+
+
+class RunConfig(Section):
+    """A whole configuration; trainers add their parts."""
+
+    data: CasesConfig
+    seed: Seed = 0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    threads: PositiveInt | None = None
+    log_every: PositiveInt = 20
+    checkpoint_every: PositiveInt = 200
+    keep_checkpoints: PositiveInt = 2
