@@ -12,7 +12,6 @@ table has to be tested on other patients.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,14 +20,11 @@ from accelerate.state import AcceleratorState, GradientState
 from synthaug.config import read_config
 from synthaug.evaluation import format_table, paired_differences, summarise, write_table
 from synthaug.generators.learned.hub import shipped_generators
+from synthaug.shipped import find_config
 from synthaug.training.artefacts import read_rows
+from synthaug.training.launch import load_trainer
 from synthaug.training.run import read_metrics
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "trainers"))
-
-import segmentation  # noqa: E402
-from segmentation_config import Config  # noqa: E402
+from synthaug.training.segmentation_config import SegmentationConfig
 
 BASELINE = "none"
 SWAPS = "insertion.swaps=[[ED, ET, 0.7], [ET, NCR, 0.7]]"
@@ -54,18 +50,18 @@ def arms(gan: str | None, diffusion: str | None) -> dict[str, list[str]]:
 
 def steps_of(config: Path, data: Path) -> int:
     """Of the configuration."""
-    return read_config(config, Config, [f"data.folder={data}"]).optimizer.steps
+    return read_config(config, SegmentationConfig, [f"data.folder={data}"]).optimizer.steps
 
 
 def run_arm(config: Path, out: Path, overrides: Sequence[str]) -> None:
     """Train, or go on training, one arm with one seed; nothing where it is done."""
-    settings = read_config(config, Config, overrides)
+    settings = read_config(config, SegmentationConfig, overrides)
     done = read_metrics(out)
     if done and done[-1]["step"] == settings.optimizer.steps and (out / "model" / "config.json").exists():
         return
     AcceleratorState._reset_state(reset_partial_state=True)  # one process trains one run after the other
     GradientState._reset_state()
-    segmentation.train(settings, out)
+    load_trainer("segmentation").train(settings, out)
 
 
 def rows_of(out: Path, arm: str, seed: int) -> list[dict]:
@@ -112,7 +108,7 @@ def main() -> None:
     """Run what is asked for, and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of BraTS cases; phantoms where not given")
-    parser.add_argument("--config", type=Path, help="in place of segmentation_brats_cpu.yaml or segmentation_tiny.yaml")
+    parser.add_argument("--config", help="in place of segmentation_brats_cpu or segmentation_tiny")
     parser.add_argument("--out", type=Path, default=Path("runs/arms"))
     parser.add_argument("--steps", type=int, help="of each run [default: the configuration's; 60 with phantoms]")
     parser.add_argument("--seeds", type=int, help="how many [default: 3; 1 with phantoms]")
@@ -127,7 +123,7 @@ def main() -> None:
     if unknown := [name for name in chosen if name not in known]:
         raise SystemExit(f"error: unknown arms {', '.join(unknown)}; there are {', '.join(known)}")
     name = "segmentation_tiny" if args.data is None else "segmentation_brats_cpu"
-    config = args.config or ROOT / "configs" / f"{name}.yaml"
+    config = find_config(args.config or name)
     steps = args.steps or (60 if args.data is None else steps_of(config, args.data))
     data = PHANTOMS if args.data is None else (f"data.folder={args.data}", f"data.cache={args.out / 'cache'}")
     common = [*data, f"optimizer.steps={steps}", f"validation.every={steps}", "threads=null", *args.overrides]

@@ -29,7 +29,7 @@ def find_config(name_or_file: str | Path) -> Path:
     """A configuration's file: the one given, or the one of that name that comes with synthaug.
 
     Raises:
-        FileNotFoundError: neither; the message has the names that there are.
+        ValueError: neither; the message has the names that there are.
 
     Example:
         >>> find_config("gan_tiny").name
@@ -40,7 +40,7 @@ def find_config(name_or_file: str | Path) -> Path:
         return file
     known = shipped_configs()
     if str(name_or_file) not in known:
-        raise FileNotFoundError(
+        raise ValueError(
             f"no configuration {name_or_file}: expected a YAML file, {file.absolute()} is none, or one of "
             f"{', '.join(known)}"
         )

@@ -6,7 +6,6 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from unittest import mock
 
 import processes
@@ -16,10 +15,10 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from synthaug.config import read_config
+from synthaug.training.launch import load_trainer, trainer_file
 from synthaug.training.run import read_metrics
 
 ROOT = Path(__file__).parent.parent
-TRAINERS = ROOT / "trainers"
 
 TINY = (
     "precision=fp32",
@@ -40,13 +39,13 @@ class TinyRuns:
     """Runs of one trainer.
 
     Attributes:
-        trainer: its module; its configuration is configs/NAME_tiny.yaml.
+        name: of the trainer; its configuration is configs/NAME_tiny.yaml.
         config: class of its configuration.
         changes: of the configuration, beside `TINY`.
         critic: whether it has one, which then is tiny too.
     """
 
-    trainer: ModuleType
+    name: str
     config: type
     changes: tuple[str, ...]
     critic: bool = True
@@ -54,7 +53,7 @@ class TinyRuns:
     @property
     def file(self) -> Path:
         """The configuration."""
-        return ROOT / f"configs/{self.trainer.__name__}_tiny.yaml"
+        return ROOT / f"configs/{self.name}_tiny.yaml"
 
     @property
     def tiny(self) -> tuple[str, ...]:
@@ -68,12 +67,12 @@ class TinyRuns:
     def run(self, out: Path, *changes: str) -> None:
         """A run in this process, whatever the one before it computed in."""
         AcceleratorState._reset_state(True)
-        self.trainer.train(self.configured(*changes), Path(out))
+        load_trainer(self.name).train(self.configured(*changes), Path(out))
 
     def command(self, out: Path, *changes: str) -> None:
         """A run by the trainer's own command line."""
         AcceleratorState._reset_state(True)
-        script = str(TRAINERS / f"{self.trainer.__name__}.py")
+        script = str(trainer_file(self.name))
         told = [script, "--config", str(self.file), "--out", str(out), *self.tiny, *changes]
         with mock.patch.object(sys, "argv", told), pytest.raises(SystemExit) as ended:
             runpy.run_path(script, run_name="__main__")
@@ -81,7 +80,9 @@ class TinyRuns:
 
     def killed(self, out: Path) -> None:
         """A run that is killed without warning, at whatever moment it had come to after its first checkpoint."""
-        process = processes.start(out / "log", self.trainer.train, self.configured(), out, ACCELERATE_USE_CPU="true")
+        process = processes.start(
+            out / "log", load_trainer(self.name).train, self.configured(), out, ACCELERATE_USE_CPU="true"
+        )
         deadline = time.monotonic() + processes.LONGEST_S
         while not any((out / "checkpoints").glob("step_*")) and process.is_alive():
             assert time.monotonic() < deadline
@@ -93,7 +94,7 @@ class TinyRuns:
     def by_two_processes(self, out: Path, *changes: str) -> None:
         """A run of three steps by two processes."""
         config = self.configured("optimizer.steps=3", "data.batch=1", *changes)
-        processes.in_two_processes(out / "log", self.trainer.train, config, out)
+        processes.in_two_processes(out / "log", load_trainer(self.name).train, config, out)
 
 
 def assert_same(ours: Path, theirs: Path) -> None:

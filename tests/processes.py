@@ -14,7 +14,7 @@ from typing import Any
 from unittest import mock
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["diffusion", "gan", "segmentation"])
+CONTEXT.set_forkserver_preload(["preloaded_trainers"])
 LONGEST_S = 300
 
 

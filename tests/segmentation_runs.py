@@ -5,23 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import segmentation
-import segmentation_insertion
 import torch
 import yaml
 from accelerate.state import AcceleratorState, GradientState, PartialState
-from segmentation_config import Config, DataConfig, open_split
-from segmentation_validation import validate
 
 from synthaug import TumorInsertion
 from synthaug.config import read_config
 from synthaug.data import write_phantom_dataset
+from synthaug.training import segmentation_insertion
+from synthaug.training.launch import load_trainer
 from synthaug.training.run import read_metrics
+from synthaug.training.segmentation_config import SegmentationConfig
 
 ROOT = Path(__file__).parents[1]
-TRAINERS = ROOT / "trainers"
-
-__all__ = ["ROOT", "STEPS", "TRAINERS", "Config", "DataConfig", "config_file", "open_split", "segmentation", "validate"]
+segmentation = load_trainer("segmentation")
 
 STEPS = 8
 TINY = {
@@ -72,7 +69,7 @@ def run(tmp_path, folder):
     def run(*overrides, out="run"):
         for state in (AcceleratorState, GradientState, PartialState):
             state._shared_state.clear()
-        config = read_config(config_file(tmp_path, folder), Config, overrides)
+        config = read_config(config_file(tmp_path, folder), SegmentationConfig, overrides)
         segmentation.train(config, tmp_path / out)
         return read_metrics(tmp_path / out)
 

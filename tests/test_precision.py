@@ -6,8 +6,6 @@ import subprocess
 import sys
 import warnings
 
-import gan
-import gan_config
 import pytest
 import segmentation_runs
 import torch
@@ -20,6 +18,7 @@ from synthaug import precision
 from synthaug.config import ConfigError
 from synthaug.precision import EmulatedPrecisionWarning, Precision, has_bf16, resolve_precision
 from synthaug.training import run as runs
+from synthaug.training.gan_config import GANConfig
 from synthaug.training.run import ChangedPrecisionWarning, read_metrics, run_precision
 
 clean_process, folder, run = segmentation_runs.clean_process, segmentation_runs.folder, segmentation_runs.run
@@ -149,7 +148,7 @@ def test_the_segmentation_trainer_says_what_it_computes_in(run, cpu, capsys, tmp
 
 # the GAN trainer, as small as it can be: one crop of 32^3 a step, below which bf16 does not repeat bit for bit
 PAINTER = ("painter.widths=[8,8,8,8]", "painter.head=9", "crops.sizes={32: 1}", "data.batch=1")
-RUNS = TinyRuns(gan, gan_config.Config, ("precision=auto", "checkpoint_every=1", "log_every=1", *PAINTER))
+RUNS = TinyRuns("gan", GANConfig, ("precision=auto", "checkpoint_every=1", "log_every=1", *PAINTER))
 
 
 def test_the_generator_trainers_say_what_they_compute_in(cpu, capsys, tmp_path):

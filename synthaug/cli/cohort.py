@@ -30,7 +30,9 @@ SHORT = {
 def cohort(
     out: Annotated[Path, typer.Option(help="Folder of the cohort.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Any key, such as lesions.retries=20.")] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file with all of it; options and keys change it.")] = None,
+    config: Annotated[
+        str | None, typer.Option(help="YAML file with all of it, or a name; options and keys change it.")
+    ] = None,
     cases: Annotated[Path | None, typer.Option(help="Folder of the host cases.")] = None,
     bank: Annotated[Path | None, typer.Option(help="Bank of lesion masks; without it, procedural shapes.")] = None,
     generator: Annotated[str | None, typer.Option(help="paste, procedural, a folder of weights, ...")] = None,
@@ -75,12 +77,14 @@ def _one_line_errors() -> AbstractContextManager[None]:
     return one_line_errors(ValueError, OSError, ModuleNotFoundError, missing='; pip install "synthaug[cohort]"')
 
 
-def _configuration(file: Path | None, values: dict[str, Any], overrides: list[str]):
+def _configuration(config: str | None, values: dict[str, Any], overrides: list[str]):
     import yaml
 
     from synthaug.cohort.config import CohortConfig
     from synthaug.config import read_config
+    from synthaug.shipped import find_config
 
+    file = None if config is None else find_config(config)
     texts = [f"{k}={yaml.safe_dump(_plain(v), default_flow_style=True, width=10_000)}" for k, v in values.items()]
     texts = [text.removesuffix("...\n").strip() for text in texts]
     return read_config(file, CohortConfig, [*texts, *overrides])

@@ -30,19 +30,17 @@ def _summary(file: Path) -> str:
 @configs_app.command()
 def show(name: NameArgument) -> None:
     """Print one; comments say what each key means."""
-    with one_line_errors(OSError):
+    with one_line_errors(ValueError, OSError):
         typer.echo(find_config(name).read_text(encoding="utf-8"), nl=False)
 
 
 @configs_app.command()
 def copy(
     name: NameArgument,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The file to write; NAME.yaml, here, by default.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="The file to write; NAME.yaml by default.")] = None,
 ) -> None:
     """Copy one, to change it; a file that is there is left as it is."""
-    with one_line_errors(OSError):
+    with one_line_errors(ValueError, OSError):
         source, target = find_config(name), out or Path(f"{name}.yaml")
         if target.exists():
             raise FileExistsError(f"{target} is there already: give another --out")

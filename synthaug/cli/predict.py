@@ -16,9 +16,7 @@ def predict(
         list[Path] | None, typer.Option(help="A further run whose probabilities are averaged in; may be given again.")
     ] = None,
     layout: Annotated[str, typer.Option(help="brats, nnunet, msd, bids, or auto to find out.")] = "auto",
-    device: Annotated[
-        str | None, typer.Option(help="Such as cpu or cuda:1; cuda where there is one, by default.")
-    ] = None,
+    device: Annotated[str | None, typer.Option(help="Such as cuda:1; cuda where it is there, else cpu.")] = None,
     mirror: Annotated[
         bool | None, typer.Option("--mirror/--no-mirror", help="Average over the 8 mirror images, or not at all.")
     ] = None,

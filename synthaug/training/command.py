@@ -40,7 +40,7 @@ def command(train: Callable[[Any, Path], Any], model: type[RunConfig], summary: 
     ) -> None:
         try:
             file = find_config(config)
-        except FileNotFoundError as error:
+        except ValueError as error:
             _stop(error)
         try:
             train(read_config(file, model, overrides or ()), out or Path("runs") / file.stem)

@@ -2,11 +2,9 @@
 
 import math
 
-import diffusion
 import pytest
 import torch
 from accelerate import Accelerator
-from diffusion_config import Config
 from engine import CHANNELS
 from generator_runs import ROOT, TinyRuns, assert_same
 
@@ -14,10 +12,13 @@ from synthaug import BRATS18
 from synthaug.config import ConfigError, read_config
 from synthaug.generators.learned.diffusion import DiffusionGenerator
 from synthaug.generators.learned.hub import load_generator
+from synthaug.training.diffusion_config import DiffusionConfig
+from synthaug.training.launch import load_trainer
 from synthaug.training.run import read_metrics
 
 MIXING = torch.eye(4).repeat(2, 3, 1, 1)
-RUNS = TinyRuns(diffusion, Config, ("refine.start=3", "denoiser.widths=[8,8,8,16]", "denoiser.embedding=8"))
+diffusion = load_trainer("diffusion")
+RUNS = TinyRuns("diffusion", DiffusionConfig, ("refine.start=3", "denoiser.widths=[8,8,8,16]", "denoiser.embedding=8"))
 
 
 @pytest.fixture(scope="module")
@@ -126,8 +127,8 @@ def test_reflow_leads_to_where_the_teacher_came_from_the_same_noise(whole, tmp_p
     real = torch.randn(1, 4, 16, 16, 16, generator=torch.Generator().manual_seed(0))
     batch = {"real": real, "real_mask": mask, "real_lesion": mask[:, :1], "available": torch.ones(1, 4)}
     rng = torch.Generator().manual_seed(5)
-    task = diffusion.Task(batch, config, rng, Accelerator(cpu=True), MIXING, None, teacher)
-    point, lesion = diffusion.flow_point(batch, MIXING, config, rng, task.taught)
+    asked = diffusion.DenoisingStep(batch, config, rng, Accelerator(cpu=True), MIXING, None, teacher)
+    point, lesion = diffusion.flow_point(batch, MIXING, config, rng, asked.taught)
     noise = diffusion.drawn_noise(point.scene, MIXING, torch.Generator().manual_seed(5))
     expected = diffusion.sample(diffusion.expectation(teacher, point.scene), noise, steps=3)
     inside = mask[:, :1].expand_as(lesion) > 0
@@ -182,5 +183,5 @@ def test_wrong_configurations_say_what_was_expected(change, words, tmp_path):
 @pytest.mark.parametrize("name", ["tiny", "brats", "brats_cpu"])
 def test_the_configurations_are_sound(name):
     given = () if name == "tiny" else ("data.folder=somewhere",)
-    config = read_config(ROOT / f"configs/diffusion_{name}.yaml", Config, given)
+    config = read_config(ROOT / f"configs/diffusion_{name}.yaml", DiffusionConfig, given)
     assert config.refine.start < config.optimizer.steps

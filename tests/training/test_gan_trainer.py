@@ -1,10 +1,8 @@
 """Training crops, losses and the GAN trainer: exact resume, several processes, what a run leaves behind."""
 
-import gan
 import pytest
 import torch
 from engine import CHANNELS
-from gan_config import Config
 from generator_runs import TinyRuns, assert_same
 
 from synthaug import BRATS18, BRATS24
@@ -13,6 +11,7 @@ from synthaug.data import CaseError, find_cases
 from synthaug.generators.learned.hub import load_generator
 from synthaug.generators.learned.style import lesion_style
 from synthaug.training import painting_losses as losses
+from synthaug.training.gan_config import GANConfig
 from synthaug.training.lesion_crops import CropOptions, LesionCrops, StepSampler, read_lesion_volume
 from synthaug.training.run import read_metrics
 
@@ -153,7 +152,7 @@ def test_hinge_is_at_rest_where_the_critic_is_sure():
 
 # --------------------------------------------------------------------------------------------------- trainer
 
-RUNS = TinyRuns(gan, Config, ("loss.adversarial_from=1", "painter.widths=[8,8,8,16]"))
+RUNS = TinyRuns("gan", GANConfig, ("loss.adversarial_from=1", "painter.widths=[8,8,8,16]"))
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,14 @@ import segmentation_runs
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
-from segmentation_runs import TRAINERS, Config, DataConfig, config_file, open_split, segmentation
+from segmentation_runs import config_file, segmentation
 
 from synthaug.config import read_config
 from synthaug.data import find_cases
 from synthaug.segmentation.model import Segmenter
+from synthaug.training.launch import trainer_file
 from synthaug.training.run import read_metrics
+from synthaug.training.segmentation_config import PatchDataConfig, SegmentationConfig, open_split
 
 clean_process, folder = segmentation_runs.clean_process, segmentation_runs.folder
 made, run = segmentation_runs.made, segmentation_runs.run
@@ -23,7 +25,7 @@ made, run = segmentation_runs.made, segmentation_runs.run
 
 def by_command(config, out, *options):
     """A run by the trainer's command line."""
-    script = str(TRAINERS / "segmentation.py")
+    script = str(trainer_file("segmentation"))
     sys.argv = [script, "--config", str(config), "--out", str(out), *options]
     runpy.run_path(script, run_name="__main__")
 
@@ -46,7 +48,7 @@ def test_two_processes_share_the_work(tmp_path, folder):
 def test_two_processes_and_accumulation_equal_the_doubled_batch(run, tmp_path, folder):
     same = ("insertion=null", "loss.batch_dice=false", "precision=fp32", "optimizer.name=sgd", "optimizer.steps=4")
     one = run(*same, out="one")
-    config = read_config(config_file(tmp_path, folder), Config, [*same, "data.batch=1"])
+    config = read_config(config_file(tmp_path, folder), SegmentationConfig, [*same, "data.batch=1"])
     processes.in_two_processes(tmp_path / "log", segmentation.train, config, tmp_path / "two")
     two = read_metrics(tmp_path / "two")
     accumulated = run(*same, "data.batch=1", "optimizer.accumulate=2", out="accumulated")
@@ -128,5 +130,5 @@ def test_cases_set_apart_for_tests_are_neither_trained_on_nor_validated(tmp_path
             (tmp_path / kind).mkdir(exist_ok=True)
             (tmp_path / kind / f"{name}{ending}").write_bytes(path.read_bytes())
     data = {"folder": tmp_path, "channels": ["flair"], "patch_size": [16, 16, 16]} | split
-    train, validation = open_split(DataConfig(**data), tmp_path / "run", Accelerator(cpu=True))
+    train, validation = open_split(PatchDataConfig(**data), tmp_path / "run", Accelerator(cpu=True))
     assert len(validation) == 1 and sorted(c.name for c in (*train, *validation)) == ["a", "b", "c"]

@@ -1,13 +1,13 @@
 """The segmentation trainer with lesions that are painted ahead: resume, shares of the time, leaks."""
 
 import pytest
-import segmentation
 import segmentation_runs
-from segmentation_runs import Config, config_file
+from segmentation_runs import config_file, segmentation
 
 from synthaug import LesionBank
 from synthaug.config import ConfigError, read_config
 from synthaug.data import find_cases
+from synthaug.training.segmentation_config import SegmentationConfig
 
 clean_process, folder = segmentation_runs.clean_process, segmentation_runs.folder
 made, run = segmentation_runs.made, segmentation_runs.run
@@ -77,7 +77,7 @@ def test_a_start_with_validation_patients_is_refused(run, tmp_path, folder):
 )
 def test_options_that_do_not_fit_are_refused(tmp_path, folder, overrides, message):
     with pytest.raises(ConfigError, match=message):
-        read_config(config_file(tmp_path, folder), Config, overrides)
+        read_config(config_file(tmp_path, folder), SegmentationConfig, overrides)
 
 
 def test_sizes_that_no_donor_has_are_an_error_of_the_configuration(run):

@@ -11,7 +11,7 @@ import pytest
 import segmentation_runs
 import torch
 from accelerate import Accelerator
-from segmentation_runs import ROOT, STEPS, Config, config_file, open_split, segmentation, validate
+from segmentation_runs import ROOT, STEPS, config_file, segmentation
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from synthaug import BRATS18, LesionBank
@@ -21,6 +21,8 @@ from synthaug.precision import has_bf16
 from synthaug.segmentation.model import ModelConfig, Segmenter
 from synthaug.training.artefacts import read_rows
 from synthaug.training.run import read_metrics
+from synthaug.training.segmentation_config import SegmentationConfig, open_split
+from synthaug.training.segmentation_validation import validate
 
 clean_process, folder = segmentation_runs.clean_process, segmentation_runs.folder
 made, run = segmentation_runs.made, segmentation_runs.run
@@ -29,7 +31,7 @@ made, run = segmentation_runs.made, segmentation_runs.run
 @pytest.mark.parametrize("name", ["segmentation_tiny", "segmentation_brats", "segmentation_brats_cpu"])
 def test_shipped_configurations_are_valid(name):
     overrides = ["data.folder=somewhere"] if name != "segmentation_tiny" else []
-    config = read_config(ROOT / "configs" / f"{name}.yaml", Config, overrides)
+    config = read_config(ROOT / "configs" / f"{name}.yaml", SegmentationConfig, overrides)
     assert config.insertion is not None and not {*(config.data.train or ())} & {*config.data.validation}
 
 
@@ -37,7 +39,7 @@ def test_shipped_configurations_are_valid(name):
 @pytest.mark.parametrize("name", ["segmentation_brats", "segmentation_brats_cpu"])
 def test_the_split_of_the_real_cases(real_data, tmp_path, name):
     overrides = [f"data.folder={real_data / 'brats'}"]
-    config = read_config(ROOT / "configs" / f"{name}.yaml", Config, overrides)
+    config = read_config(ROOT / "configs" / f"{name}.yaml", SegmentationConfig, overrides)
     train, validation = open_split(config.data, tmp_path, Accelerator())
     assert len(train) == 8 and {case.group for case in train} == {*config.data.train}
     assert len(validation) == 4 and {case.group for case in validation} == {*config.data.validation}
@@ -87,7 +89,7 @@ def test_loss_falls_and_insertions_are_counted(run, tmp_path):
 
 def test_the_saved_model_gives_the_logged_dice(run, tmp_path, folder):
     rows = run()
-    config = read_config(config_file(tmp_path, folder), Config)
+    config = read_config(config_file(tmp_path, folder), SegmentationConfig)
     model = Segmenter.load(tmp_path / "run")
     held_out = segmentation.cached([c for c in find_cases(folder) if c.name == "Phantom_002_1"], config.data)
     with torch.autocast("cpu", torch.bfloat16, enabled=has_bf16("cpu")):  # as in training
@@ -124,7 +126,7 @@ def test_validation_voxels_are_never_touched(run, monkeypatch, tmp_path, folder)
     without = fed_to_the_network(run, monkeypatch, "insertion=null", out="without")
     assert len(with_insertion[True]) == STEPS and not {*with_insertion[True]} & {*without[True]}
     assert with_insertion[False] and with_insertion[False] == without[False]
-    config = read_config(config_file(tmp_path, folder), Config)
+    config = read_config(config_file(tmp_path, folder), SegmentationConfig)
     for volumes in held:
         fresh = cached([c for c in find_cases(folder) if c.name in {v.name for v in volumes}], config.data)
         for now, then in zip(volumes, fresh, strict=True):
@@ -148,7 +150,7 @@ def train_and_die(config, out):
 @pytest.mark.slow
 def test_a_killed_run_continues_bit_for_bit(run, tmp_path, folder):
     whole = run(out="whole")
-    config = read_config(config_file(tmp_path, folder), Config)
+    config = read_config(config_file(tmp_path, folder), SegmentationConfig)
     killed = processes.start(tmp_path / "log", train_and_die, config, tmp_path / "killed", ACCELERATE_USE_CPU="true")
     killed.join()
     assert killed.exitcode == -signal.SIGKILL, (tmp_path / "log").read_text()

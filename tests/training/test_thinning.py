@@ -1,12 +1,10 @@
 """Thinner generators: what can be spared goes, the rest answers as before, and the trainer teaches what is left."""
 
 import pytest
-import thin
 import torch
 from engine import CHANNELS
 from generator_runs import TinyRuns
 from safetensors.torch import load_file
-from thin_config import Config
 
 from synthaug import BRATS18
 from synthaug.config import ConfigError
@@ -19,9 +17,10 @@ from synthaug.generators.learned.style import StylePrior
 from synthaug.generators.learned.thinning import Moments, blocks, surviving, thinner_blocks
 from synthaug.generators.learned.thinning import thin as thin_network
 from synthaug.training.run import read_metrics
+from synthaug.training.thin_config import ThinningConfig
 
 WIDTHS, HIDDEN = (8, 8, 8, 16), (6, 8, 4, 16, 8, 5, 8)
-RUNS = TinyRuns(thin, Config, ("student.hidden=[6,8,4,16,8,5,8]", "student.crops=3"), critic=False)
+RUNS = TinyRuns("thin", ThinningConfig, ("student.hidden=[6,8,4,16,8,5,8]", "student.crops=3"), critic=False)
 
 
 def spare(block: Residual) -> None:
