@@ -69,14 +69,14 @@ class TinyRuns:
         AcceleratorState._reset_state(True)
         load_trainer(self.name).train(self.configured(*changes), Path(out))
 
-    def command(self, out: Path, *changes: str) -> None:
-        """A run by the trainer's own command line."""
+    def command(self, out: Path, *changes: str, code: int = 0) -> None:
+        """A run by the trainer's own command line, which ends with the exit code."""
         AcceleratorState._reset_state(True)
         script = str(trainer_file(self.name))
         told = [script, "--config", str(self.file), "--out", str(out), *self.tiny, *changes]
         with mock.patch.object(sys, "argv", told), pytest.raises(SystemExit) as ended:
             runpy.run_path(script, run_name="__main__")
-        assert ended.value.code == 0
+        assert ended.value.code == code
 
     def killed(self, out: Path) -> None:
         """A run that is killed without warning, at whatever moment it had come to after its first checkpoint."""

@@ -85,7 +85,7 @@ class Training:
 
 def train(hosts: Sequence[Brain], insert: TumorInsertion, steps: int, seed: int) -> Training:
     """Train a small network on patches of the hosts, with tumours inserted into every batch."""
-    draw = PatchSampler(hosts, seed)
+    draw = DemoPatches(hosts, seed)
     network = small_network(seed)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
     training = Training(parameters=sum(p.numel() for p in network.parameters()))
@@ -110,7 +110,7 @@ def train(hosts: Sequence[Brain], insert: TumorInsertion, steps: int, seed: int)
     return training
 
 
-class PatchSampler:
+class DemoPatches:
     """Batches of patches around random tissue or tumour voxels of random hosts, in z-scores of each host's tissue."""
 
     def __init__(self, hosts: Sequence[Brain], seed: int):

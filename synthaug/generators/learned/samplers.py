@@ -126,7 +126,7 @@ def _wanted(kind: str, found: Tensor, state: Tensor, a: float, b: float) -> Tens
 
 
 @dataclass(frozen=True)
-class Plan:
+class SolverPlan:
     """What is known of a scheduler's steps beforehand, as plain numbers: reading them waits for no device.
 
     Attributes:
@@ -144,15 +144,15 @@ class Plan:
 
 
 @cache
-def prepared(name: str, steps: int) -> Plan:
+def prepared(name: str, steps: int) -> SolverPlan:
     """The plan of a scheduler; see `make_scheduler`."""
     solver = make_scheduler(name, steps)
     timesteps = tuple(solver.timesteps.tolist())
     if name == "ddim":
         kept = [float(solver.alphas_cumprod[t]) for t in timesteps]
-        return Plan(solver, timesteps, tuple((k**0.5, (1 - k) ** 0.5) for k in kept), "sample")
+        return SolverPlan(solver, timesteps, tuple((k**0.5, (1 - k) ** 0.5) for k in kept), "sample")
     sigmas = solver.sigmas[:steps].tolist()
     if name == "flow_match_euler":
         angles = [math.pi / 2 * sigma for sigma in sigmas]
-        return Plan(solver, timesteps, tuple((math.cos(w), math.sin(w)) for w in angles), "angle")
-    return Plan(solver, timesteps, tuple((1 - sigma, sigma) for sigma in sigmas), "velocity")
+        return SolverPlan(solver, timesteps, tuple((math.cos(w), math.sin(w)) for w in angles), "angle")
+    return SolverPlan(solver, timesteps, tuple((1 - sigma, sigma) for sigma in sigmas), "velocity")
