@@ -22,6 +22,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from synthaug.geometry import dilated, eroded
 from synthaug.transfers import on_device
 
 MODE_GRID = 24
@@ -94,34 +95,6 @@ def background_values(image: Tensor) -> tuple[Tensor, Tensor]:
     run = place - torch.where(fresh, place, 0).cummax(dim=1).values
     mode = ordered.gather(1, run.argmax(dim=1, keepdim=True))[:, 0]
     return mode, ordered[:, 0] == ordered[:, -1]
-
-
-def opened(mask: Tensor) -> Tensor:
-    """Morphological opening of (..., X, Y, Z) bool by a 2 x 2 x 2 cube; an axis of one voxel is left alone."""
-    return dilated(eroded(mask), [n > 1 for n in mask.shape[-3:]])
-
-
-def eroded(mask: Tensor) -> Tensor:
-    """Where a 2 x 2 x 2 cube of (..., X, Y, Z) bool begins; one shorter along each axis of more than one voxel."""
-    for dim in (-3, -2, -1):
-        if mask.shape[dim] > 1:
-            n = mask.shape[dim] - 1
-            mask = mask.narrow(dim, 0, n) & mask.narrow(dim, 1, n)
-    return mask
-
-
-def dilated(mask: Tensor, axes: Sequence[bool] = (True, True, True)) -> Tensor:
-    """Union of the 2 x 2 x 2 cubes that begin in (..., X, Y, Z) bool; one longer along each of the `axes`."""
-    for dim, wanted in zip((-3, -2, -1), axes, strict=True):
-        if wanted:
-            n, shape = mask.shape[dim], list(mask.shape)
-            shape[dim] += 1
-            longer = mask.new_empty(shape)
-            longer.narrow(dim, 0, n).copy_(mask)
-            longer.narrow(dim, n, 1).fill_(False)
-            longer.narrow(dim, 1, n).logical_or_(mask)
-            mask = longer
-    return mask
 
 
 def thinned(image: Tensor, grid: int) -> Tensor:

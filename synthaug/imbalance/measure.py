@@ -16,6 +16,7 @@ from synthaug.data.nifti import Volume
 from synthaug.host import host_statistics, host_tissue, to_model
 from synthaug.insertion.plan import equivalent_diameter_mm
 from synthaug.lesions.cutting import MIN_VOXELS
+from synthaug.random import stream
 
 HOST = "host"
 """Name of healthy tissue where it stands beside the classes."""
@@ -156,7 +157,7 @@ def measure_cases(
             measured.left_out.append(f"{case.name}: label values {unknown} are not in {measured.classes}")
             continue
         measured.cases[case.name] = case.group
-        rows.append(_measure(measured, case, volume, np.random.default_rng([seed, number])))
+        rows.append(_measure(measured, case, volume, stream(seed, number)))
     if not any(row["ml"].any() for row in rows):
         reasons = "; ".join(measured.left_out) or f"{len(rows)} labelled cases, none with a label other than 0"
         raise ValueError(f"imbalance: expected at least one case with a tumour, got none ({reasons})")

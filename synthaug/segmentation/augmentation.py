@@ -27,6 +27,7 @@ from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor
 
 from synthaug.config import Section
+from synthaug.random import stream
 
 Share = Annotated[float, Field(ge=0, le=1)]
 REACH = 1.5
@@ -92,7 +93,7 @@ class Augmentation:
 
     def spatial(self, seed: int) -> str | None:
         """Which spatial transform a sample has: affine, elastic or None."""
-        draw = np.random.default_rng((seed, 0)).random()
+        draw = stream(seed, 0).random()
         if draw < self.config.affine:
             return "affine"
         return "elastic" if draw < self.config.affine + self.config.elastic else None

@@ -18,7 +18,9 @@ from torch.utils.data import Dataset
 from synthaug.classes import Classes
 from synthaug.data.cases import Case, CaseError, load_case, zscore_host
 from synthaug.data.resampling import resample_image, resample_label
+from synthaug.geometry import overlap
 from synthaug.host import host_statistics, host_tissue
+from synthaug.random import stream
 
 LESION_VOXELS_KEPT = 10_000
 """Voxels per class and volume, drawn once, on which lesion patches may be centred."""
@@ -164,7 +166,7 @@ class PatchSampler(Dataset):
         self.seed, self.rank, self.processes, self.augment = seed, rank, processes, augment
         self._outside = np.broadcast_to(np.asarray(background, np.float32), len(volumes[0].image))
         self.volumes = [padded(volume, self.patch_size, self._outside) for volume in volumes]
-        self._lesions = [_lesion_voxels(v.label, np.random.default_rng((seed, i))) for i, v in enumerate(self.volumes)]
+        self._lesions = [_lesion_voxels(v.label, stream(seed, i)) for i, v in enumerate(self.volumes)]
 
     def __getitem__(self, number: int) -> PatchBatch:
         """The patches of one batch, the same whenever and wherever it is asked for."""
@@ -182,7 +184,7 @@ class PatchSampler(Dataset):
 
     def _sample(self, number: int) -> tuple[CachedVolume, Tensor, Tensor, Tensor, Tensor]:
         """Volume, image, label and host statistics of one sample of the training."""
-        rng = np.random.default_rng((self.seed, number))
+        rng = stream(self.seed, number)
         volume, start = self._place(rng)
         seed = int(rng.integers(2**31))
         size = self.patch_size if self.augment is None else self.augment.region_size(seed)
@@ -213,10 +215,13 @@ class PatchSampler(Dataset):
 
 def _cut(voxels: np.ndarray, start: np.ndarray, size: Sequence[int], outside: float) -> np.ndarray:
     """The box of `size` from `start` on, which may reach beyond the voxels."""
-    stop = start + np.array(size)
-    inside = voxels[tuple(slice(max(0, int(a)), int(b)) for a, b in zip(start, stop, strict=True))]
-    sides = [(max(0, -int(a)), max(0, int(b) - n)) for a, b, n in zip(start, stop, voxels.shape, strict=True)]
-    return np.pad(inside, sides, constant_values=outside) if any(map(any, sides)) else inside
+    source, target = overlap(start, size, voxels.shape)
+    inside = voxels[source]
+    if inside.shape == tuple(size):
+        return inside
+    box = np.full(tuple(size), outside, voxels.dtype)
+    box[target] = inside
+    return box
 
 
 def followed(mean: Tensor, std: Tensor, before: Tensor, after: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
