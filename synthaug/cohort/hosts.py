@@ -11,7 +11,7 @@ from synthaug.config import ConfigError
 from synthaug.data.cases import Case, StoredCase, find_cases, load_stored
 from synthaug.data.nifti import CaseError, as_label, read_stored
 from synthaug.geometry import bounding_box
-from synthaug.host import host_statistics, host_tissue
+from synthaug.host import HostSample, tissue_in_range
 from synthaug.random import Purpose, stream
 
 BOX_MARGIN_VOX = 2
@@ -93,12 +93,9 @@ def read_host(case: Case, config: CohortConfig) -> Host:
     volume = stored.volume
     image = torch.from_numpy(volume.image)
     label = torch.zeros(image.shape[1:], dtype=torch.int16) if volume.label is None else torch.from_numpy(volume.label)
-    if config.hosts.tissue_range is None:
-        tissue = host_tissue(image)
-    else:
-        low, high = config.hosts.tissue_range
-        tissue = (image[0] >= low) & (image[0] <= high)
-    mean, std = host_statistics(image, tissue & (label == 0))
+    wanted = config.hosts.tissue_range
+    found = HostSample.of(image, label, None if wanted is None else tissue_in_range(image, *wanted))
+    tissue, mean, std = found.tissue, found.mean, found.std
     margin = [int(config.lesions.clearance_mm / s) + BOX_MARGIN_VOX for s in volume.spacing_mm]
     box = bounding_box(tissue.numpy(), margin) if tissue.any() else (slice(None),) * 3
     crop = (x[(..., *box)].contiguous() for x in (image[None], label[None], tissue[None]))

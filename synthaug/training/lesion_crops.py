@@ -19,7 +19,7 @@ from synthaug.data.cases import Case, load_case
 from synthaug.generators.learned.flow import channel_mixing
 from synthaug.generators.learned.style import StylePrior, channel_correlations, lesion_style, present_classes
 from synthaug.geometry import cube_around, drawn_symmetry, turned
-from synthaug.host import host_statistics, host_tissue, to_model
+from synthaug.host import HostSample
 from synthaug.insertion.render import one_hot
 from synthaug.random import sample_stream
 
@@ -52,15 +52,13 @@ def read_lesion_volume(case: Case, channels: Sequence[str], classes: Classes) ->
     """
     volume = load_case(case, channels)
     image, label = torch.from_numpy(volume.image), torch.from_numpy(volume.label).long()
-    unknown = sorted(set(label.unique().tolist()) - {0, *classes.values.values()})
-    if unknown:
+    if unknown := classes.unknown_values(label):
         raise ValueError(f"{case.name}: the label has the values {unknown}, which {classes!r} does not have")
-    tissue = host_tissue(image)
-    mean, std = host_statistics(image, tissue & (label == 0))
-    index = torch.from_numpy(classes.index_map(volume.label)) * tissue
+    host = HostSample.of(image, label)
+    index = torch.from_numpy(classes.index_map(volume.label)) * host.tissue
     voxels = tuple((index == k + 1).flatten().nonzero()[:, 0] for k in range(len(classes)))
     return LesionVolume(
-        to_model(image, mean, std).half(), index, tissue, to_model(torch.zeros_like(mean), mean, std), voxels
+        host.to_model(image).half(), index, host.tissue, host.to_model(torch.zeros_like(host.mean)), voxels
     )
 
 

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from synthaug.classes import Classes
-from synthaug.data.cases import Case, CaseError, load_case, zscore_host
+from synthaug.data.cases import Case, CaseError, load_case
 from synthaug.data.resampling import resample_image, resample_label
 from synthaug.geometry import overlap
-from synthaug.host import host_statistics, host_tissue
+from synthaug.host import HostSample, scored_tissue, zscore_host
 from synthaug.random import stream
 
 LESION_VOXELS_KEPT = 10_000
@@ -99,8 +99,7 @@ def cache_case(
         CaseError: what `load_case` finds; an image that cannot be z-scored; label values outside `classes`.
     """
     volume = load_case(case, channels)
-    unknown = sorted({*np.unique(volume.label).tolist()} - {0, *classes.values.values()})
-    if unknown:
+    if unknown := classes.unknown_values(volume.label):
         raise CaseError(f"{case.name}: {case.label} holds the values {unknown}; expected 0 and those of {classes!r}")
     try:
         image = zscore_host(volume.image)
@@ -111,9 +110,8 @@ def cache_case(
         image, affine = resample_image(image, volume.affine, spacing_mm)
         label = resample_label(label, volume.affine, affine, image.shape[1:])
         spacing = tuple(float(s) for s in spacing_mm)
-    tensor = torch.from_numpy(image)
-    mean, std = host_statistics(tensor, host_tissue(tensor) & torch.from_numpy(label == 0))
-    return CachedVolume(case.name, case.group, image.astype(dtype), label, spacing, mean.numpy(), std.numpy())
+    host = HostSample.of(torch.from_numpy(image), torch.from_numpy(label))
+    return CachedVolume(case.name, case.group, image.astype(dtype), label, spacing, host.mean.numpy(), host.std.numpy())
 
 
 class PatchSampler(Dataset):
@@ -237,7 +235,7 @@ def followed(mean: Tensor, std: Tensor, before: Tensor, after: Tensor, label: Te
     Returns:
         (C,) mean and standard deviation; as they were where the patch has too little tissue to tell.
     """
-    tissue = (before != 0) & (label == 0)
+    tissue = scored_tissue(before) & (label == 0)
     new_mean, new_std = mean.clone(), std.clone()
     for c, voxels in enumerate(tissue):
         old, new = before[c][voxels], after[c][voxels]
