@@ -10,6 +10,7 @@ from synthaug.insertion.plan import Insertion, Outcome, equivalent_diameter_mm
 from synthaug.lesions.base import Candidates, LesionSource
 from synthaug.lesions.rebalance import ClassMix, Swaps
 from synthaug.lesions.scale import LARGEST_UPSCALE, ScaleRange, SizeWeights, Turns, extents_vox
+from synthaug.random import stream
 
 BOX_STEP = 8
 
@@ -68,14 +69,14 @@ class Decider:
         rows = []
         for sample, (spacing, group) in enumerate(zip(spacing_mm, groups, strict=True)):
             self.source.follow(self.number)
-            first, another = np.random.default_rng([self.seed, self.rank, self.number]).random(2)
+            first, another = stream(self.seed, self.rank, self.number).random(2)
             count = 0 if first >= self.prob else 1 + int(another < self.second)
             rows += [self._one(sample, order, spacing, volume, group) for order in range(count)]
             self.number += 1
         return rows
 
     def _one(self, sample: int, order: int, spacing, volume: Sequence[int], group: str | None) -> Insertion:
-        rng = np.random.default_rng([self.seed, self.rank, self.number, order + 1])
+        rng = stream(self.seed, self.rank, self.number, order + 1)
         seed = int(rng.integers(2**63))
         swaps = self.swaps.sample(rng) if self.swaps else {}
         drawn, turns = self.scale.draw(rng, swaps), self.turns.draw(rng)

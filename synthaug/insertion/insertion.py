@@ -13,6 +13,7 @@ from synthaug.checks import checked_at_least, checked_probability
 from synthaug.classes import BRATS18, Classes, get_classes
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.registry import resolve_generator
+from synthaug.geometry import grown
 from synthaug.host import HostSample
 from synthaug.insertion.assembly import donor_channels, process_rank, resolve_lesions
 from synthaug.insertion.batch import (
@@ -27,7 +28,7 @@ from synthaug.insertion.batch import (
     host_of,
 )
 from synthaug.insertion.draw import Decider
-from synthaug.insertion.placement import Site, grown, place
+from synthaug.insertion.placement import Site, place
 from synthaug.insertion.plan import InsertionPlan, Outcome
 from synthaug.insertion.render import Rendered, render
 from synthaug.insertion.report import Audit, Report
