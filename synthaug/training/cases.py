@@ -1,6 +1,5 @@
 """The cases of a training run: found, or written as phantoms, and split."""
 
-import shutil
 import zlib
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from accelerate import Accelerator
 from synthaug import get_classes
 from synthaug.config import ConfigError
 from synthaug.data import Case, find_cases, write_phantom_dataset
+from synthaug.files import new_folder
 from synthaug.training.run_config import CasesConfig
 
 
@@ -43,9 +43,7 @@ def cases_folder(config: CasesConfig, out: Path, accelerator: Accelerator) -> Pa
 
 
 def write_phantoms(config: CasesConfig, folder: Path) -> None:
-    """Written beside and renamed, so that a run that is killed here leaves no half a data set."""
-    unfinished = folder.with_name(f"unfinished_{folder.name}")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    phantom = config.phantom
-    write_phantom_dataset(unfinished, phantom.count, phantom.seed, phantom.size, classes=get_classes(config.classes))
-    unfinished.rename(folder)
+    """Write the phantoms of a configuration; a run that is killed here leaves no half a data set."""
+    phantom, classes = config.phantom, get_classes(config.classes)
+    with new_folder(folder) as unfinished:
+        write_phantom_dataset(unfinished, phantom.count, phantom.seed, phantom.size, classes=classes)

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from segmentation_config import Config
 from typer.testing import CliRunner
 
 from synthaug import BRATS18, LesionBank, TumorInsertion, get_classes

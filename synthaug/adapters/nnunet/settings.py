@@ -112,7 +112,7 @@ def read_settings(path: str | os.PathLike | None = None) -> Settings:
     if not path:
         raise ConfigError(
             f"{VARIABLE} is not set: it names the YAML file that says what is to be inserted, for example "
-            f"export {VARIABLE}=/path/to/nnunet.yaml (configs/nnunet.yaml explains each key)"
+            f"export {VARIABLE}=/path/to/nnunet.yaml (synthaug configs show nnunet explains each key)"
         )
     path = Path(path)
     settings = read_config(path, Settings)
