@@ -22,6 +22,7 @@ from synthaug.imbalance import FILES, Measured, compare_all, measure_folder, run
 from synthaug.imbalance.advice import chained_shares, tempered
 from synthaug.imbalance.measure import Lesion
 from synthaug.imbalance.separability import compare
+from synthaug.training.segmentation_config import SegmentationConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -245,12 +246,12 @@ def test_without_a_donor_shapes_are_taken():
 # -------------------------------------------------------------------------------------------------- files
 
 
-def loaded(suggestion_file: Path, tmp_path: Path) -> Config:
+def loaded(suggestion_file: Path, tmp_path: Path) -> SegmentationConfig:
     """The tiny configuration with the suggestion in place of its insertion, as a user would paste it."""
     tiny = (ROOT / "configs" / "segmentation_tiny.yaml").read_text(encoding="utf-8")
     rest = re.sub(r"^insertion:.*?(?=^\w|\Z)", "", tiny, flags=re.M | re.S)
     (tmp_path / "config.yaml").write_text(rest + "\n" + suggestion_file.read_text(encoding="utf-8"))
-    return read_config(tmp_path / "config.yaml", Config)
+    return read_config(tmp_path / "config.yaml", SegmentationConfig)
 
 
 def test_the_folder_of_the_report(folder, tmp_path):
