@@ -1,13 +1,14 @@
 """The configuration of a cohort: data-only YAML, or keyword arguments of the models here."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from synthaug.channels import canonical_channels
 from synthaug.classes import Classes, get_classes
 from synthaug.config import Section
+from synthaug.options import LesionOptions
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Range = PositiveFloat | tuple[PositiveFloat, PositiveFloat]
@@ -34,39 +35,19 @@ class ShapesConfig(Section):
     irregularity: Annotated[float, Field(ge=0)] = 0.35
 
 
-class LesionsConfig(Section):
-    """Which lesions, how many, how large, where; see `TumorInsertion` for what has the same name there."""
+class LesionsConfig(LesionOptions):
+    """Which lesions, how many in a case, and what they are like."""
 
     bank: Path | None = None
     shapes: ShapesConfig | None = None
     per_case: PositiveInt | tuple[PositiveInt, PositiveInt] = 1
     retries: Annotated[int, Field(ge=0, le=200)] = 10
-    scale: Range | None = None
-    diameter_mm: Range | None = None
-    scale_after_swap: dict[str, Range] | None = None
-    swaps: tuple[tuple[str, str, Share], ...] = ()
-    swap_draw: Literal["joint", "each"] = "joint"
-    clearance_mm: Annotated[float, Field(ge=0)] = 3.0
-    tissue_share: Share = 0.9
-    min_voxels: PositiveInt = 27
-    flip: Share = 0.5
-    rotate90: bool = True
-    rotate_deg: Annotated[float, Field(ge=0)] = 0.0
-    elastic_mm: Annotated[float, Field(ge=0)] = 0.0
-    halo_mm: Annotated[float, Field(ge=0)] = 0.0
-    edge_vox: Annotated[float, Field(ge=0)] = 1.0
     unknown_groups: Literal["refuse", "allow"] = "refuse"
 
     @property
     def range_per_case(self) -> tuple[int, int]:
         """Least and greatest number of lesions in a case."""
         return self.per_case if isinstance(self.per_case, tuple) else (self.per_case, self.per_case)
-
-    @property
-    def engine_options(self) -> dict[str, Any]:
-        """The keyword arguments of `TumorInsertion`."""
-        own = {"bank", "shapes", "per_case", "retries", "unknown_groups"}
-        return {name: getattr(self, name) for name in type(self).model_fields if name not in own}
 
     @model_validator(mode="after")
     def _sensible(self):

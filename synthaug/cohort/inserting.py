@@ -15,10 +15,10 @@ from synthaug.cohort.hosts import Host
 from synthaug.config import ConfigError
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.registry import resolve_generator
-from synthaug.insertion.assembly import resolve_lesions
 from synthaug.insertion.insertion import TumorInsertion
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.base import LesionSource
+from synthaug.lesions.registry import resolve_lesions
 from synthaug.lesions.shapes import LesionShapes
 
 COUNT_STREAM = 0xC1
