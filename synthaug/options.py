@@ -4,13 +4,17 @@ An option has the same name, default, check and message wherever it is set.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ValidationError, ValidationInfo, model_validator
+from torch import Tensor
 
 from synthaug.checks import checked_at_least, checked_probability, checked_range
 from synthaug.config import Section, problem
 from synthaug.lesions.scale import check_size_control
+
+MAP_ENDINGS = (".nii", ".nii.gz", ".npy")
 
 
 def _by(check: Callable[..., Any], *limits: float) -> BeforeValidator:
@@ -46,9 +50,20 @@ def _swaps(name: str, value: Any) -> tuple[tuple[str, str, float], ...]:
     return tuple((a, b, checked_probability(f"{name}: {a} -> {b}", prob)) for a, b, prob in value)
 
 
+def _map(name: str, value: Any) -> Any:
+    file = str(value) if isinstance(value, str | Path) else None
+    if not callable(value) and not (file and file.endswith(MAP_ENDINGS)):
+        raise ValueError(
+            f"{name}: expected a file in each case's folder ({', '.join(MAP_ENDINGS)}) or a function of a sample's "
+            f"image and label, got {value!r}"
+        )
+    return file or value
+
+
 Probability = Annotated[float, _by(checked_probability)]
 NotNegative = Annotated[float, _by(checked_at_least)]
 Range = Annotated[tuple[float, float], _by(_range)]
+Map = Annotated[str | Callable[[Tensor, Tensor], Tensor], _by(_map)]
 
 
 class LesionOptions(Section):
@@ -71,6 +86,11 @@ class LesionOptions(Section):
         halo_mm: width of the support around the lesion, where the image but not the label changes.
         edge_vox: width of the soft edge inside the support.
         ignore_label: a label value outside the classes that may occur, such as -1; it is avoided like a lesion.
+        host: where lesions may lie, for batches that come without: a function of a sample's image (C, X, Y, Z) and
+            label (X, Y, Z) that returns its mask (X, Y, Z), called for samples that get a lesion alone; or, where
+            whole cases are read, the name of a file in the folder of each case's images, in which ``{case}`` stands
+            for the case's name.
+        prior: weights of a lesion's centre, at least 0, likewise.
     """
 
     scale: Range | None = None
@@ -89,6 +109,8 @@ class LesionOptions(Section):
     halo_mm: NotNegative = 0.0
     edge_vox: NotNegative = 1.0
     ignore_label: int | None = None
+    host: Map | None = None
+    prior: Map | None = None
 
     @model_validator(mode="after")
     def _one_of_each(self):
@@ -100,9 +122,28 @@ class LesionOptions(Section):
         return self
 
     @property
+    def files(self) -> dict[str, str]:
+        """Those of `host` and `prior` that are files of each case."""
+        maps = {"host": self.host, "prior": self.prior}
+        return {name: value for name, value in maps.items() if isinstance(value, str)}
+
+    @property
     def engine_options(self) -> dict[str, Any]:
         """The keyword arguments of `TumorInsertion`, of a section that says more than these."""
         return {name: getattr(self, name) for name in InsertionOptions.model_fields if name in type(self).model_fields}
+
+
+def refuse_files(options: LesionOptions) -> None:
+    """For what reads no whole cases, whose files `host` and `prior` could be.
+
+    Raises:
+        ValueError: one of them is a file.
+    """
+    for name, file in options.files.items():
+        raise ValueError(
+            f"{name}: {file} is a file of whole cases, which only `synthaug insert` and cohorts read; patches take a "
+            "function"
+        )
 
 
 class InsertionOptions(LesionOptions):

@@ -17,7 +17,7 @@ from synthaug.config import ConfigError, Section
 from synthaug.data import Case, find_cases
 from synthaug.evaluation import default_regions
 from synthaug.insertion.adaptive import ProbSchedule
-from synthaug.options import InsertionOptions
+from synthaug.options import InsertionOptions, refuse_files
 from synthaug.segmentation.augmentation import AugmentationConfig
 from synthaug.segmentation.folds import fold_split
 from synthaug.segmentation.inference import InferenceConfig
@@ -120,6 +120,7 @@ class InsertionConfig(InsertionOptions):
     @model_validator(mode="after")
     def _schedule_fits(self):
         assert self.schedule  # raises what does not fit
+        refuse_files(self)
         if self.painted is not None and (self.lesions != "bank" or self.generator == "paste"):
             raise ValueError(
                 "painted: expected lesions: bank, whose masks are painted, and a generator that paints, such as "

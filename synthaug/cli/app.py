@@ -148,12 +148,14 @@ def insert(
 def _insert_one(engine, case, channels: tuple[str, ...], out: Path) -> list[dict]:
     """Insert into one case; writes its files only where a lesion went in, and returns the rows."""
     from synthaug.data import load_case
+    from synthaug.data.maps import read_map
     from synthaug.data.writing import write_case
 
     volume = load_case(case, channels, require_label=False)
     image = torch.from_numpy(volume.image)[None]
     label = torch.zeros(image.shape[2:], dtype=torch.int16) if volume.label is None else torch.from_numpy(volume.label)
-    new_image, new_label, plan = engine.recorded(image, label[None], volume.spacing_mm, groups=[case.group])
+    maps = {name: torch.from_numpy(read_map(case, file, volume))[None] for name, file in engine.options.files.items()}
+    new_image, new_label, plan = engine.recorded(image, label[None], volume.spacing_mm, groups=[case.group], **maps)
     rows = [{"case": case.name, **row} for row in plan.to_rows()]
     if any(row["outcome"] == "done" for row in rows):
         write_case(case, dict(zip(channels, new_image[0].numpy(), strict=True)), new_label[0].numpy(), out / case.name)

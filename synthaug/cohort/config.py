@@ -1,9 +1,9 @@
 """The configuration of a cohort: data-only YAML, or keyword arguments of the models here."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from synthaug.channels import canonical_channels
 from synthaug.classes import Classes, get_classes
@@ -48,6 +48,13 @@ class LesionsConfig(LesionOptions):
     def range_per_case(self) -> tuple[int, int]:
         """Least and greatest number of lesions in a case."""
         return self.per_case if isinstance(self.per_case, tuple) else (self.per_case, self.per_case)
+
+    @field_validator("host", "prior")
+    @classmethod
+    def _recorded(cls, value: Any, info: ValidationInfo) -> Any:
+        if callable(value):
+            raise ValueError(f"{info.field_name}: a cohort keeps its configuration; expected a file, got a function")
+        return value
 
     @model_validator(mode="after")
     def _sensible(self):

@@ -10,6 +10,7 @@ from torch import Tensor
 from synthaug.cohort.config import CohortConfig
 from synthaug.config import ConfigError
 from synthaug.data.cases import Case, StoredCase, find_cases, load_stored
+from synthaug.data.maps import read_map
 from synthaug.data.nifti import CaseError, as_label, read_stored
 from synthaug.host import host_statistics, host_tissue
 
@@ -30,6 +31,7 @@ class Host:
         tissue: (1, x, y, z) bool.
         mean: of the tissue outside labels, per channel.
         std: likewise.
+        prior: (1, x, y, z) weights of a lesion's centre, or None.
     """
 
     case: Case
@@ -40,6 +42,7 @@ class Host:
     tissue: Tensor
     mean: list[float]
     std: list[float]
+    prior: Tensor | None = None
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -93,18 +96,23 @@ def read_host(case: Case, config: CohortConfig) -> Host:
     volume = stored.volume
     image = torch.from_numpy(volume.image)
     label = torch.zeros(image.shape[1:], dtype=torch.int16) if volume.label is None else torch.from_numpy(volume.label)
-    if config.hosts.tissue_range is None:
-        tissue = host_tissue(image)
-    else:
-        low, high = config.hosts.tissue_range
-        tissue = (image[0] >= low) & (image[0] <= high)
+    maps = {name: torch.from_numpy(read_map(case, file, volume)) for name, file in config.lesions.files.items()}
+    tissue = maps["host"] != 0 if "host" in maps else _tissue(image, config.hosts.tissue_range)
     mean, std = host_statistics(image, tissue & (label == 0))
     margin = [int(config.lesions.clearance_mm / s) + BOX_MARGIN_VOX for s in volume.spacing_mm]
     box = bounding_box(tissue.numpy(), margin)
     crop = (x[(..., *box)].contiguous() for x in (image[None], label[None], tissue[None]))
     # the whole volume in float is several times the files: let it go, the files are enough to write the case again
     stored = replace(stored, volume=replace(volume, image=volume.image[:0]))
-    return Host(case, stored, box, *crop, mean.tolist(), std.tolist())
+    prior = maps["prior"][box][None].contiguous() if "prior" in maps else None
+    return Host(case, stored, box, *crop, mean.tolist(), std.tolist(), prior)
+
+
+def _tissue(image: Tensor, tissue_range: tuple[float, float] | None) -> Tensor:
+    if tissue_range is None:
+        return host_tissue(image)
+    low, high = tissue_range
+    return (image[0] >= low) & (image[0] <= high)
 
 
 def bounding_box(mask: np.ndarray, margin: list[int] | tuple[int, ...]) -> tuple[slice, slice, slice]:

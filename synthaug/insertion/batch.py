@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-HostMask = Tensor | Callable[[int], Tensor]
-"""Where lesions may lie: a mask of the batch, or a function from a sample's index to the mask of that sample."""
+SampleMap = Tensor | Callable[[int], Tensor]
+"""Something for each voxel: a map of the batch, or a function from a sample's index to the map of that sample."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,16 +22,16 @@ class Batch:
         groups: patient group of each sample, or None.
         host: where lesions may lie: (B, X, Y, Z), a function of a sample's index, or None to derive it.
         host_stats: mean and standard deviation of host tissue, (B, C) lists, or None to measure them.
-        prior: (B, X, Y, Z) weights of a lesion's centre, or None.
+        prior: weights of a lesion's centre, (B, X, Y, Z) or a function of a sample's index, or None.
     """
 
     image: Tensor
     label: Tensor
     spacing_mm: list[tuple[float, float, float]]
     groups: list[str | None]
-    host: HostMask | None = None
+    host: SampleMap | None = None
     host_stats: tuple[list, list] | None = None
-    prior: Tensor | None = None
+    prior: SampleMap | None = None
 
     @classmethod
     def checked(
@@ -58,9 +58,9 @@ class Batch:
             label,
             checked_spacing(spacing_mm, samples),
             checked_groups(groups, samples),
-            checked_host(host, image),
+            checked_map("host", host, image),
             checked_statistics(host_stats, samples, len(channels)),
-            None if prior is None else checked_mask("prior", prior, image),
+            checked_map("prior", prior, image),
         )
 
     @property
@@ -73,23 +73,20 @@ class Batch:
         """(X, Y, Z)."""
         return tuple(self.image.shape[2:])
 
-    def host_of(self, sample: int) -> Tensor | None:
-        """The host mask of one sample, (X, Y, Z); a function is called for it. None where none was given.
+    def map_of(self, name: str, sample: int) -> Tensor | None:
+        """The `host` or `prior` of one sample, (X, Y, Z); a function is called for it. None where none was given.
 
         Raises:
-            TypeError, ValueError: a function whose mask does not fit the sample, which is named.
+            TypeError, ValueError: a function whose map does not fit the sample, which is named.
         """
-        if self.host is None or isinstance(self.host, Tensor):
-            return None if self.host is None else self.host[sample]
-        return checked_mask(f"host of sample {sample}", self.host(sample), self.image[sample])
+        given = getattr(self, name)
+        if given is None or isinstance(given, Tensor):
+            return None if given is None else given[sample]
+        return checked_mask(f"{name} of sample {sample}", given(sample), self.image[sample])
 
     def stats_of(self, sample: int) -> tuple[list[float], list[float]] | None:
         """Mean and standard deviation, (C,) each, where the caller gave them."""
         return None if self.host_stats is None else (self.host_stats[0][sample], self.host_stats[1][sample])
-
-    def prior_of(self, sample: int) -> Tensor | None:
-        """The weights of one sample, (X, Y, Z), where there are any."""
-        return None if self.prior is None else self.prior[sample]
 
 
 def plain(tensor: Tensor) -> Tensor:
@@ -157,18 +154,19 @@ def checked_mask(name: str, mask: Any, image: Tensor) -> Tensor:
     return mask.reshape(expected)
 
 
-def checked_host(host: Any, image: Tensor) -> HostMask | None:
-    """Host tissue as it was given: a mask of the batch, (B, X, Y, Z), a function of a sample's index, or None.
+def checked_map(name: str, given: Any, image: Tensor) -> SampleMap | None:
+    """A map of the batch, (B, X, Y, Z), a function of a sample's index, or None, as it was given.
 
     Raises:
         TypeError: none of these.
-        ValueError: a mask of another shape or device than the image's.
+        ValueError: a map of another shape or device than the image's.
     """
-    if isinstance(host, Tensor):
-        return checked_mask("host", host, image)
-    if host is not None and not callable(host):
-        raise TypeError(f"host: expected a torch.Tensor or a function of a sample's index, got {type(host).__name__}")
-    return host
+    if isinstance(given, Tensor):
+        return checked_mask(name, given, image)
+    if given is not None and not callable(given):
+        kind = type(given).__name__
+        raise TypeError(f"{name}: expected a torch.Tensor or a function of a sample's index, got {kind}")
+    return given
 
 
 def checked_spacing(spacing_mm: Any, samples: int) -> list[tuple[float, float, float]]:

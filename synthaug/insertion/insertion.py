@@ -15,7 +15,7 @@ from synthaug.checks import checked_at_least, checked_probability
 from synthaug.classes import BRATS18, Classes, get_classes
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.registry import resolve_generator
-from synthaug.insertion.batch import Batch, HostMask, plain
+from synthaug.insertion.batch import Batch, SampleMap, plain
 from synthaug.insertion.draw import Decider
 from synthaug.insertion.faults import PlanCheck, ValueCheck
 from synthaug.insertion.plan import InsertionPlan, Outcome
@@ -125,10 +125,10 @@ class TumorInsertion:
         label: Tensor,
         spacing_mm: Any = None,
         *,
-        host: HostMask | None = None,
+        host: SampleMap | None = None,
         groups: Sequence[str | None] | None = None,
         host_stats: tuple[Any, Any] | None = None,
-        prior: Tensor | None = None,
+        prior: SampleMap | None = None,
     ) -> InsertionPlan:
         """Decide what goes where; nothing is changed or counted, and an accelerator is not waited for.
 
@@ -139,11 +139,12 @@ class TumorInsertion:
             host: where lesions may lie, of the label's shape, non-zero for tissue; derived from the image
                 where not given (`synthaug.host`). Where the mask costs something, a function instead, which is
                 given a sample's index and returns its mask, (X, Y, Z) or (1, X, Y, Z), on the batch's device: it is
-                called for samples that get a lesion alone, once each.
+                called for samples that get a lesion alone, once each. Where not given, the option `host`, and `prior`
+                likewise.
             groups: the samples' patient groups; donors of a sample's own group are not used.
             host_stats: mean and standard deviation of the whole volume's host tissue, scalars, (C,) or (B, C), in the
                 batch's units; estimated from the patch where not given. (0, 1) for data that are such z-scores.
-            prior: weights of the lesion's centre, of the label's shape, at least 0.
+            prior: weights of the lesion's centre, of the label's shape, at least 0; or a function likewise.
 
         Raises:
             TypeError, ValueError: what was expected and what came, for all that `synthaug.insertion.batch` checks.
@@ -154,7 +155,7 @@ class TumorInsertion:
     @costed
     @torch.no_grad()
     def apply(
-        self, image: Tensor, label: Tensor, plan: InsertionPlan, *, host: HostMask | None = None
+        self, image: Tensor, label: Tensor, plan: InsertionPlan, *, host: SampleMap | None = None
     ) -> tuple[Tensor, Tensor]:
         """Do what a plan says; the same plan on the same batch gives the same bits, also from its JSON rows.
 
@@ -175,7 +176,9 @@ class TumorInsertion:
         batch = Batch.checked(image, label, self.channels, host=host)
         if not isinstance(plan, InsertionPlan):
             raise TypeError(f"plan: expected an InsertionPlan, got {type(plan).__name__}")
-        plan.check_fits(batch.samples, len(self.channels), batch.volume_vox, self.classes.names, host is not None)
+        if plan.host_given:
+            batch = self._with_option("host", batch)
+        plan.check_fits(batch.samples, len(self.channels), batch.volume_vox, self.classes.names, batch.host is not None)
         work = Work(replace(batch, host_stats=plan.host_stats), plan.insertions, self._made)
         plan = self._fitting(work, plan.to(batch.image.device))
         self._count(plan)
@@ -192,6 +195,7 @@ class TumorInsertion:
         return samples * self._decider.prob * (1 + self._decider.second)
 
     def _planned(self, batch: Batch) -> tuple[Work, InsertionPlan]:
+        batch = self._with_option("prior", self._with_option("host", batch))
         usable = self._values.check(batch.image, batch.label)
         draw = self._decider.batch(batch.spacing_mm, batch.volume_vox, batch.groups)
         work = Work(batch, draw.insertions, self._made)
@@ -207,6 +211,19 @@ class TumorInsertion:
             **vars(find_places(work, usable, self.options)),
         )
         return work, plan
+
+    def _with_option(self, name: str, batch: Batch) -> Batch:
+        """The batch with the option's `host` or `prior` where the caller gave none.
+
+        Raises:
+            ValueError: the option is a file, which who reads cases has to give.
+        """
+        option = getattr(self.options, name)
+        if option is None or getattr(batch, name) is not None:
+            return batch
+        if isinstance(option, str):
+            raise ValueError(f"{name}: {option} is a file of each case; expected {name}=... with the batch")
+        return replace(batch, **{name: lambda b: option(batch.image[b], batch.label[b])})
 
     def _fitting(self, work: Work, plan: InsertionPlan) -> InsertionPlan:
         """The plan, with samples of other tissue than it was made for refused; the plan's own statistics are used."""

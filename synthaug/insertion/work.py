@@ -59,7 +59,7 @@ class Work:
         """A sample of the batch as a host."""
         if sample not in self._hosts:
             image, label, batch = self.batch.image[sample], self.batch.label[sample], self.batch
-            self._hosts[sample] = HostSample.of(image, label, batch.host_of(sample), batch.stats_of(sample))
+            self._hosts[sample] = HostSample.of(image, label, batch.map_of("host", sample), batch.stats_of(sample))
         return self._hosts[sample]
 
     def write_with(self, sample: int, mean: Tensor, std: Tensor, floor: Tensor) -> None:
@@ -77,7 +77,7 @@ class Work:
         """What placement knows of a sample, with the lesions that were placed so far."""
         if sample not in self._sites:
             occupied = self.batch.label[sample] != 0
-            self._sites[sample] = Site(self.host(sample).tissue, occupied, self.batch.prior_of(sample))
+            self._sites[sample] = Site(self.host(sample).tissue, occupied, self.batch.map_of("prior", sample))
         return self._sites[sample]
 
     def rendered(self, n: int) -> Rendered:

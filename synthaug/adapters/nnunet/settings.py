@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from synthaug.config import ConfigError, Section, read_config
-from synthaug.options import InsertionOptions
+from synthaug.options import InsertionOptions, refuse_files
 
 VARIABLE = "SYNTHAUG_CONFIG"
 """Environment variable that names the settings."""
@@ -24,6 +24,17 @@ class InsertionSettings(InsertionOptions):
     def _of_the_dataset(cls, value: int | None) -> None:
         if value is not None:
             raise ValueError(f"ignore_label: expected that of dataset.json alone, got {value}")
+
+    @field_validator("host")
+    @classmethod
+    def _of_its_section(cls, value: Any) -> None:
+        if value is not None:
+            raise ValueError("host: expected the section host of the settings, which says where lesions may lie")
+
+    @model_validator(mode="after")
+    def _no_files(self):
+        refuse_files(self)
+        return self
 
 
 class HostSettings(Section):
