@@ -88,8 +88,7 @@ class LesionOptions(Section):
         ignore_label: a label value outside the classes that may occur, such as -1; it is avoided like a lesion.
         host: where lesions may lie, for batches that come without: a function of a sample's image (C, X, Y, Z) and
             label (X, Y, Z) that returns its mask (X, Y, Z), called for samples that get a lesion alone; or, where
-            whole cases are read, the name of a file in the folder of each case's images, in which ``{case}`` stands
-            for the case's name.
+            whole cases are read, the name of a file in the folder of each case's images (`synthaug.data.maps`).
         prior: weights of a lesion's centre, at least 0, likewise.
     """
 

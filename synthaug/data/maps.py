@@ -13,8 +13,8 @@ def read_map(case: Case, name: str, volume: Volume) -> np.ndarray:
 
     Args:
         case: whose map it is.
-        name: of the file in the folder of the case's images, ``.nii``, ``.nii.gz`` or ``.npy``; ``{case}`` in it
-            stands for the case's name.
+        name: of the file in the folder of the case's images, ``.nii``, ``.nii.gz`` or ``.npy``; one that begins
+            with ``_`` or ``-`` follows the case's name, as in ``_host.nii.gz``.
         volume: of the case, which the map must fit.
 
     Returns:
@@ -24,7 +24,7 @@ def read_map(case: Case, name: str, volume: Volume) -> np.ndarray:
         CaseError: no such file, one that cannot be read, of another shape or affine, or with values that are not
             finite or below 0.
     """
-    path = folder_of(case) / name.replace("{case}", case.name)
+    path = folder_of(case) / (case.name + name if name.startswith(("_", "-")) else name)
     grid = volume.image[:1]
     if path.suffix == ".npy":
         found = _numpy_map(case.name, path)[None], volume.affine
