@@ -37,8 +37,8 @@ from synthaug.evaluation import fidelity
 from synthaug.evaluation.fidelity import Specimen
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.registry import resolve_generator
+from synthaug.geometry import grown
 from synthaug.host import from_model, host_statistics, host_tissue, to_model
-from synthaug.insertion.placement import grown
 from synthaug.insertion.render import one_hot
 from synthaug.lesions.painted.painter import LesionPainter
 from synthaug.lesions.painted.recipes import Recipe

@@ -8,6 +8,7 @@ lesion bank and an insertion are matched by name, never by value.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -63,6 +64,10 @@ class Classes:
         for k, value in enumerate(self.values.values()):
             index[label == value] = k + 1
         return index
+
+    def unknown_values(self, label: Any) -> list[int]:
+        """The values of a label map (array or tensor on the CPU) that are neither 0 nor of these classes, ascending."""
+        return sorted({*np.unique(np.asarray(label)).tolist()} - {0, *self.values.values()})
 
     def __len__(self) -> int:
         return len(self.values)

@@ -2,27 +2,59 @@
 
 import hashlib
 import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 
-def replace_file(path: str | os.PathLike, content: bytes | str) -> Path:
-    """Write a file beside its place and rename it: a failure or a kill leaves what was there.
+def replace_files(contents: Mapping[Path, bytes | str]) -> list[Path]:
+    """Write files beside their places and rename them when all are whole: a failure or a kill leaves what was there.
 
     Args:
-        path: of the file; its folder is made where it is missing.
-        content: text is written as UTF-8.
+        contents: by path; folders are made where they are missing, text is written as UTF-8.
 
     Returns:
-        The path.
+        The paths.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in contents}
     try:
-        beside.write_bytes(content.encode() if isinstance(content, str) else content)
-        return beside.replace(path)
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside[path].write_bytes(content.encode() if isinstance(content, str) else content)
+        return [unfinished.replace(path) for path, unfinished in beside.items()]
     finally:
-        beside.unlink(missing_ok=True)
+        for unfinished in beside.values():
+            unfinished.unlink(missing_ok=True)
+
+
+def replace_file(path: str | os.PathLike, content: bytes | str) -> Path:
+    """`replace_files` for one file; returns its path."""
+    return replace_files({Path(path): content})[0]
+
+
+@contextmanager
+def new_folder(place: str | os.PathLike) -> Iterator[Path]:
+    """A folder to fill that becomes `place` at the end of the block: a failure or a kill leaves no half of it.
+
+    Where another process was faster, its folder stays and this one goes.
+
+    Raises:
+        OSError: the folder cannot be renamed to `place`, and there is none.
+    """
+    place = Path(place)
+    unfinished = place.with_name(f".unfinished_{place.name}.{os.getpid()}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+        try:
+            unfinished.rename(place)
+        except OSError:
+            if not place.is_dir():
+                raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def file_sha256(path: str | os.PathLike) -> str:

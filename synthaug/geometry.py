@@ -1,16 +1,24 @@
-"""Crops whose place is known to the device alone: read and written without the host waiting for it.
+"""Boxes, windows, distances and symmetries of volumes: every crop and every change of shape of a mask is made here.
 
-A crop may stick out of the volume. Voxels outside are read as 0 and never written: a scatter needs an address for
-every crop voxel, so those outside are sent to the address of the crop's centre, which lies in the volume, with the
-centre's own value. Writing one value twice to one address is harmless, on any device and in any order.
+A `Window` is a crop whose place is known to the device alone, read and written without the host waiting for it. It may
+stick out of the volume. Voxels outside are read as 0 and never written: a scatter needs an address for every crop
+voxel, so those outside are sent to the address of the crop's centre, which lies in the volume, with the centre's own
+value. Writing one value twice to one address is harmless, on any device and in any order.
+
+A box whose place the host knows is a tuple of three slices.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
+
+Box = tuple[slice, slice, slice]
+
+# ------------------------------------------------------------------------------------------- windows and boxes
 
 
 @dataclass(frozen=True)
@@ -56,3 +64,118 @@ class Window:
         values = torch.where(flat_inside, crop.flatten(-3), middle)
         flat = volume.view(*volume.shape[:-3], -1)
         flat.index_copy_(flat.ndim - 1, index, values)
+
+
+def bounding_box(mask: np.ndarray, margin: Sequence[int] = (0, 0, 0)) -> Box:
+    """The smallest box that holds a mask (X, Y, Z), with a margin in voxels, cut at the borders; empty where it is."""
+    box = []
+    for axis, (n, more) in enumerate(zip(mask.shape, margin, strict=True)):
+        where = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        low, high = (int(where[0]), int(where[-1]) + 1) if len(where) else (0, 0)
+        box.append(slice(max(low - more, 0), min(high + more, n) if len(where) else 0))
+    return tuple(box)
+
+
+def overlap(start: Sequence[int], size: Sequence[int], volume: Sequence[int]) -> tuple[Box, Box]:
+    """What a box and a volume have in common, as slices of the volume and as slices of the box.
+
+    Args:
+        start: (3,) the box's first voxel, which may lie outside the volume.
+        size: (3,) of the box.
+        volume: (X, Y, Z).
+    """
+    sides = [(max(int(a), 0), min(int(a) + n, whole)) for a, n, whole in zip(start, size, volume, strict=True)]
+    inside = tuple(slice(low, max(low, high)) for low, high in sides)
+    return inside, tuple(slice(s.start - int(a), s.stop - int(a)) for s, a in zip(inside, start, strict=True))
+
+
+def cube_around(volume: Tensor, center: Sequence[int], side: int, outside: Tensor | None = None) -> Tensor:
+    """The cube (C, side, side, side) of a volume (C, X, Y, Z) whose voxel ``side // 2`` is `center`.
+
+    Beyond the volume each channel has its value `outside`, (C,), or 0.
+    """
+    source, target = overlap([int(c) - side // 2 for c in center], (side,) * 3, volume.shape[1:])
+    values = volume.new_zeros(len(volume)) if outside is None else outside
+    cube = values[:, None, None, None].expand(-1, side, side, side).clone()
+    cube[:, *target] = volume[:, *source]
+    return cube
+
+
+# -------------------------------------------------------------------------------------- distance and morphology
+
+
+def squared_distance(mask: Tensor, reach_mm: float, spacing_mm: Sequence[float]) -> Tensor:
+    """Squared Euclidean distance in mm to the nearest voxel of a mask, exact up to `reach_mm` and large beyond.
+
+    A separable lower envelope over the voxels in reach, one axis after the other.
+
+    Args:
+        mask: (x, y, z) bool.
+        reach_mm: how far the distance is wanted.
+        spacing_mm: voxel size.
+    """
+    far = 4 * (reach_mm + max(spacing_mm)) ** 2 + 1
+    distance = torch.where(mask, 0.0, far)
+    for dim, spacing in enumerate(spacing_mm):
+        steps = min(int(reach_mm / spacing + 1e-6), mask.shape[dim] - 1)
+        nearest = distance
+        for step in range(1, steps + 1):
+            cost = (step * spacing) ** 2
+            n = mask.shape[dim] - step
+            nearest = nearest.clone() if nearest is distance else nearest
+            ahead, behind = nearest.narrow(dim, 0, n), nearest.narrow(dim, step, n)
+            torch.minimum(ahead, distance.narrow(dim, step, n) + cost, out=ahead)
+            torch.minimum(behind, distance.narrow(dim, 0, n) + cost, out=behind)
+        distance = nearest
+    return distance
+
+
+def grown(mask: Tensor, by_mm: float, spacing_mm: Sequence[float]) -> Tensor:
+    """A mask and all voxels within `by_mm` of it (centre to centre)."""
+    if by_mm <= 0:
+        return mask
+    return squared_distance(mask, by_mm, spacing_mm) <= by_mm**2 * (1 + 1e-6)
+
+
+def opened(mask: Tensor) -> Tensor:
+    """Morphological opening of (..., X, Y, Z) bool by a 2 x 2 x 2 cube; an axis of one voxel is left alone."""
+    return dilated(eroded(mask), [n > 1 for n in mask.shape[-3:]])
+
+
+def eroded(mask: Tensor) -> Tensor:
+    """Where a 2 x 2 x 2 cube of (..., X, Y, Z) bool begins; one shorter along each axis of more than one voxel."""
+    for dim in (-3, -2, -1):
+        if mask.shape[dim] > 1:
+            n = mask.shape[dim] - 1
+            mask = mask.narrow(dim, 0, n) & mask.narrow(dim, 1, n)
+    return mask
+
+
+def dilated(mask: Tensor, axes: Sequence[bool] = (True, True, True)) -> Tensor:
+    """Union of the 2 x 2 x 2 cubes that begin in (..., X, Y, Z) bool; one longer along each of the `axes`."""
+    for dim, wanted in zip((-3, -2, -1), axes, strict=True):
+        if wanted:
+            n, shape = mask.shape[dim], list(mask.shape)
+            shape[dim] += 1
+            longer = mask.new_empty(shape)
+            longer.narrow(dim, 0, n).copy_(mask)
+            longer.narrow(dim, n, 1).fill_(False)
+            longer.narrow(dim, 1, n).logical_or_(mask)
+            mask = longer
+    return mask
+
+
+# --------------------------------------------------------------------------------------------------- symmetries
+
+
+def turned(volume: Tensor, axes: Sequence[int], flips: Sequence[bool]) -> Tensor:
+    """One of the 48 symmetries of a cube, applied to (C, X, Y, Z): its axes in another order, some then mirrored."""
+    volume = volume.permute(0, *(a + 1 for a in axes))
+    mirrored = [i + 1 for i, flip in enumerate(flips) if flip]
+    return volume.flip(mirrored) if mirrored else volume
+
+
+def drawn_symmetry(rng: torch.Generator) -> tuple[list[int], list[bool]]:
+    """The axes and flips of one of the 48 symmetries, all as likely."""
+    axes = torch.randperm(3, generator=rng).tolist()
+    return axes, [float(torch.rand((), generator=rng)) < 0.5 for _ in range(3)]

@@ -1,4 +1,4 @@
-"""Batch intensities to model intensities and back.
+"""Host tissue: where it is, its mean and spread, and intensities in its units and back.
 
 Networks and tables work on z-scores of host tissue: per sample and channel, mean 0 and standard deviation 1 over the
 voxels that are tissue and not lesion. The map is affine, so its inverse is exact whatever the batch's own units are:
@@ -18,10 +18,13 @@ that were not skull-stripped, and for CT, give a mask.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from synthaug.geometry import dilated, eroded
 from synthaug.transfers import on_device
 
 MODE_GRID = 24
@@ -63,6 +66,10 @@ class HostSample:
         lowest = torch.where(thinned(healthy, STATISTICS_GRID), values, torch.inf).flatten(1).amin(1)
         return cls(tissue, mean, std, torch.where(lowest.isfinite(), lowest, -torch.inf))
 
+    def to_model(self, image: Tensor) -> Tensor:
+        """The sample's own image, or a crop of it, (C, ...) as z-scores of its host tissue, float32."""
+        return to_model(image, self.mean, self.std)
+
 
 def host_tissue(image: Tensor) -> Tensor:
     """Where a sample is host tissue, derived from its voxels as the head of this file says.
@@ -94,34 +101,6 @@ def background_values(image: Tensor) -> tuple[Tensor, Tensor]:
     run = place - torch.where(fresh, place, 0).cummax(dim=1).values
     mode = ordered.gather(1, run.argmax(dim=1, keepdim=True))[:, 0]
     return mode, ordered[:, 0] == ordered[:, -1]
-
-
-def opened(mask: Tensor) -> Tensor:
-    """Morphological opening of (..., X, Y, Z) bool by a 2 x 2 x 2 cube; an axis of one voxel is left alone."""
-    return dilated(eroded(mask), [n > 1 for n in mask.shape[-3:]])
-
-
-def eroded(mask: Tensor) -> Tensor:
-    """Where a 2 x 2 x 2 cube of (..., X, Y, Z) bool begins; one shorter along each axis of more than one voxel."""
-    for dim in (-3, -2, -1):
-        if mask.shape[dim] > 1:
-            n = mask.shape[dim] - 1
-            mask = mask.narrow(dim, 0, n) & mask.narrow(dim, 1, n)
-    return mask
-
-
-def dilated(mask: Tensor, axes: Sequence[bool] = (True, True, True)) -> Tensor:
-    """Union of the 2 x 2 x 2 cubes that begin in (..., X, Y, Z) bool; one longer along each of the `axes`."""
-    for dim, wanted in zip((-3, -2, -1), axes, strict=True):
-        if wanted:
-            n, shape = mask.shape[dim], list(mask.shape)
-            shape[dim] += 1
-            longer = mask.new_empty(shape)
-            longer.narrow(dim, 0, n).copy_(mask)
-            longer.narrow(dim, n, 1).fill_(False)
-            longer.narrow(dim, 1, n).logical_or_(mask)
-            mask = longer
-    return mask
 
 
 def thinned(image: Tensor, grid: int) -> Tensor:
@@ -179,3 +158,50 @@ def from_model(z: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 def _broadcast(statistic: Tensor, image: Tensor) -> Tensor:
     return statistic.reshape(*statistic.shape, *(1,) * (image.ndim - statistic.ndim))
+
+
+# -------------------------------------------------------------------------------------------- whole volumes at once
+
+
+def zscore_host(image: np.ndarray, background: float = 0.0) -> np.ndarray:
+    """Z-score each channel over the voxels that every channel covers; background becomes or stays exactly 0.
+
+    Mean and standard deviation are taken where no channel has the background value, so that a sequence that was
+    acquired for a part of the brain only does not shift the others. A channel's own background voxels are 0.
+
+    Args:
+        image: (C, X, Y, Z), raw intensities.
+        background: the value outside the body, for example 0 in skull-stripped MR.
+
+    Returns:
+        (C, X, Y, Z) float32.
+
+    Raises:
+        ValueError: not four dimensions, no voxel that every channel covers, or a channel constant there.
+    """
+    if image.ndim != 4:
+        raise ValueError(f"image: expected (C, X, Y, Z), got shape {image.shape}")
+    covered = image != background
+    host = covered.all(axis=0)
+    if not host.any():
+        raise ValueError(f"image: no voxel differs from the background {background} in all {len(image)} channels")
+    inside = image[:, host].astype(np.float64)
+    mean, std = inside.mean(axis=1), inside.std(axis=1)
+    if (std == 0).any():
+        raise ValueError(f"image: channel {int(np.argmin(std))} is constant inside the body")
+    scored = (image - mean[:, None, None, None]) / std[:, None, None, None]
+    return np.where(covered, scored, 0).astype(np.float32)
+
+
+def scored_tissue(image: Any) -> Any:
+    """Where `zscore_host` left a channel's tissue, bool of the image's shape: all but the background's exact 0.
+
+    Args:
+        image: array or tensor (C, X, Y, Z) of `zscore_host`, or a patch of one.
+    """
+    return image != 0
+
+
+def tissue_in_range(image: Tensor, low: float, high: float) -> Tensor:
+    """Host tissue (X, Y, Z) bool by the intensities of the first channel of (C, X, Y, Z), both ends among them."""
+    return (image[0] >= low) & (image[0] <= high)

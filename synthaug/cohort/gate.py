@@ -18,8 +18,9 @@ from torch import Tensor
 
 from synthaug.classes import Classes
 from synthaug.cohort.config import GateConfig
-from synthaug.cohort.hosts import Host, bounding_box
+from synthaug.cohort.hosts import Host
 from synthaug.config import ConfigError
+from synthaug.geometry import bounding_box
 from synthaug.host import to_model
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.base import LesionSource

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,9 +11,10 @@ from synthaug.config import ConfigError
 from synthaug.data.cases import Case, StoredCase, find_cases, load_stored
 from synthaug.data.maps import read_map
 from synthaug.data.nifti import CaseError, as_label, read_stored
-from synthaug.host import host_statistics, host_tissue
+from synthaug.geometry import bounding_box
+from synthaug.host import HostSample, tissue_in_range
+from synthaug.random import Purpose, stream
 
-HOST_STREAM = 0xC0
 BOX_MARGIN_VOX = 2
 
 
@@ -82,7 +82,7 @@ def find_hosts(config: CohortConfig) -> list[Case]:
 
 def host_number(seed: int, index: int, hosts: int) -> int:
     """Which host case `index` gets: all hosts in a random order, then all of them in another one, and so on."""
-    order = np.random.default_rng([seed, HOST_STREAM, index // hosts]).permutation(hosts)
+    order = stream(seed, Purpose.COHORT_HOSTS, index // hosts).permutation(hosts)
     return int(order[index % hosts])
 
 
@@ -97,32 +97,17 @@ def read_host(case: Case, config: CohortConfig) -> Host:
     image = torch.from_numpy(volume.image)
     label = torch.zeros(image.shape[1:], dtype=torch.int16) if volume.label is None else torch.from_numpy(volume.label)
     maps = {name: torch.from_numpy(read_map(case, file, volume)) for name, file in config.lesions.files.items()}
-    tissue = maps["host"] != 0 if "host" in maps else _tissue(image, config.hosts.tissue_range)
-    mean, std = host_statistics(image, tissue & (label == 0))
+    wanted = config.hosts.tissue_range
+    given = maps.get("host", None if wanted is None else tissue_in_range(image, *wanted))
+    found = HostSample.of(image, label, given)
+    tissue, mean, std = found.tissue, found.mean, found.std
     margin = [int(config.lesions.clearance_mm / s) + BOX_MARGIN_VOX for s in volume.spacing_mm]
-    box = bounding_box(tissue.numpy(), margin)
+    box = bounding_box(tissue.numpy(), margin) if tissue.any() else (slice(None),) * 3
     crop = (x[(..., *box)].contiguous() for x in (image[None], label[None], tissue[None]))
     # the whole volume in float is several times the files: let it go, the files are enough to write the case again
     stored = replace(stored, volume=replace(volume, image=volume.image[:0]))
     prior = maps["prior"][box][None].contiguous() if "prior" in maps else None
     return Host(case, stored, box, *crop, mean.tolist(), std.tolist(), prior)
-
-
-def _tissue(image: Tensor, tissue_range: tuple[float, float] | None) -> Tensor:
-    if tissue_range is None:
-        return host_tissue(image)
-    low, high = tissue_range
-    return (image[0] >= low) & (image[0] <= high)
-
-
-def bounding_box(mask: np.ndarray, margin: list[int] | tuple[int, ...]) -> tuple[slice, slice, slice]:
-    """The box of a (X, Y, Z) mask and a margin in voxels around it; everything where the mask is nowhere true."""
-    box = []
-    for axis, n in enumerate(mask.shape):
-        found = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        low, high = (0, n) if not len(found) else (int(found[0]) - margin[axis], int(found[-1]) + 1 + margin[axis])
-        box.append(slice(max(low, 0), min(high, n)))
-    return tuple(box)
 
 
 def _has_tumour(case: Case) -> bool | None:

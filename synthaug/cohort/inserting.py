@@ -20,8 +20,8 @@ from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.base import LesionSource
 from synthaug.lesions.registry import resolve_lesions
 from synthaug.lesions.shapes import LesionShapes
+from synthaug.random import Purpose, stream
 
-COUNT_STREAM = 0xC1
 ATTEMPTS, ORDERS = 1024, 64
 DOMINANT_SHARE = 0.6
 
@@ -136,7 +136,7 @@ class Inserter:
 
     def _asked(self, index: int) -> int:
         low, high = self.config.lesions.range_per_case
-        return int(np.random.default_rng([self.config.seed, COUNT_STREAM, index]).integers(low, high + 1))
+        return int(stream(self.config.seed, Purpose.COHORT_COUNTS, index).integers(low, high + 1))
 
     def _of_another_kind(self, row: Mapping[str, Any], kind: str | None) -> str | None:
         balance = self.config.balance

@@ -31,10 +31,9 @@ from synthaug.data.nifti import (
     check_same_grid,
     read_stored,
     volumes_first,
-    zscore_host,
 )
 
-__all__ = ["Case", "CaseError", "Volume", "find_cases", "load_case", "zscore_host"]
+__all__ = ["Case", "CaseError", "Volume", "find_cases", "load_case"]
 
 _SUFFIXES = (".nii.gz", ".nii")
 _BRATS_TAGS = {"flair", "t1", "t1ce", "t2", "ct", *ALIASES}

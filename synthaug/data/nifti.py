@@ -178,33 +178,3 @@ def as_label(case: str, path: Path, voxels: np.ndarray) -> np.ndarray:
             "that are not all integers of 16 bits"
         )
     return voxels.astype(np.int16)
-
-
-def zscore_host(image: np.ndarray, background: float = 0.0) -> np.ndarray:
-    """Z-score each channel over the voxels that every channel covers; background becomes or stays exactly 0.
-
-    Mean and standard deviation are taken where no channel has the background value, so that a sequence that was
-    acquired for a part of the brain only does not shift the others. A channel's own background voxels are 0.
-
-    Args:
-        image: (C, X, Y, Z), raw intensities.
-        background: the value outside the body, for example 0 in skull-stripped MR.
-
-    Returns:
-        (C, X, Y, Z) float32.
-
-    Raises:
-        ValueError: not four dimensions, no voxel that every channel covers, or a channel constant there.
-    """
-    if image.ndim != 4:
-        raise ValueError(f"image: expected (C, X, Y, Z), got shape {image.shape}")
-    covered = image != background
-    host = covered.all(axis=0)
-    if not host.any():
-        raise ValueError(f"image: no voxel differs from the background {background} in all {len(image)} channels")
-    inside = image[:, host].astype(np.float64)
-    mean, std = inside.mean(axis=1), inside.std(axis=1)
-    if (std == 0).any():
-        raise ValueError(f"image: channel {int(np.argmin(std))} is constant inside the body")
-    scored = (image - mean[:, None, None, None]) / std[:, None, None, None]
-    return np.where(covered, scored, 0).astype(np.float32)

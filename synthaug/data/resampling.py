@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from synthaug.host import scored_tissue
+
 
 def resample_image(image: np.ndarray, affine: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """Resample a z-scored image, whose background is exactly 0 and stays so.
@@ -24,7 +26,8 @@ def resample_image(image: np.ndarray, affine: np.ndarray, spacing_mm: Sequence[f
     # smoothed by the new voxel's size first, else a finer image would be sampled at single voxels
     smooth = _smoothed(torch.from_numpy(image), affine, spacing_mm)
     resampled = spacing(MetaTensor(smooth, affine=torch.from_numpy(affine)))
-    inside = spacing(MetaTensor(torch.from_numpy((image != 0).astype(np.float32)), affine=torch.from_numpy(affine)))
+    tissue = torch.from_numpy(scored_tissue(image).astype(np.float32))
+    inside = spacing(MetaTensor(tissue, affine=torch.from_numpy(affine)))
     values = torch.where(inside.as_tensor() > 0.5, resampled.as_tensor(), 0)
     return values.numpy(), resampled.affine.numpy()
 

@@ -1,13 +1,16 @@
 """A case back to NIfTI: affine, dtype, scaling and every untouched voxel as they were."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
-from synthaug.data.cases import Case
+from synthaug.data.cases import Case, StoredCase, load_stored
+from synthaug.data.nifti import Stored, nifti_bytes, volumes_first
+from synthaug.files import replace_files
+
+UNSCALED = (1.0, 0.0)
+"""Slope and intercept of a label map."""
 
 
 def write_case(case: Case, image: Mapping[str, np.ndarray], label: np.ndarray, out: str | Path) -> list[Path]:
@@ -26,60 +29,40 @@ def write_case(case: Case, image: Mapping[str, np.ndarray], label: np.ndarray, o
         The files, images first, the label last.
 
     Raises:
+        CaseError: a file of the case that cannot be read.
         ValueError: `out` is the case's own folder, which would overwrite it; or a label that its dtype cannot hold.
     """
     out = Path(out)
     sources = set(case.images.values()) | ({case.label} if case.label else set())
     if any(path.parent.resolve() == out.resolve() for path in sources):
         raise ValueError(f"{case.name}: {out} holds the case itself; expected another folder to write to")
-    by_file: dict[Path, list[np.ndarray]] = {}
-    for channel, path in case.images.items():
-        by_file.setdefault(path, []).append(image[channel])
-    made = {path.name: _changed_image(path, volumes) for path, volumes in by_file.items()}
-    first = next(iter(by_file))
-    label_name = case.label.name if case.label else f"{case.name}_seg.nii.gz"
-    made[label_name] = _label_image(case, nib.load(first), label)
-    return _written(made, out)
+    stored = load_stored(case, tuple(case.images), require_label=False)
+    made = {}
+    for path, file in stored.files.items():
+        volumes = np.stack([image[name] for name, other in case.images.items() if other == path])
+        made[out / path.name] = nifti_bytes(file.header, _changed(file, volumes), _level(path))
+    name = case.label.name if case.label else f"{case.name}_seg.nii.gz"
+    made[out / name] = _label_bytes(case, stored, label, _level(Path(name)))
+    return replace_files(made)
 
 
-def _changed_image(path: Path, volumes: list[np.ndarray]) -> nib.Nifti1Image:
-    source = nib.load(path)
-    raw = np.array(source.dataobj.get_unscaled())
-    slope, inter = source.dataobj.slope, source.dataobj.inter
-    new = np.stack(volumes, -1) if raw.ndim == 4 else volumes[0]
-    before = np.asarray(source.dataobj, dtype=np.float32)
-    changed = new != before
-    values = (new[changed].astype(np.float64) - inter) / slope
-    if raw.dtype.kind in "iu":
-        limits = np.iinfo(raw.dtype)
-        values = np.clip(np.rint(values), limits.min, limits.max)
-    raw[changed] = values.astype(raw.dtype)
-    image = type(source)(raw, source.affine, source.header)
-    image.header.set_slope_inter(slope, inter)
-    return image
+def _level(path: Path) -> int | None:
+    """Of compression."""
+    return 1 if path.name.endswith(".gz") else None
 
 
-def _label_image(case: Case, like: nib.Nifti1Image, label: np.ndarray) -> nib.Nifti1Image:
-    source = nib.load(case.label) if case.label else None
-    dtype = source.get_data_dtype() if source is not None else np.dtype(np.uint8)
+def _changed(file: Stored, volumes: np.ndarray) -> np.ndarray:
+    """The stored values of a file with new intensities (V, X, Y, Z) where they differ from its own."""
+    raw = np.array(file.raw)
+    changed = volumes != volumes_first(file.scaled).astype(np.float32)
+    volumes_first(raw)[changed] = file.stored_values(volumes[changed])
+    return raw
+
+
+def _label_bytes(case: Case, stored: StoredCase, label: np.ndarray, level: int | None) -> bytes:
+    like = next(iter(stored.files.values())) if stored.label is None else stored.label
+    dtype = np.dtype(np.uint8) if stored.label is None else like.raw.dtype
     values = label.astype(dtype)
     if (values != label).any():
         raise ValueError(f"{case.name}: the label has values up to {label.max()}, which {dtype} cannot hold")
-    header = (like if source is None else source).header.copy()
-    header.set_data_dtype(dtype)
-    header.set_data_shape(values.shape)
-    image = type(like)(values, like.affine, header)
-    image.header.set_slope_inter(1, 0)
-    return image
-
-
-def _written(images: Mapping[str, nib.Nifti1Image], out: Path) -> list[Path]:
-    out.mkdir(parents=True, exist_ok=True)
-    beside = {name: out / f".{os.getpid()}-{name}" for name in images}
-    try:
-        for name, image in images.items():
-            nib.save(image, beside[name])
-        return [path.replace(out / name) for name, path in beside.items()]
-    finally:
-        for path in beside.values():
-            path.unlink(missing_ok=True)
+    return nifti_bytes(like.header, values, level, UNSCALED)

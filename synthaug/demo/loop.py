@@ -13,8 +13,8 @@ from einops.layers.torch import Rearrange
 from torch import Tensor, nn
 
 from synthaug.classes import BRATS18
-from synthaug.data.cases import zscore_host
 from synthaug.demo.brains import Brain
+from synthaug.host import zscore_host
 from synthaug.insertion.insertion import TumorInsertion
 
 CHANNELS = ("flair", "t1", "t1ce", "t2")

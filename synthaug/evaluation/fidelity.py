@@ -15,6 +15,7 @@ from einops import reduce
 from torch import Tensor, nn
 
 from synthaug.generators.learned.style import class_moments, moving_average, present_classes
+from synthaug.geometry import cube_around, drawn_symmetry, turned
 from synthaug.training.painting_losses import shell
 
 STATISTICS = ("mean", "std", "fine", "middle", "coarse")
@@ -281,14 +282,7 @@ def _crop(item: tuple[Tensor, Tensor], size: int, rng: torch.Generator) -> Tenso
     """A crop of `size` around a visible voxel, in one of the cube's 48 positions."""
     volume, voxels = item
     center = voxels[int(torch.randint(len(voxels), (), generator=rng))]
-    start = [int(c) - size // 2 for c in center]
-    out = volume.new_zeros((len(volume), size, size, size))
-    source = [slice(max(low, 0), min(low + size, n)) for low, n in zip(start, volume.shape[1:], strict=True)]
-    target = [slice(s.start - low, s.stop - low) for s, low in zip(source, start, strict=True)]
-    out[(slice(None), *target)] = volume[(slice(None), *source)]
-    axes = [1 + a for a in torch.randperm(3, generator=rng).tolist()]
-    flips = [a for a in (1, 2, 3) if float(torch.rand((), generator=rng)) < 0.5]
-    return out.permute(0, *axes).flip(flips)
+    return turned(cube_around(volume, center.tolist(), size), *drawn_symmetry(rng))
 
 
 def within(rows: Sequence[Mapping], share: float) -> dict[str, float]:

@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from synthaug.evaluation.metrics import PENALTY_MM, bounding_box, checked_spacing, overlap_metrics, surface_distances
+from synthaug.evaluation.metrics import PENALTY_MM, checked_spacing, overlap_metrics, surface_distances
+from synthaug.geometry import bounding_box
 from synthaug.insertion.plan import equivalent_diameter_mm
 from synthaug.sizes import SizeClasses
 

@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from synthaug.geometry import bounding_box
+
 PENALTY_MM = 374.0
 
 OVERLAP = ("dice", "iou", "volumetric_similarity", "sensitivity", "specificity", "precision")
@@ -110,16 +112,6 @@ def surface_distances(
     box = bounding_box(prediction | truth)
     found, true = get_mask_edges(*(np.pad(mask[box], 1) for mask in (prediction, truth)), crop=False)
     return tuple(get_surface_distance(*pair, spacing=tuple(spacing_mm)) for pair in ((found, true), (true, found)))
-
-
-def bounding_box(mask: np.ndarray, margin: Sequence[int] = (0, 0, 0)) -> tuple[slice, slice, slice]:
-    """The smallest box that holds a mask, with a margin in voxels, cut at the borders; empty for an empty mask."""
-    box = []
-    for axis, (n, more) in enumerate(zip(mask.shape, margin, strict=True)):
-        where = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        low, high = (int(where[0]), int(where[-1]) + 1) if len(where) else (0, 0)
-        box.append(slice(max(low - more, 0), min(high + more, n) if len(where) else 0))
-    return tuple(box)
 
 
 def checked_spacing(spacing_mm: Sequence[float]) -> tuple[float, float, float]:

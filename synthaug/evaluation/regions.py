@@ -65,7 +65,6 @@ def checked_labels(name: str, labels: Any, classes: Classes) -> np.ndarray:
         raise TypeError(f"{name}: expected an integer label map, got {labels.dtype}")
     if labels.ndim != 3:
         raise ValueError(f"{name}: expected the shape (X, Y, Z), got {labels.shape}")
-    unknown = sorted(set(np.unique(labels).tolist()) - {0, *classes.values.values()})
-    if unknown:
+    if unknown := classes.unknown_values(labels):
         raise ValueError(f"{name}: the values {unknown} are neither 0 nor of {classes}")
     return labels

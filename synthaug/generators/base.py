@@ -7,7 +7,6 @@ labels, places or batches: it paints lesions into crops, and the insertion write
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 
@@ -82,12 +81,3 @@ class TumorGenerator(ABC):
         Returns:
             (N, C, X, Y, Z) float32 in model intensities; only voxels in the support are used.
         """
-
-
-def seeded_noise(seeds: Sequence[int], shape: Sequence[int], device: torch.device) -> Tensor:
-    """Standard normal noise (N, *shape) float32, one generator per seed: no sample depends on another."""
-    rows = []
-    for seed in seeds:
-        generator = torch.Generator(device).manual_seed(int(seed))
-        rows.append(torch.randn(tuple(shape), generator=generator, device=device))
-    return torch.stack(rows)

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synthaug.generators.base import TumorGenerator, seeded_noise
+from synthaug.generators.base import TumorGenerator
 from synthaug.lesions.bank import LesionBank
+from synthaug.random import seeded_noise
 from synthaug.transfers import on_device
 
 Table = Mapping[str, Mapping[str, tuple[float, float]]]

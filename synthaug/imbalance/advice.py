@@ -23,6 +23,7 @@ import numpy as np
 
 from synthaug.imbalance.measure import Measured
 from synthaug.imbalance.separability import HARD, Pair, find_pair
+from synthaug.random import stream
 from synthaug.sizes import SizeClasses
 
 MILD_RATIO = 2.0
@@ -128,7 +129,7 @@ def _scale(suggestion: Suggestion, measured: Measured, sizes: SizeClasses, seed:
 
 def drawn_diameters(measured: Measured, low: float, high: float, seed: int, count: int = 4000) -> np.ndarray:
     """Diameters as `TumorInsertion` draws them: uniform scales, and with each a lesion that keeps the volume floor."""
-    rng = np.random.default_rng(seed)
+    rng = stream(seed)
     scales = rng.uniform(low, high, count)
     lesions = sorted(measured.lesions, key=lambda lesion: -lesion.voxels)
     voxels = np.array([lesion.voxels for lesion in lesions])

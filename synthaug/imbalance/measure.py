@@ -13,9 +13,10 @@ from synthaug.channels import canonical_channels
 from synthaug.classes import Classes, get_classes
 from synthaug.data import Case, CaseError, find_cases, load_case
 from synthaug.data.nifti import Volume
-from synthaug.host import host_statistics, host_tissue, to_model
+from synthaug.host import HostSample
 from synthaug.insertion.plan import equivalent_diameter_mm
 from synthaug.lesions.cutting import MIN_VOXELS
+from synthaug.random import stream
 
 HOST = "host"
 """Name of healthy tissue where it stands beside the classes."""
@@ -151,12 +152,11 @@ def measure_cases(
         except CaseError as error:
             measured.left_out.append(str(error))
             continue
-        unknown = sorted(set(np.unique(volume.label).tolist()) - {0, *measured.classes.values.values()})
-        if unknown:
+        if unknown := measured.classes.unknown_values(volume.label):
             measured.left_out.append(f"{case.name}: label values {unknown} are not in {measured.classes}")
             continue
         measured.cases[case.name] = case.group
-        rows.append(_measure(measured, case, volume, np.random.default_rng([seed, number])))
+        rows.append(_measure(measured, case, volume, stream(seed, number)))
     if not any(row["ml"].any() for row in rows):
         reasons = "; ".join(measured.left_out) or f"{len(rows)} labelled cases, none with a label other than 0"
         raise ValueError(f"imbalance: expected at least one case with a tumour, got none ({reasons})")
@@ -208,9 +208,10 @@ def _components(
 def _draw_intensities(measured: Measured, image: np.ndarray, index: np.ndarray, rng: np.random.Generator) -> int:
     """Add this case's voxels to the samples; the number of voxels of healthy tissue."""
     volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
-    healthy = host_tissue(volume) & torch.from_numpy(index == 0)
-    z = to_model(volume, *host_statistics(volume, healthy)).flatten(1).numpy()
-    masks = {HOST: healthy.numpy()} | {name: index == k + 1 for k, name in enumerate(measured.classes.names)}
+    host = HostSample.of(volume, torch.from_numpy(index))
+    z = host.to_model(volume).flatten(1).numpy()
+    healthy = host.tissue.numpy() & (index == 0)
+    masks = {HOST: healthy} | {name: index == k + 1 for k, name in enumerate(measured.classes.names)}
     for name, mask in masks.items():
         where = np.flatnonzero(mask)
         if len(where):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synthaug.insertion.placement import squared_distance
+from synthaug.geometry import squared_distance
 
 
 def soft_edge(support: Tensor, edge_vox: float) -> Tensor:

@@ -16,6 +16,7 @@ from synthaug.lesions.rebalance import ClassMix, Swaps
 from synthaug.lesions.registry import class_order
 from synthaug.lesions.scale import LARGEST_UPSCALE, ScaleRange, SizeWeights, Turns, extents_vox
 from synthaug.options import InsertionOptions
+from synthaug.random import stream
 
 BOX_STEP = 8
 
@@ -127,7 +128,7 @@ class Decider:
         for sample, (spacing, group) in enumerate(zip(spacing_mm, groups, strict=True)):
             number = self.number + sample
             self.source.follow(number)
-            first, another = np.random.default_rng([self.seed, self.rank, number]).random(2)
+            first, another = stream(self.seed, self.rank, number).random(2)
             count = 0 if first >= self.prob else 1 + int(another < self.second)
             rows += [self._one(sample, order, spacing, volume, group, tally) for order in range(count)]
         return Draw(tuple(rows), self.number, len(groups), tuple(tally.added))
@@ -143,7 +144,7 @@ class Decider:
         self, sample: int, order: int, spacing, volume: Sequence[int], group: str | None, tally: "Tally"
     ) -> Insertion:
         number = self.number + sample
-        rng = np.random.default_rng([self.seed, self.rank, number, order + 1])
+        rng = stream(self.seed, self.rank, number, order + 1)
         seed = int(rng.integers(2**63))
         swaps = self.swaps.sample(rng) if self.swaps else {}
         drawn, turns = self.scale.draw(rng, swaps), self.turns.draw(rng)

@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synthaug.geometry import Window
+from synthaug.random import Purpose, device_stream, seed_for
 from synthaug.transfers import on_device
 
 CANDIDATES = 8
 LARGE_CROP = 80**3
-PLACE_STREAM = 0x9ACE
 
 
 class Site:
@@ -83,7 +83,7 @@ def place(site: Site, lesion: Tensor, keep_clear: Tensor, tissue_share: float, s
         tissue_share: share of the lesion's voxels that must lie in host tissue, in [0, 1].
         seed: of the insertion.
     """
-    generator = torch.Generator(lesion.device).manual_seed(seed ^ PLACE_STREAM)
+    generator = device_stream(seed_for(seed, Purpose.PLACE), lesion.device)
     centers = _coarse_candidates(site, lesion, keep_clear, tissue_share, generator)
     volume, state = site.tissue.shape, site.state
     verdicts = []
@@ -97,39 +97,6 @@ def place(site: Site, lesion: Tensor, keep_clear: Tensor, tissue_share: float, s
     window = Window.at(chosen, lesion.shape, volume)
     written = lesion & (window.read(state) == 1)
     return Placement(chosen, fits.any(), window, written)
-
-
-def squared_distance(mask: Tensor, reach_mm: float, spacing_mm: Sequence[float]) -> Tensor:
-    """Squared Euclidean distance in mm to the nearest voxel of a mask, exact up to `reach_mm` and large beyond.
-
-    A separable lower envelope over the voxels in reach, one axis after the other.
-
-    Args:
-        mask: (x, y, z) bool.
-        reach_mm: how far the distance is wanted.
-        spacing_mm: voxel size.
-    """
-    far = 4 * (reach_mm + max(spacing_mm)) ** 2 + 1
-    distance = torch.where(mask, 0.0, far)
-    for dim, spacing in enumerate(spacing_mm):
-        steps = min(int(reach_mm / spacing + 1e-6), mask.shape[dim] - 1)
-        nearest = distance
-        for step in range(1, steps + 1):
-            cost = (step * spacing) ** 2
-            n = mask.shape[dim] - step
-            nearest = nearest.clone() if nearest is distance else nearest
-            ahead, behind = nearest.narrow(dim, 0, n), nearest.narrow(dim, step, n)
-            torch.minimum(ahead, distance.narrow(dim, step, n) + cost, out=ahead)
-            torch.minimum(behind, distance.narrow(dim, 0, n) + cost, out=behind)
-        distance = nearest
-    return distance
-
-
-def grown(mask: Tensor, by_mm: float, spacing_mm: Sequence[float]) -> Tensor:
-    """A mask and all voxels within `by_mm` of it (centre to centre)."""
-    if by_mm <= 0:
-        return mask
-    return squared_distance(mask, by_mm, spacing_mm) <= by_mm**2 * (1 + 1e-6)
 
 
 def _holds(state: Tensor, center: Tensor, lesion: Tensor, keep_clear: Tensor, share: float, volume) -> Tensor:

@@ -14,14 +14,14 @@ from einops import rearrange
 from torch import Tensor
 
 from synthaug.classes import Classes
-from synthaug.generators.base import seeded_noise
+from synthaug.geometry import turned
 from synthaug.insertion.plan import Insertion
 from synthaug.lesions.base import LesionSource
 from synthaug.lesions.scale import rotation_matrix, zoom_factors
+from synthaug.random import Purpose, seed_for, seeded_noise
 from synthaug.transfers import on_device
 
 ELASTIC_NODES = 5
-ELASTIC_STREAM = 0x5EED
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ def render(
         donor = recoloured(donor, mask, insertion.swaps, source, insertion.lesion, channels)
     soft = one_hot(renamed(mask, insertion.swaps, source.classes, classes), len(classes))
     zoom = zoom_factors(insertion.scale, lesion.spacing_mm, insertion.spacing_mm, insertion.axes)
-    soft = resample(_turned(soft, insertion), zoom, insertion.crop_vox, extend=False)
+    soft = resample(turned(soft, insertion.axes, insertion.flips), zoom, insertion.crop_vox, extend=False)
     if donor is not None:
-        donor = resample(_turned(donor, insertion), zoom, insertion.crop_vox, extend=True)
+        donor = resample(turned(donor, insertion.axes, insertion.flips), zoom, insertion.crop_vox, extend=True)
     if any(insertion.angles_deg) or insertion.elastic_mm:
         grid = _bent_grid(insertion, device)
         soft = F.grid_sample(soft[None], grid, align_corners=False)[0]
@@ -154,12 +154,6 @@ def one_hot(mask: Tensor, classes: int) -> Tensor:
     return (mask[None] == rearrange(values, "k -> k 1 1 1")).float()
 
 
-def _turned(volume: Tensor, insertion: Insertion) -> Tensor:
-    volume = volume.permute(0, *(a + 1 for a in insertion.axes))
-    mirrored = [i + 1 for i, flip in enumerate(insertion.flips) if flip]
-    return volume.flip(mirrored) if mirrored else volume
-
-
 def _bent_grid(insertion: Insertion, device: torch.device) -> Tensor:
     """(1, X, Y, Z, 3) sampling grid of the free rotation and the elastic change, in mm space."""
     size, spacing = insertion.crop_vox, on_device(insertion.spacing_mm, device, torch.float32)
@@ -167,7 +161,7 @@ def _bent_grid(insertion: Insertion, device: torch.device) -> Tensor:
     place = on_device(torch.stack(torch.meshgrid(*axes, indexing="ij"), -1), device)
     place = place @ on_device(rotation_matrix(insertion.angles_deg), device, torch.float32)
     if insertion.elastic_mm:
-        noise = seeded_noise([insertion.seed ^ ELASTIC_STREAM], (3, *(ELASTIC_NODES,) * 3), device)
+        noise = seeded_noise([seed_for(insertion.seed, Purpose.ELASTIC)], (3, *(ELASTIC_NODES,) * 3), device)
         bend = F.interpolate(noise.tanh() * insertion.elastic_mm, size=size, mode="trilinear", align_corners=True)[0]
         place = place + rearrange(bend, "d x y z -> x y z d")
     half, center = on_device([n / 2 for n in size], device), on_device([n // 2 for n in size], device)

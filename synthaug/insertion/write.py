@@ -9,10 +9,9 @@ from torch import Tensor
 
 from synthaug.classes import Classes
 from synthaug.generators.base import TumorGenerator
-from synthaug.geometry import Window
+from synthaug.geometry import Window, grown
 from synthaug.host import HostSample, from_model, to_model
 from synthaug.insertion.blending import blended, soft_edge
-from synthaug.insertion.placement import grown
 from synthaug.insertion.plan import Insertion, InsertionPlan, Outcome
 from synthaug.insertion.render import one_hot
 from synthaug.insertion.work import Work

@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor
 
 from synthaug.classes import Classes
-from synthaug.host import host_statistics, host_tissue, to_model
+from synthaug.host import HostSample
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +63,7 @@ class LesionCutter:
             spacing_mm: voxel size.
             host: (X, Y, Z) bool, host tissue; derived from the image where not given.
         """
-        unknown = sorted(set(np.unique(label).tolist()) - {0, *self.classes.values.values()})
-        if unknown:
+        if unknown := self.classes.unknown_values(label):
             return self.skip(f"{name}: label values {unknown} are not in {self.classes}")
         mask = self.classes.index_map(label)
         components = cc3d.connected_components(mask > 0, connectivity=26) if self.per == "lesion" else (mask > 0)
@@ -82,8 +81,8 @@ class LesionCutter:
 
     def _model_intensities(self, image: np.ndarray, mask: np.ndarray, host: np.ndarray | None) -> Tensor:
         volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
-        tissue = host_tissue(volume) if host is None else torch.from_numpy(host != 0)
-        return to_model(volume, *host_statistics(volume, tissue & torch.from_numpy(mask == 0)))
+        given = None if host is None else torch.from_numpy(host)
+        return HostSample.of(volume, torch.from_numpy(mask), given).to_model(volume)
 
     def _cut(self, name: str, group: str | None, mask: np.ndarray, z: Tensor, spacing_mm: Sequence[float]) -> None:
         self.rows.append(lesion_row(name, group, mask, z, spacing_mm, len(self.classes), self.min_voxels))

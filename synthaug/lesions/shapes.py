@@ -18,8 +18,8 @@ from torch import Tensor
 
 from synthaug.checks import checked_at_least, checked_range
 from synthaug.classes import BRATS18, Classes, get_classes
-from synthaug.generators.base import seeded_noise
 from synthaug.lesions.base import Candidates, Lesion, LesionSource
+from synthaug.random import seeded_noise, stream
 
 GRID = 48
 PREFIX = "shape:"
@@ -76,7 +76,7 @@ class LesionShapes(LesionSource):
             ValueError: the name is not one of a procedural shape.
         """
         seed = self._seed(name)
-        rng = np.random.default_rng(seed)
+        rng = stream(seed)
         low, high = self.diameter_mm
         diameter = low + (high - low) * rng.random()
         voxels = self._voxels(rng)

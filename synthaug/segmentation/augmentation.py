@@ -27,6 +27,8 @@ from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor
 
 from synthaug.config import Section
+from synthaug.host import scored_tissue
+from synthaug.random import stream
 
 Share = Annotated[float, Field(ge=0, le=1)]
 REACH = 1.5
@@ -92,7 +94,7 @@ class Augmentation:
 
     def spatial(self, seed: int) -> str | None:
         """Which spatial transform a sample has: affine, elastic or None."""
-        draw = np.random.default_rng((seed, 0)).random()
+        draw = stream(seed, 0).random()
         if draw < self.config.affine:
             return "affine"
         return "elastic" if draw < self.config.affine + self.config.elastic else None
@@ -126,7 +128,7 @@ class Augmentation:
     def _intensities(self, image: Tensor, seed: int) -> Tensor:
         self._intensity.set_random_state(seed)
         channels = [_plain(self._intensity(channel[None])) for channel in image]
-        return torch.where(image == 0, 0, torch.cat(channels))
+        return torch.where(scored_tissue(image), torch.cat(channels), 0)
 
     def _geometry(self) -> dict:
         low, high = self.config.scale

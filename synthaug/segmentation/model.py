@@ -18,9 +18,10 @@ from torch import nn
 from synthaug.classes import Classes
 from synthaug.config import ConfigError, Section
 from synthaug.data.cases import Case, CaseError, StoredCase, load_stored
-from synthaug.data.nifti import Volume, nifti_bytes, zscore_host
+from synthaug.data.nifti import Volume, nifti_bytes
 from synthaug.data.resampling import resample_image, resample_onto
 from synthaug.files import replace_file
+from synthaug.host import zscore_host
 from synthaug.segmentation.inference import InferenceConfig, predict_probabilities
 from synthaug.segmentation.networks import AnyNetwork, SegmentationNetwork, named_tensors
 from synthaug.segmentation.postprocessing import PostprocessingConfig, to_label

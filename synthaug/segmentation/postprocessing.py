@@ -10,6 +10,7 @@ from torch import Tensor
 
 from synthaug.classes import Classes
 from synthaug.config import Section
+from synthaug.host import scored_tissue
 from synthaug.segmentation.targets import Targets
 
 Probability = Annotated[float, Field(gt=0, lt=1)]
@@ -78,7 +79,7 @@ def to_label(
     """
     label = targets.decode(probabilities, config.thresholds)
     if config.brain_mask:
-        label = torch.where((image == 0).all(0), 0, label)
+        label = torch.where(scored_tissue(image).any(0), label, 0)
     label = label.cpu().numpy().astype(np.int16)
     for name, volume_mm3 in config.min_component_mm3.items():
         members = regions.get(name, (name,))

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import numpy as np
 
 from synthaug.classes import Classes
 from synthaug.data.cases import Case
+from synthaug.files import new_folder
 from synthaug.training.patches import CachedVolume, cache_case
 
 VERSION = 1
@@ -64,11 +63,6 @@ def _key(case: Case, channels, classes: Classes, dtype: str, spacing_mm) -> str:
 
 
 def _write(volume: CachedVolume, place: Path) -> None:
-    """Beside its place and renamed; where another process was faster, its own is kept."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=".unfinished_", dir=place.parent))
-    np.save(beside / "image.npy", volume.image)
-    np.save(beside / "label.npy", volume.label)
     rest = {
         "name": volume.name,
         "group": volume.group,
@@ -76,10 +70,7 @@ def _write(volume: CachedVolume, place: Path) -> None:
         "host_mean": volume.host_mean.tolist(),
         "host_std": volume.host_std.tolist(),
     }
-    (beside / "volume.json").write_text(json.dumps(rest), encoding="utf-8")
-    try:
-        beside.rename(place)
-    except OSError:
-        shutil.rmtree(beside)
-        if not place.is_dir():
-            raise
+    with new_folder(place) as folder:
+        np.save(folder / "image.npy", volume.image)
+        np.save(folder / "label.npy", volume.label)
+        (folder / "volume.json").write_text(json.dumps(rest), encoding="utf-8")

@@ -8,8 +8,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from synthaug.generators.base import seeded_noise
 from synthaug.generators.learned.painter import Painter
+from synthaug.random import seeded_noise
 
 QUANTILES = (0.02, 0.995)
 

@@ -18,10 +18,10 @@ from synthaug.classes import Classes
 from synthaug.data.cases import Case, load_case
 from synthaug.generators.learned.flow import channel_mixing
 from synthaug.generators.learned.style import StylePrior, channel_correlations, lesion_style, present_classes
-from synthaug.host import host_statistics, host_tissue, to_model
+from synthaug.geometry import cube_around, drawn_symmetry, turned
+from synthaug.host import HostSample
 from synthaug.insertion.render import one_hot
-
-SEED_STRIDE = 1_000_003
+from synthaug.random import sample_stream
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,13 @@ def read_lesion_volume(case: Case, channels: Sequence[str], classes: Classes) ->
     """
     volume = load_case(case, channels)
     image, label = torch.from_numpy(volume.image), torch.from_numpy(volume.label).long()
-    unknown = sorted(set(label.unique().tolist()) - {0, *classes.values.values()})
-    if unknown:
+    if unknown := classes.unknown_values(label):
         raise ValueError(f"{case.name}: the label has the values {unknown}, which {classes!r} does not have")
-    tissue = host_tissue(image)
-    mean, std = host_statistics(image, tissue & (label == 0))
-    index = torch.from_numpy(classes.index_map(volume.label)) * tissue
+    host = HostSample.of(image, label)
+    index = torch.from_numpy(classes.index_map(volume.label)) * host.tissue
     voxels = tuple((index == k + 1).flatten().nonzero()[:, 0] for k in range(len(classes)))
     return LesionVolume(
-        to_model(image, mean, std).half(), index, tissue, to_model(torch.zeros_like(mean), mean, std), voxels
+        host.to_model(image).half(), index, host.tissue, host.to_model(torch.zeros_like(host.mean)), voxels
     )
 
 
@@ -177,12 +175,12 @@ class LesionCrops(Dataset):
 
     def crop_size(self, step: int) -> int:
         """The side of the crops of one step."""
-        draw = torch.rand((), generator=_seeded(self.seed, -1 - step)).item() * sum(self.options.sizes.values())
+        draw = torch.rand((), generator=sample_stream(self.seed, -1 - step)).item() * sum(self.options.sizes.values())
         bounds = itertools.accumulate(self.options.sizes.values())
         return next((s for s, b in zip(self.options.sizes, bounds, strict=True) if draw < b), max(self.options.sizes))
 
     def __getitem__(self, n: int) -> dict[str, Tensor]:
-        rng, size = _seeded(self.seed, n), self.crop_size(n // self.group)
+        rng, size = sample_stream(self.seed, n), self.crop_size(n // self.group)
         volume = self.volume(_integer(rng, len(self.cases)))
         real, mask, _ = self._crop(volume, _lesion_voxel(volume, self.options.rare, rng), size, rng)
         transplant = _chance(rng, self.options.transplant)
@@ -210,16 +208,16 @@ class LesionCrops(Dataset):
         """One augmented crop: image (C, s, s, s), mask (K, s, s, s) and tissue (1, s, s, s)."""
         zoom = 0.8 + 0.45 * torch.rand((), generator=rng).item() if _chance(rng, self.options.zoom) else 1.0
         side = round(size / zoom)
-        image = _window(volume.image, center, side, volume.background.half()).float()
+        image = cube_around(volume.image, center, side, volume.background.half()).float()
         labels = torch.stack((volume.classes, volume.tissue.to(torch.uint8)))
-        index, tissue = _window(labels, center, side, torch.zeros(2, dtype=torch.uint8))
+        index, tissue = cube_around(labels, center, side, torch.zeros(2, dtype=torch.uint8))
         if side != size:
             image = F.interpolate(image[None], size=(size,) * 3, mode="trilinear")[0]
             index, tissue = (
                 F.interpolate(x[None, None], size=(size,) * 3, mode="nearest-exact")[0, 0] for x in (index, tissue)
             )
         mask = one_hot(index, len(self.classes))
-        stacked = _symmetry(torch.cat((image, mask, tissue[None].float())), rng)
+        stacked = turned(torch.cat((image, mask, tissue[None].float())), *drawn_symmetry(rng)).contiguous()
         image, mask, tissue = stacked.split((len(image), len(mask), 1))
         scale = 1 + self.options.intensity * (2 * torch.rand((len(image), 1, 1, 1), generator=rng) - 1)
         shift = self.options.intensity * (2 * torch.rand((len(image), 1, 1, 1), generator=rng) - 1)
@@ -237,7 +235,7 @@ class LesionCrops(Dataset):
             order = list(range(len(mask)))
             order[a], order[b] = b, a
             mask = mask[order]
-        return _symmetry(mask, rng)
+        return turned(mask, *drawn_symmetry(rng)).contiguous()
 
     def _availability(self, rng: torch.Generator) -> Tensor:
         """(C,): all channels, or a random subset that is not empty."""
@@ -271,10 +269,6 @@ class StepSampler(Sampler[int]):
         return max(0, self.last - self.first) * self.batch
 
 
-def _seeded(seed: int, n: int) -> torch.Generator:
-    return torch.Generator().manual_seed((seed * SEED_STRIDE + n) % 2**63)
-
-
 def _integer(rng: torch.Generator, below: int) -> int:
     return int(torch.randint(below, (), generator=rng))
 
@@ -301,23 +295,3 @@ def _healthy_voxel(volume: LesionVolume, rng: torch.Generator) -> Tensor:
 
 def _unflatten(flat: Tensor, shape: Sequence[int]) -> Tensor:
     return torch.stack(torch.unravel_index(flat, tuple(shape)))
-
-
-def _window(volume: Tensor, center: Tensor, side: int, outside: Tensor) -> Tensor:
-    """(C, X, Y, Z) to its cube of `side` around `center`; beyond the volume each channel has its value `outside`."""
-    out = outside[:, None, None, None].expand(-1, side, side, side).clone()
-    source, target = [slice(None)], [slice(None)]
-    for c, whole in zip(center.tolist(), volume.shape[1:], strict=True):
-        low = c - side // 2
-        start, stop = max(low, 0), min(low + side, whole)
-        source.append(slice(start, stop))
-        target.append(slice(start - low, stop - low))
-    out[tuple(target)] = volume[tuple(source)]
-    return out
-
-
-def _symmetry(x: Tensor, rng: torch.Generator) -> Tensor:
-    """One of the cube's 48 symmetries applied to (C, s, s, s)."""
-    axes = [1 + a for a in torch.randperm(3, generator=rng).tolist()]
-    flips = [a for a in (1, 2, 3) if _chance(rng, 0.5)]
-    return x.permute(0, *axes).flip(flips).contiguous()

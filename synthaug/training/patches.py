@@ -16,9 +16,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from synthaug.classes import Classes
-from synthaug.data.cases import Case, CaseError, load_case, zscore_host
+from synthaug.data.cases import Case, CaseError, load_case
 from synthaug.data.resampling import resample_image, resample_label
-from synthaug.host import host_statistics, host_tissue
+from synthaug.geometry import overlap
+from synthaug.host import HostSample, scored_tissue, zscore_host
+from synthaug.random import stream
 
 LESION_VOXELS_KEPT = 10_000
 """Voxels per class and volume, drawn once, on which lesion patches may be centred."""
@@ -97,8 +99,7 @@ def cache_case(
         CaseError: what `load_case` finds; an image that cannot be z-scored; label values outside `classes`.
     """
     volume = load_case(case, channels)
-    unknown = sorted({*np.unique(volume.label).tolist()} - {0, *classes.values.values()})
-    if unknown:
+    if unknown := classes.unknown_values(volume.label):
         raise CaseError(f"{case.name}: {case.label} holds the values {unknown}; expected 0 and those of {classes!r}")
     try:
         image = zscore_host(volume.image)
@@ -109,9 +110,8 @@ def cache_case(
         image, affine = resample_image(image, volume.affine, spacing_mm)
         label = resample_label(label, volume.affine, affine, image.shape[1:])
         spacing = tuple(float(s) for s in spacing_mm)
-    tensor = torch.from_numpy(image)
-    mean, std = host_statistics(tensor, host_tissue(tensor) & torch.from_numpy(label == 0))
-    return CachedVolume(case.name, case.group, image.astype(dtype), label, spacing, mean.numpy(), std.numpy())
+    host = HostSample.of(torch.from_numpy(image), torch.from_numpy(label))
+    return CachedVolume(case.name, case.group, image.astype(dtype), label, spacing, host.mean.numpy(), host.std.numpy())
 
 
 class PatchSampler(Dataset):
@@ -164,7 +164,7 @@ class PatchSampler(Dataset):
         self.seed, self.rank, self.processes, self.augment = seed, rank, processes, augment
         self._outside = np.broadcast_to(np.asarray(background, np.float32), len(volumes[0].image))
         self.volumes = [padded(volume, self.patch_size, self._outside) for volume in volumes]
-        self._lesions = [_lesion_voxels(v.label, np.random.default_rng((seed, i))) for i, v in enumerate(self.volumes)]
+        self._lesions = [_lesion_voxels(v.label, stream(seed, i)) for i, v in enumerate(self.volumes)]
 
     def __getitem__(self, number: int) -> PatchBatch:
         """The patches of one batch, the same whenever and wherever it is asked for."""
@@ -182,7 +182,7 @@ class PatchSampler(Dataset):
 
     def _sample(self, number: int) -> tuple[CachedVolume, Tensor, Tensor, Tensor, Tensor]:
         """Volume, image, label and host statistics of one sample of the training."""
-        rng = np.random.default_rng((self.seed, number))
+        rng = stream(self.seed, number)
         volume, start = self._place(rng)
         seed = int(rng.integers(2**31))
         size = self.patch_size if self.augment is None else self.augment.region_size(seed)
@@ -213,10 +213,13 @@ class PatchSampler(Dataset):
 
 def _cut(voxels: np.ndarray, start: np.ndarray, size: Sequence[int], outside: float) -> np.ndarray:
     """The box of `size` from `start` on, which may reach beyond the voxels."""
-    stop = start + np.array(size)
-    inside = voxels[tuple(slice(max(0, int(a)), int(b)) for a, b in zip(start, stop, strict=True))]
-    sides = [(max(0, -int(a)), max(0, int(b) - n)) for a, b, n in zip(start, stop, voxels.shape, strict=True)]
-    return np.pad(inside, sides, constant_values=outside) if any(map(any, sides)) else inside
+    source, target = overlap(start, size, voxels.shape)
+    inside = voxels[source]
+    if inside.shape == tuple(size):
+        return inside
+    box = np.full(tuple(size), outside, voxels.dtype)
+    box[target] = inside
+    return box
 
 
 def followed(mean: Tensor, std: Tensor, before: Tensor, after: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
@@ -232,7 +235,7 @@ def followed(mean: Tensor, std: Tensor, before: Tensor, after: Tensor, label: Te
     Returns:
         (C,) mean and standard deviation; as they were where the patch has too little tissue to tell.
     """
-    tissue = (before != 0) & (label == 0)
+    tissue = scored_tissue(before) & (label == 0)
     new_mean, new_std = mean.clone(), std.clone()
     for c, voxels in enumerate(tissue):
         old, new = before[c][voxels], after[c][voxels]

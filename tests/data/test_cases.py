@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from synthaug.data import CaseError, find_cases, load_case, zscore_host
+from synthaug.data import CaseError, find_cases, load_case
+from synthaug.host import zscore_host
 
 FOUR = ("flair", "t1", "t1ce", "t2")
 AFFINE = np.array([[-1, 0, 0, 90], [0, -1, 0, 126], [0, 0, 1.5, -72], [0, 0, 0, 1.0]])

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from synthaug.geometry import Window
-from synthaug.insertion.placement import Site, grown, place, squared_distance
+from synthaug.geometry import Window, grown, squared_distance
+from synthaug.insertion.placement import Site, place
 
 
 def ball(side, radius):

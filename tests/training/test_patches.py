@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from synthaug import BRATS18
-from synthaug.data import CaseError, find_cases, load_case, zscore_host
+from synthaug.data import CaseError, find_cases, load_case
+from synthaug.host import zscore_host
 from synthaug.training.patches import CachedVolume, PatchSampler, cache_case
 
 CHANNELS = ("flair", "t1", "t1ce", "t2")

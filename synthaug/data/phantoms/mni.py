@@ -14,6 +14,7 @@ from synthaug.classes import BRATS18, Classes
 from synthaug.data.nifti import Volume
 from synthaug.data.phantoms.glioma import check_glioma_classes, grow_glioma, label_of, replace_tissue
 from synthaug.data.phantoms.mr import SEQUENCES, TISSUES, acquire, band_noise, check_sequences, sigmoid
+from synthaug.random import stream
 
 _MARGIN_VOX = 12
 """Room around the brain for the deformation."""
@@ -41,7 +42,7 @@ def mni_phantom(
     channels = check_sequences(channels)
     check_glioma_classes(classes)
     template, affine = _template()
-    rng_anatomy, rng_tumour, rng_scan = (np.random.default_rng((seed, part)) for part in range(3))
+    rng_anatomy, rng_tumour, rng_scan = (stream(seed, part) for part in range(3))
     fractions, brain, corner = _patient(template, rng_anatomy)
     affine = affine.copy()
     affine[:3, 3] += affine[:3, :3] @ corner

@@ -15,6 +15,7 @@ from synthaug.data.cases import Case, find_cases
 from synthaug.data.nifti import Volume
 from synthaug.data.phantoms.glioma import check_glioma_classes, grow_glioma, label_of, replace_tissue
 from synthaug.data.phantoms.mr import SEQUENCES, TISSUES, acquire, band_noise, check_sequences, sigmoid
+from synthaug.random import stream
 
 SMALLEST_SIDE = 24
 """Fewest voxels along an axis; below this nothing of a brain is left."""
@@ -59,7 +60,7 @@ def phantom_case(
         raise ValueError(f"size: expected three sides of at least {SMALLEST_SIDE} voxels, got {size}")
     if len(spacing) != 3 or min(spacing) <= 0:
         raise ValueError(f"spacing_mm: expected three lengths above 0, got {spacing}")
-    rng_anatomy, rng_tumour, rng_scan = (np.random.default_rng((seed, part)) for part in range(3))
+    rng_anatomy, rng_tumour, rng_scan = (stream(seed, part) for part in range(3))
     fractions, brain = _anatomy(size, rng_anatomy)
     label = np.zeros(size, np.int16)
     if tumour:

@@ -24,10 +24,12 @@ from einops import einsum
 from torch import Tensor
 
 from synthaug.channels import canonical_channels
-from synthaug.generators.base import TumorGenerator, seeded_noise
+from synthaug.generators.base import TumorGenerator
 from synthaug.generators.gligan.checkpoint import fill, find_checkpoint, read_state
 from synthaug.generators.gligan.legacy_swin import legacy_swin_unetr
-from synthaug.host import background_values, opened
+from synthaug.geometry import opened
+from synthaug.host import background_values
+from synthaug.random import seeded_noise
 from synthaug.transfers import on_device
 
 CHANNELS = ("t1ce", "t1", "t2", "flair")

@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 from functools import cache
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-Box = tuple[slice, slice, slice]
+from synthaug.geometry import Box, bounding_box
 
 EVERYWHERE: Box = (slice(None), slice(None), slice(None))
 
@@ -127,8 +126,7 @@ def filled_boxes(where: Tensor) -> list[Box]:
     for start in range(0, filled.shape[0], SLAB):
         slab = filled[start : start + SLAB]
         if slab.any():
-            spans = [np.flatnonzero(slab.any(tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-            x, y, z = (slice(int(s[0]), int(s[-1]) + 1) for s in spans)
+            x, y, z = bounding_box(slab)
             boxes.append((slice(start + x.start, start + x.stop), y, z))
     return boxes
 

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from synthaug.generators.learned.convolution import (
-    Box,
     Conv3d,
     activated,
     added,
@@ -23,6 +22,7 @@ from synthaug.generators.learned.convolution import (
 )
 from synthaug.generators.learned.flow import Scene, preconditioning
 from synthaug.generators.learned.painter import Painter, Residual, hidden_of
+from synthaug.geometry import Box
 
 FREQUENCIES = 8
 """Of the sines and cosines that a time is described by."""

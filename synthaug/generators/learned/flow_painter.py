@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from synthaug.generators.learned.convolution import Box
 from synthaug.generators.learned.denoiser import Denoiser, Known
 from synthaug.generators.learned.flow import Scene, noise_shapes
 from synthaug.generators.learned.samplers import SCHEDULERS, prepared, sample
+from synthaug.geometry import Box
 
 
 class FlowPainter(nn.Module):

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from synthaug.generators.learned.convolution import (
-    Box,
     Conv3d,
     activated,
     added,
@@ -27,6 +26,7 @@ from synthaug.generators.learned.convolution import (
     space_to_depth_conv,
 )
 from synthaug.generators.learned.style import fine_detail, style_maps
+from synthaug.geometry import Box
 
 NOISE_LEVELS = 4
 """Noise is injected at full resolution and at 1/2, 1/4 and 1/8 of it."""

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from synthaug.generators.base import TumorGenerator, seeded_noise
-from synthaug.generators.learned.convolution import Box, filled_boxes
+from synthaug.generators.base import TumorGenerator
+from synthaug.generators.learned.convolution import filled_boxes
 from synthaug.generators.learned.style import StylePrior
+from synthaug.geometry import Box
 from synthaug.precision import PRECISIONS, resolve_precision
+from synthaug.random import seeded_noise
 from synthaug.transfers import on_device
 
 CROP_SIZES = tuple(range(32, 129, 16))

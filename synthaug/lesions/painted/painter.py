@@ -29,9 +29,9 @@ from synthaug.lesions.cutting import MARGIN_VOX, MIN_VOXELS, lesion_row
 from synthaug.lesions.painted.recipes import NO_TURNS, Recipe, Recipes
 from synthaug.lesions.rebalance import Swap, Swaps
 from synthaug.lesions.scale import ScaleRange
+from synthaug.random import Purpose, seed_for
 
 ATTEMPTS = 50
-HOST_STREAM = 0x4057
 CPU = torch.device("cpu")
 
 
@@ -222,7 +222,7 @@ class LesionPainter:
 
 def neutral_host(seed: int, channels: int, size: Sequence[int]) -> Tensor:
     """(C, X, Y, Z) float32 on the CPU: a texture of about mean 0 and standard deviation 1, as host tissue's."""
-    return texture(seed ^ HOST_STREAM, channels, size, CPU)
+    return texture(seed_for(seed, Purpose.NEUTRAL_HOST), channels, size, CPU)
 
 
 def _checked_spacing(spacing_mm: Any) -> tuple[float, ...]:

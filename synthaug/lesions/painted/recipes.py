@@ -17,13 +17,13 @@ from synthaug.insertion.plan import Insertion
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.base import Candidates
 from synthaug.lesions.scale import Turns, extents_vox
+from synthaug.random import Purpose, stream
 
 NO_TURNS = Turns(flip=0.0, rotate90=False)
 """Lesions are painted upright: each insertion turns them anew."""
 
 SCALE_DIGITS, SPACING_DIGITS = 3, 4
 ANY_VOLUME = (1 << 20,) * 3
-RECIPES, ROUNDS = 0x9A17, 0x9A18
 """Streams of random numbers, apart from each other and from the insertion's."""
 
 _NAME = re.compile(
@@ -95,12 +95,12 @@ class Recipes:
     def __init__(self, bank: LesionBank, decider: Decider, spacing_mm: Sequence[float], painter: str):
         self.bank, self.decider, self.painter = bank, decider, painter
         self.spacing_mm = tuple(round(float(s), SPACING_DIGITS) for s in spacing_mm)
-        self._donors = bank.candidates(np.random.default_rng(0), None)
+        self._donors = bank.candidates(stream(0), None)
 
     def draw(self, number: int, attempt: int) -> Recipe | None:
         """Recipe `number`; another attempt where the one before came to nothing. None where no donor has its size."""
         decider = self.decider
-        rng = np.random.default_rng([RECIPES, decider.seed, decider.rank, number, attempt])
+        rng = stream(Purpose.RECIPES, decider.seed, decider.rank, number, attempt)
         seed, swaps = int(rng.integers(2**32)), decider.swaps.sample(rng) if decider.swaps else {}
         drawn = decider.scale.draw(rng, swaps)
         factors = decider.scale.factors(drawn, self._donors).round(SCALE_DIGITS)
@@ -109,7 +109,7 @@ class Recipes:
         if refused:
             return None
         turn, place = divmod(number + attempt, len(self._donors))
-        order = np.random.default_rng([ROUNDS, decider.seed, decider.rank, turn]).permutation(len(self._donors))
+        order = stream(Purpose.RECIPE_ROUNDS, decider.seed, decider.rank, turn).permutation(len(self._donors))
         pick = next(donor for donor in np.roll(order, -place) if np.isin(donor, usable))
         lesion = self._donors.lesions[pick]
         present = {name for name, voxels in zip(self.bank.classes, lesion.voxels, strict=True) if voxels}
@@ -119,7 +119,7 @@ class Recipes:
     def insertion(self, recipe: Recipe) -> Insertion:
         """The row that `synthaug.insertion.render.render` makes the mask of."""
         lesion = self.bank.lesion(recipe.lesion)
-        upright = NO_TURNS.draw(np.random.default_rng(0))
+        upright = NO_TURNS.draw(stream(0))
         extent = extents_vox(Candidates([lesion]), np.array([recipe.scale]), recipe.spacing_mm, upright)[0]
         return Insertion(
             sample=0,

@@ -1,0 +1,72 @@
+"""Random streams: every draw is a function of a seed and of what it is drawn for; the global generators stay untouched.
+
+On the host a stream is named by whole numbers, such as (seed, rank, sample, order), and `stream` is NumPy's generator
+of that name. On a device a draw has the seed of its insertion, crop or step; `seed_for` makes of it the seed of one
+more draw for the same insertion, and `seeded_noise` draws for each of many seeds by itself.
+"""
+
+from collections.abc import Sequence
+from enum import IntEnum
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SAMPLE_STRIDE = 1_000_003
+"""Samples of one seed's sequence before that of the next begins."""
+
+MOST_RANKS = 4096
+
+
+class Purpose(IntEnum):
+    """What a stream is for, where a seed has several uses; part of a stream's name, or given to `seed_for`."""
+
+    COHORT_HOSTS = 0xC0
+    COHORT_COUNTS = 0xC1
+    FOLDS = 0xF0
+    NEUTRAL_HOST = 0x4057
+    ELASTIC = 0x5EED
+    RECIPES = 0x9A17
+    RECIPE_ROUNDS = 0x9A18
+    PLACE = 0x9ACE
+
+
+def stream(*name: int) -> np.random.Generator:
+    """The host's generator of this name: the same name, the same numbers.
+
+    Args:
+        *name: whole numbers from 0 on; of one purpose always as many, for zeros at a name's end do not count.
+    """
+    return np.random.default_rng(list(name))
+
+
+def device_stream(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator of PyTorch on a device, at the beginning of a seed's sequence."""
+    return torch.Generator(device).manual_seed(int(seed))
+
+
+def seed_for(seed: int, purpose: Purpose) -> int:
+    """A seed for one more use of what has `seed`."""
+    return seed ^ int(purpose)
+
+
+def sample_stream(seed: int, number: int) -> torch.Generator:
+    """The generator of one sample of an endless sequence, whoever asks for it and when.
+
+    Args:
+        seed: of the sequence.
+        number: of the sample; negative ones are free for other uses.
+    """
+    return device_stream((seed * SAMPLE_STRIDE + number) % 2**63)
+
+
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of what one process draws in one step of a training."""
+    return (seed * SAMPLE_STRIDE + step) * MOST_RANKS + rank
+
+
+def seeded_noise(seeds: Sequence[int], shape: Sequence[int], device: torch.device) -> Tensor:
+    """Standard normal noise (N, *shape) float32, one generator per seed: no sample depends on another."""
+    return torch.stack(
+        [torch.randn(tuple(shape), generator=device_stream(seed, device), device=device) for seed in seeds]
+    )
