@@ -220,7 +220,8 @@ class InsertionPlan:
             "volume_vox": list(self.volume_vox),
             "host_given": self.host_given,
             "host_stats": stats,
-            "tissue": _tissue_row(tissue),
+            # without a crop it was refused before the batch was looked at
+            "tissue": None if insertion.crop_vox is None else _tissue_row(tissue),
             "version": ROW_VERSION if self.tissue is not None else 1,
         }
 
@@ -274,8 +275,8 @@ _TISSUE = ("mean", "std", "floor")
 
 
 def _tissue_row(tissue: list[list[float]] | None) -> dict[str, list[float | None]] | None:
-    """None where there is none. JSON knows no infinity: a sample without tissue has the floor None."""
-    if tissue is None or not any(map(any, tissue)):
+    """JSON knows no infinity: a sample without tissue has the floor None."""
+    if tissue is None:
         return None
     finite = [[value if math.isfinite(value) else None for value in values] for values in tissue]
     return dict(zip(_TISSUE, finite, strict=True))

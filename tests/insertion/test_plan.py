@@ -95,6 +95,16 @@ def test_rows_tell_the_tissue_that_a_lesion_was_written_with():
     insert.apply(image, label, plan)
 
 
+def test_tissue_of_zeros_is_tissue():
+    label = torch.zeros(1, 24, 24, 24, dtype=torch.int64)
+    image, host = torch.zeros(1, 4, 24, 24, 24), torch.ones(1, 24, 24, 24)
+    insert = toy_insertion(scale=0.5)
+    plan = insert.plan(image, label, host=host)
+    expected = insert.apply(image, label, plan, host=host)
+    found = insert.apply(image, label, InsertionPlan.from_rows(plan.to_rows()), host=host)
+    assert expected[1].any() and all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def test_rows_of_version_1_are_applied_without_a_comparison():
     image, label = toy_batch(2)
     insert = toy_insertion()
