@@ -179,7 +179,8 @@ def test_a_plan_equals_its_rows_whatever_became_of_the_batch(parts, gain, shift,
     assert InsertionPlan.from_rows(rows).to_rows() == rows
     if torch.equal(changed, image):
         assert torch.equal(found[0][0], before[0]) and torch.equal(found[0][1], before[1])
-    elif not known and (gain >= 1.01 or gain == 0.5 or abs(shift) > 0.4):
+    done = any(row["sample"] == sample for row in done_rows(plan))
+    if done and not known and (gain >= 1.01 or gain == 0.5 or abs(shift) > 0.4):
         assert isinstance(found[0], str) and f"sample {sample}" in found[0]
     if isinstance(found[0], str):
         assert found[0] == found[1] == found[2]
