@@ -23,7 +23,6 @@ class Purpose(IntEnum):
 
     COHORT_HOSTS = 0xC0
     COHORT_COUNTS = 0xC1
-    FOLDS = 0xF0
     NEUTRAL_HOST = 0x4057
     ELASTIC = 0x5EED
     RECIPES = 0x9A17

@@ -9,7 +9,7 @@ from synthaug.random import Purpose, device_stream, sample_stream, seed_for, see
 
 
 def test_a_name_has_one_stream_and_no_two_names_share_one():
-    names = [(0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0), (Purpose.FOLDS, 0), (0, Purpose.FOLDS)]
+    names = [(0,), (1,), (0, 0), (0, 1), (1, 0), (0, 0, 0), (Purpose.PLACE, 0), (0, Purpose.PLACE)]
     first = [tuple(stream(*name).random(4)) for name in names]
     assert first == [tuple(stream(*name).random(4)) for name in names]
     # a trailing 0 is padding to NumPy; names of one purpose have one length

@@ -15,11 +15,11 @@ from synthaug import Classes, get_classes
 from synthaug.channels import canonical_channels
 from synthaug.config import ConfigError, Section
 from synthaug.data import Case, find_cases
+from synthaug.data.folds import fold_split
 from synthaug.evaluation import default_regions
 from synthaug.insertion.adaptive import ProbSchedule
 from synthaug.options import InsertionOptions, refuse_files
 from synthaug.segmentation.augmentation import AugmentationConfig
-from synthaug.segmentation.folds import fold_split
 from synthaug.segmentation.inference import InferenceConfig
 from synthaug.segmentation.losses import LossConfig, output_weights
 from synthaug.segmentation.model import ModelConfig

@@ -14,6 +14,7 @@ from torch import Tensor
 from synthaug import LesionBank, LesionShapes, PaintedLesions, TumorInsertion
 from synthaug.config import ConfigError
 from synthaug.data import Case
+from synthaug.data.folds import refuse_shared_patients
 from synthaug.insertion.adaptive import AdaptiveInsertion
 from synthaug.stopwatch import Stopwatch
 from synthaug.training.artefacts import keep_example
@@ -63,12 +64,9 @@ def painted_lesions(
 
 
 def refuse_validation_donors(path: Path, bank: LesionBank, validation: list[Case]) -> None:
-    leaks = [case for case in validation if case.group in bank.groups]
-    if leaks:
-        raise ValueError(
-            f"the bank {path} holds lesions of the patients {', '.join(sorted({c.group for c in leaks}))}, who are in "
-            f"validation (cases {', '.join(c.name for c in leaks)}): donors must be training cases"
-        )
+    refuse_shared_patients(
+        f"the bank {path}", bank.groups, {case.name: case.group for case in validation}, "validation"
+    )
 
 
 class Inserter:

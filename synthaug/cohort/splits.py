@@ -1,8 +1,8 @@
 """Folds without leaks: a synthetic case is only ever trained on, and only where its host and its donors are.
 
 The real data set's folds come from nnU-Net's ``splits_final.json`` (a list of ``{"train": [...], "val": [...]}``), or
-are made by patient. A synthetic case holds voxels of its host and, with paste, of its donors, and its label has their
-shapes: it joins the training set of a fold where none of these patients is validated.
+are made by patient (`synthaug.data.folds`). A synthetic case holds voxels of its host and, with paste, of its donors,
+and its label has their shapes: it joins the training set of a fold where none of these patients is validated.
 """
 
 import json
@@ -10,12 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from synthaug.config import ConfigError
+from synthaug.data.folds import patient_folds
 from synthaug.data.groups import GroupOf
-
-FOLD_STREAM = 0xF0
 
 Folds = list[dict[str, list[str]]]
 
@@ -37,7 +34,7 @@ def read_folds(path: Path) -> Folds:
 
 
 def made_folds(cases: Mapping[str, str], count: int, seed: int) -> Folds:
-    """Folds by patient: patients in a random order, dealt out in turn.
+    """Folds by patient.
 
     Args:
         cases: name of each real case to its patient.
@@ -47,17 +44,16 @@ def made_folds(cases: Mapping[str, str], count: int, seed: int) -> Folds:
     Raises:
         ConfigError: fewer patients than folds.
     """
-    patients = sorted(set(cases.values()))
-    if len(patients) < count:
-        raise ConfigError(f"splits.folds: expected at least {count} patients for {count} folds, got {len(patients)}")
-    order = np.random.default_rng([seed, FOLD_STREAM]).permutation(len(patients))
-    fold_of = {patients[p]: i % count for i, p in enumerate(order)}
+    try:
+        validated = patient_folds(cases.values(), count, seed)
+    except ValueError as error:
+        raise ConfigError(f"splits.folds: {error}") from error
     return [
         {
-            "train": sorted(name for name, patient in cases.items() if fold_of[patient] != fold),
-            "val": sorted(name for name, patient in cases.items() if fold_of[patient] == fold),
+            "train": sorted(name for name, patient in cases.items() if patient not in held_out),
+            "val": sorted(name for name, patient in cases.items() if patient in held_out),
         }
-        for fold in range(count)
+        for held_out in validated
     ]
 
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from synthaug import BRATS18, Classes
 from synthaug.data import Case
-from synthaug.segmentation.folds import fold_split
+from synthaug.data.folds import fold_split
 from synthaug.segmentation.inference import InferenceConfig, predict_probabilities
 from synthaug.segmentation.losses import TERMS, LossConfig, make_loss, output_weights
 from synthaug.segmentation.networks import NETWORKS, AnyNetwork, SegmentationNetwork

@@ -26,6 +26,7 @@ from synthaug.adapters.nnunet.batch import BatchInsertion, groups_of
 from synthaug.adapters.nnunet.settings import Settings, read_settings
 from synthaug.adapters.nnunet.task import Task, check_configuration
 from synthaug.config import ConfigError
+from synthaug.data.folds import refuse_shared_patients
 from synthaug.lesions.bank import LesionBank
 
 TARGET_TRANSFORMS = (
@@ -223,13 +224,13 @@ def load_bank(settings: Settings, fold: int | str, train: Sequence[str], validat
             f"{error}; `synthaug nnunet-bank DATASET_ID --fold {fold}` writes the bank of a fold"
         ) from error
     groups_of(train, settings)
-    leaks = {case: group for case, group in groups_of(validation, settings).items() if group in bank.groups}
-    if leaks and fold != "all":
-        raise ConfigError(
-            f"the bank {path} holds lesions of the patients {', '.join(sorted(set(leaks.values())))}, who are in the "
-            f"validation set of fold {fold} (cases {', '.join(leaks)}): donors must be of training cases alone; "
-            f"`synthaug nnunet-bank DATASET_ID --fold {fold}` writes such a bank"
-        )
+    if fold != "all":
+        try:
+            refuse_shared_patients(
+                f"the bank {path}", bank.groups, groups_of(validation, settings), f"the validation set of fold {fold}"
+            )
+        except ValueError as error:
+            raise ConfigError(f"{error}; `synthaug nnunet-bank DATASET_ID --fold {fold}` writes such a bank") from error
     return bank
 
 

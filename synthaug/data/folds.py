@@ -1,0 +1,68 @@
+"""Folds by patient, and the check that no patient is on both sides."""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from synthaug.data.cases import Case
+
+
+def patient_folds(patients: Iterable[str], folds: int, seed: int) -> list[set[str]]:
+    """The patients of each fold's validation: shuffled, then dealt out in turn.
+
+    The same folds as those of `monai.data.partition_dataset`, which shuffles in this way.
+
+    Args:
+        patients: their names, in any order and as often as they like.
+        folds: how many, 2 or more.
+        seed: of the shuffle, 0 to 2**32 - 1.
+
+    Raises:
+        ValueError: fewer than two folds, or fewer patients than folds.
+    """
+    names = sorted({*patients})
+    if folds < 2:
+        raise ValueError(f"expected 2 folds or more, got {folds}")
+    if len(names) < folds:
+        raise ValueError(f"expected at least {folds} patients for {folds} folds, got {len(names)}")
+    order = list(range(len(names)))
+    np.random.RandomState(seed).shuffle(order)
+    return [{names[i] for i in order[fold::folds]} for fold in range(folds)]
+
+
+def fold_split(cases: Sequence[Case], folds: int, fold: int, seed: int = 0) -> tuple[list[Case], list[Case]]:
+    """Training and validation cases of one fold; the cases of a patient stay together.
+
+    Args:
+        cases: labelled.
+        folds: how many, 2 or more.
+        fold: which is for validation, from 0.
+        seed: of the shuffle of the patients.
+
+    Raises:
+        ValueError: a fold that there is not, or fewer patients than folds.
+    """
+    if folds < 2 or not 0 <= fold < folds:
+        raise ValueError(f"expected 2 folds or more and a fold from 0 to {max(1, folds - 1)}, got {folds} and {fold}")
+    held_out = patient_folds((case.group for case in cases), folds, seed)[fold]
+    return [c for c in cases if c.group not in held_out], [c for c in cases if c.group in held_out]
+
+
+def refuse_shared_patients(what: str, groups: Collection[str], validation: Mapping[str, str], where: str) -> None:
+    """Check that none of the patients whose lesions are inserted is validated on.
+
+    Args:
+        what: holds the lesions, for the message: ``the bank lesions.safetensors``.
+        groups: the patients of the lesions.
+        validation: name of each validation case to its patient.
+        where: these cases are, for the message: ``validation``.
+
+    Raises:
+        ValueError: some are; they and their cases are named.
+    """
+    shared = {case: group for case, group in validation.items() if group in groups}
+    if shared:
+        raise ValueError(
+            f"{what} holds lesions of the patients {', '.join(sorted({*shared.values()}))}, who are in {where} "
+            f"(cases {', '.join(shared)}): donors must be training cases"
+        )
