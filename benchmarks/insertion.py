@@ -67,7 +67,7 @@ def keys(args) -> list[tuple[int, int]]:
 
 
 def total(table: dict, name: str, key: tuple[int, int]) -> float:
-    return table[f"{name} plan"][key] + table[f"{name} apply"][key]
+    return table[f"{name} both"][key]
 
 
 def measured(bank: LesionBank, batch: int, size: int, repeats: int) -> dict[str, float]:
@@ -79,12 +79,11 @@ def measured(bank: LesionBank, batch: int, size: int, repeats: int) -> dict[str,
     out = {}
     for name, lesions in (("paste", bank), ("procedural", LesionShapes())):
         engine = TumorInsertion(lesions, name, prob=1.0, second=0.0, scale=(0.3, 0.8))
-        plan_times, apply_times = [], []
+        plan_times, whole_times = [], []
         for _ in range(repeats + 1):
-            seconds, plan = timed(lambda engine=engine: engine.plan(image, label))
-            plan_times.append(seconds)
-            apply_times.append(timed(lambda engine=engine, plan=plan: engine.apply(image, label, plan))[0])
-        out |= {f"{name} plan": statistics.median(plan_times[1:]), f"{name} apply": statistics.median(apply_times[1:])}
+            plan_times.append(timed(lambda engine=engine: engine.plan(image, label))[0])
+            whole_times.append(timed(lambda engine=engine: engine(image, label))[0])
+        out |= {f"{name} plan": statistics.median(plan_times[1:]), f"{name} both": statistics.median(whole_times[1:])}
     transplant = kornia.augmentation.RandomTransplantation3D(p=1.0, excluded_labels=[0])
     out["kornia RandomTransplantation3D"] = median_of(lambda: transplant(image, label[:, 0]), repeats)
     subjects = [tio.ScalarImage(tensor=i) for i in image]
@@ -179,7 +178,7 @@ def painting_crops_of(name: str, size: int) -> TumorInsertion:
     for diameter in range(size, 4, -4):
         shapes = LesionShapes(diameter_mm=diameter, irregularity=0.0)
         engine = TumorInsertion(shapes, name, prob=1.0, second=0.0, tissue_share=0.5)
-        if engine.plan(*volume).to_rows()[0]["crop_vox"] == [size] * 3:
+        if engine.plan(*volume).insertions[0].crop_vox == (size,) * 3:
             return engine
     raise ValueError(f"{name} paints no crops of {size}")
 

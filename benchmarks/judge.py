@@ -101,8 +101,7 @@ def insert(bank: LesionBank, host, args) -> tuple[np.ndarray, np.ndarray, dict]:
         tissue_share=args.tissue_share,
         seed=args.seed,
     )
-    plan = engine.plan(image, label, host.spacing_mm)
-    image, label = engine.apply(image, label, plan)
+    image, label, plan = engine.recorded(image, label, host.spacing_mm)
     return image[0].numpy(), label[0, 0].numpy(), plan.to_rows()[0]
 
 

@@ -14,6 +14,7 @@ from synthaug.insertion.report import LowInsertionRateWarning, Report
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.painted.source import PaintedLesions
 from synthaug.lesions.shapes import LesionShapes
+from synthaug.options import InsertionOptions
 
 __version__ = "0.1.0"
 
@@ -26,6 +27,7 @@ __all__ = [
     "DiffusionGenerator",
     "GANGenerator",
     "GliGAN",
+    "InsertionOptions",
     "InsertionPlan",
     "LesionBank",
     "LesionShapes",

@@ -60,13 +60,27 @@ def read_config(path: str | Path | None, model: type[Model], overrides: Sequence
     content = {} if content is None else content
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected keys and values, got {type(content).__name__}")
-    for override in overrides:
-        _override(content, override)
+    content = overridden(content, overrides)
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        problems = "\n".join(f"  {_problem(item, model)}" for item in error.errors())
+        problems = "\n".join(f"  {problem(item, model)}" for item in error.errors())
         raise ConfigError(f"{path}:\n{problems}") from error
+
+
+def overridden(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Nested dictionaries with some values set, which may be changed in place.
+
+    Args:
+        content: as read.
+        overrides: ``"a.b=value"`` each; the value is YAML.
+
+    Raises:
+        ConfigError: an override without ``=``, or of a key within a value.
+    """
+    for override in overrides:
+        _override(content, override)
+    return content
 
 
 def _override(content: dict[str, Any], override: str) -> None:
@@ -85,9 +99,14 @@ def _override(content: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override {override!r}: the value is not YAML: {error}") from error
 
 
-def _problem(item: dict[str, Any], model: type[BaseModel]) -> str:
-    """One pydantic error in words: the dotted key, what is wrong, what came."""
-    name = ".".join(str(part) for part in item["loc"]) or "the whole file"
+def problem(item: dict[str, Any], model: type[BaseModel]) -> str:
+    """One pydantic error in words: the dotted key, what is wrong, what came.
+
+    Args:
+        item: of `ValidationError.errors`.
+        model: that was validated.
+    """
+    name = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         known = _known_keys(model, item["loc"][:-1])
         close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
@@ -95,6 +114,11 @@ def _problem(item: dict[str, Any], model: type[BaseModel]) -> str:
     if item["type"] == "missing":
         return f"{name}: missing"
     message = item["msg"].removeprefix("Value error, ")
+    if item["loc"] and message.startswith((f"{item['loc'][-1]}:", f"{item['loc'][-1]}[")):
+        # our own checks name the key and what came
+        return ".".join([*(str(part) for part in item["loc"][:-1]), message])
+    if not name:
+        return message
     return f"{name}: {message}" + ("" if isinstance(item["input"], dict) else f", got {item['input']!r}")
 
 

@@ -1,6 +1,7 @@
 """batchgeneratorsv2, which nnU-Net augments with: tumour insertion in loader workers, sample by sample."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -48,32 +49,42 @@ class InsertTumorTransform(BasicTransform):
             raise TypeError(f"insertion: expected a TumorInsertion, got {type(insertion).__name__}")
         self.insertion, self.spacing_mm, self.outside_label = insertion, spacing_mm, outside_label
 
+    def __call__(self, **data_dict: Any) -> dict:
+        """Insert into a sample: `get_parameters` and `apply` in one, which looks at its tissue once."""
+        image, label, host = self._batch(data_dict)
+        with self._drawn() as insertion:
+            *changed, _ = insertion.recorded(image, label, host=host, **self._known(data_dict))
+        return _written(data_dict, image, label, *changed)
+
     def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
         """Decide what goes where.
 
         Returns:
             ``{"plan": InsertionPlan}``; `apply` with the same plan repeats the insertion bit for bit.
         """
-        refuse_accelerator_in_worker(self.insertion.generator)
-        # both states, for batchgenerators seeds numpy's in every worker and torch's only where it was given seeds
-        number = int(np.random.randint(DRAWS)) * DRAWS + int(torch.randint(DRAWS, ()))
         image, label, host = self._batch(data_dict)
-        with drawn(self.insertion, number) as insertion:
-            spacing = data_dict.get("spacing_mm", self.spacing_mm)
-            plan = insertion.plan(image, label, spacing, host=host, groups=[data_dict.get("group")])
-        return {"plan": plan}
+        with self._drawn() as insertion:
+            return {"plan": insertion.plan(image, label, host=host, **self._known(data_dict))}
 
     def apply(self, data_dict: dict, plan: InsertionPlan, **params: Any) -> dict:
-        """Do what the plan says; the sample's tensors are replaced where a tumour goes in, never modified."""
+        """Do what the plan says, and count it unless it is from rows.
+
+        The sample's tensors are replaced where a tumour goes in, never modified.
+        """
         image, label, host = self._batch(data_dict)
-        new_image, new_label = self.insertion.apply(image, label, plan, host=host)
-        plan.forget()
-        if new_image is image:
-            return data_dict
-        segmentation = data_dict["segmentation"]
-        data_dict["image"] = new_image[0]
-        data_dict["segmentation"] = torch.where(new_label[0] == label[0], segmentation, new_label[0])
-        return data_dict
+        number = self.insertion.number if plan.number is None else plan.number
+        with drawn(self.insertion, number) as insertion:
+            changed = insertion.apply(image, label, plan, host=host)
+        return _written(data_dict, image, label, *changed)
+
+    def _drawn(self) -> AbstractContextManager[TumorInsertion]:
+        """The insertion at a number of the library's random states."""
+        refuse_accelerator_in_worker(self.insertion.generator)
+        # both states, for batchgenerators seeds numpy's in every worker and torch's only where it was given seeds
+        return drawn(self.insertion, int(np.random.randint(DRAWS)) * DRAWS + int(torch.randint(DRAWS, ())))
+
+    def _known(self, data_dict: dict) -> dict[str, Any]:
+        return {"spacing_mm": data_dict.get("spacing_mm", self.spacing_mm), "groups": [data_dict.get("group")]}
 
     def _batch(self, data_dict: dict) -> tuple[Tensor, Tensor, Callable[[int], Tensor] | None]:
         """The sample as a batch of one: image, label without the outside, host (None where there is no outside).
@@ -92,6 +103,16 @@ class InsertTumorTransform(BasicTransform):
             return image[None], label[None], None
         outside = label == self.outside_label
         return image[None], torch.where(outside, 0, label)[None], lambda _: host_tissue(image) & ~outside[0]
+
+
+def _written(data_dict: dict, image: Tensor, label: Tensor, new_image: Tensor, new_label: Tensor) -> dict:
+    """The sample with what was inserted; its outside keeps its label."""
+    if new_image is image:
+        return data_dict
+    segmentation = data_dict["segmentation"]
+    data_dict["image"] = new_image[0]
+    data_dict["segmentation"] = torch.where(new_label[0] == label[0], segmentation, new_label[0])
+    return data_dict
 
 
 def _described(value: Any) -> str:

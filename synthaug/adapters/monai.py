@@ -77,8 +77,7 @@ class _RandomInsertion(RandomizableTransform):
         affine = next((x.affine for x in images.values() if isinstance(x, MetaTensor)), None)
         spacing = chosen_spacing(self.spacing_mm, affine, "plain tensors and arrays")
         with drawn(self.insertion, self._number, prob=float(self._do_transform)) as insertion:
-            plan = insertion.plan(batch.image, batch.classes, spacing, groups=[group])
-            image, classes = insertion.apply(batch.image, batch.classes, plan)
+            image, classes, plan = insertion.recorded(batch.image, batch.classes, spacing, groups=[group])
         self.rows = plan.to_rows()
         if not len(plan):
             return dict(images), label

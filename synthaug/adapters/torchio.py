@@ -85,9 +85,11 @@ class RandomTumor(RandomTransform):
         groups = None if self.group_key is None else [subject[self.group_key]]
         with drawn(self.insertion, self._get_random_seed(), self.p) as insertion:
             plan = insertion.plan(batch.image, batch.classes, _spacing(subject, images), groups=groups)
-        if len(plan):
-            arguments = {"insertion": InsertionReference(self._name, self.insertion), "rows": plan}
-            subject = InsertTumor(**self._add_base_args(arguments | {"label_name": label}))(subject)
+            if len(plan):
+                arguments = {"insertion": InsertionReference(self._name, insertion), "rows": plan}
+                subject = InsertTumor(**self._add_base_args(arguments | {"label_name": label}))(subject)
+            else:
+                insertion.apply(batch.image, batch.classes, plan)  # the sample was seen
         if self.record_key is not None:
             subject[self.record_key] = json.dumps(plan.to_rows())
         return subject
@@ -107,7 +109,7 @@ class InsertTumor(Transform):
         **kwargs: of `torchio.Transform`, such as `include`.
 
     Raises:
-        ValueError: when called: a plan for other sizes or lesions, and what `RandomTumor` raises.
+        ValueError: when called: a plan for other sizes, tissue or lesions, and what `RandomTumor` raises.
         LookupError: when called: a history of another process.
     """
 
@@ -121,7 +123,7 @@ class InsertTumor(Transform):
         super().__init__(**kwargs)
         if isinstance(insertion, TumorInsertion):
             insertion = InsertionReference(uuid.uuid4().hex, insertion)
-        self._plan = rows if isinstance(rows, InsertionPlan) else _repetition(rows)
+        self._plan = rows if isinstance(rows, InsertionPlan) else InsertionPlan.from_rows(rows)
         self.insertion, self.rows, self.label_name = insertion, self._plan.to_rows(), label_name
         self.args_names = ["insertion", "rows", "label_name"]
 
@@ -131,7 +133,6 @@ class InsertTumor(Transform):
         images, label = _find(subject, self.include, self.exclude, self.label_name)
         batch = _engine_batch(subject, images, label, insertion)
         new, new_label = batch.back(*insertion.apply(batch.image, batch.classes, self._plan))
-        self._plan.forget()
         for name, tensor in (new | {label: new_label}).items():
             subject[name].set_data(tensor[0])
         return subject
@@ -215,12 +216,6 @@ class InsertTumorsInBatch:
         groups = None if self.group_key is None else batch[self.group_key]
         new, new_label = engine.back(*self.insertion(engine.image, engine.classes, spacing, groups=groups))
         return {**batch, **{name: {**batch[name], "data": x} for name, x in (new | {label: new_label}).items()}}
-
-
-def _repetition(rows: Sequence[Mapping[str, Any]]) -> InsertionPlan:
-    plan = InsertionPlan.from_rows(rows)
-    plan.counted = True
-    return plan
 
 
 def _find(subject: torchio.Subject, include, exclude, label_name: str | None) -> tuple[list[str], str]:

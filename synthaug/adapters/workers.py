@@ -61,10 +61,12 @@ def _devices(part: Any) -> Iterator[torch.device]:
 
 @contextmanager
 def drawn(insertion: TumorInsertion, number: int, prob: float | None = None) -> Iterator[TumorInsertion]:
-    """An insertion whose next plan follows from `number`, whatever it planned before; afterwards it is as it was.
+    """An insertion whose next plan follows from `number`, whatever came before; afterwards it stands where it stood.
+
+    What is applied in the context counts, in the report as in the class mix.
 
     Args:
-        insertion: whose `plan` is to be called in the context, once.
+        insertion: that is to be called in the context, or whose `plan` and `apply` are.
         number: drawn from the framework's random state; the same number gives the same plan.
         prob: instead of the insertion's own.
 

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from synthaug.channels import canonical_channels
 from synthaug.classes import Classes, get_classes
 from synthaug.config import Section
+from synthaug.options import LesionOptions
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Range = PositiveFloat | tuple[PositiveFloat, PositiveFloat]
@@ -34,27 +35,13 @@ class ShapesConfig(Section):
     irregularity: Annotated[float, Field(ge=0)] = 0.35
 
 
-class LesionsConfig(Section):
-    """Which lesions, how many, how large, where; see `TumorInsertion` for what has the same name there."""
+class LesionsConfig(LesionOptions):
+    """Which lesions, how many in a case, and what they are like."""
 
     bank: Path | None = None
     shapes: ShapesConfig | None = None
     per_case: PositiveInt | tuple[PositiveInt, PositiveInt] = 1
     retries: Annotated[int, Field(ge=0, le=200)] = 10
-    scale: Range | None = None
-    diameter_mm: Range | None = None
-    scale_after_swap: dict[str, Range] | None = None
-    swaps: tuple[tuple[str, str, Share], ...] = ()
-    swap_draw: Literal["joint", "each"] = "joint"
-    clearance_mm: Annotated[float, Field(ge=0)] = 3.0
-    tissue_share: Share = 0.9
-    min_voxels: PositiveInt = 27
-    flip: Share = 0.5
-    rotate90: bool = True
-    rotate_deg: Annotated[float, Field(ge=0)] = 0.0
-    elastic_mm: Annotated[float, Field(ge=0)] = 0.0
-    halo_mm: Annotated[float, Field(ge=0)] = 0.0
-    edge_vox: Annotated[float, Field(ge=0)] = 1.0
     unknown_groups: Literal["refuse", "allow"] = "refuse"
 
     @property
@@ -62,11 +49,12 @@ class LesionsConfig(Section):
         """Least and greatest number of lesions in a case."""
         return self.per_case if isinstance(self.per_case, tuple) else (self.per_case, self.per_case)
 
-    @property
-    def engine_options(self) -> dict[str, Any]:
-        """The keyword arguments of `TumorInsertion`."""
-        own = {"bank", "shapes", "per_case", "retries", "unknown_groups"}
-        return {name: getattr(self, name) for name in type(self).model_fields if name not in own}
+    @field_validator("host", "prior")
+    @classmethod
+    def _recorded(cls, value: Any, info: ValidationInfo) -> Any:
+        if callable(value):
+            raise ValueError(f"{info.field_name}: a cohort keeps its configuration; expected a file, got a function")
+        return value
 
     @model_validator(mode="after")
     def _sensible(self):

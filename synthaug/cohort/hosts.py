@@ -9,6 +9,7 @@ from torch import Tensor
 from synthaug.cohort.config import CohortConfig
 from synthaug.config import ConfigError
 from synthaug.data.cases import Case, StoredCase, find_cases, load_stored
+from synthaug.data.maps import read_map
 from synthaug.data.nifti import CaseError, as_label, read_stored
 from synthaug.geometry import bounding_box
 from synthaug.host import HostSample, tissue_in_range
@@ -30,6 +31,7 @@ class Host:
         tissue: (1, x, y, z) bool.
         mean: of the tissue outside labels, per channel.
         std: likewise.
+        prior: (1, x, y, z) weights of a lesion's centre, or None.
     """
 
     case: Case
@@ -40,6 +42,7 @@ class Host:
     tissue: Tensor
     mean: list[float]
     std: list[float]
+    prior: Tensor | None = None
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -93,15 +96,18 @@ def read_host(case: Case, config: CohortConfig) -> Host:
     volume = stored.volume
     image = torch.from_numpy(volume.image)
     label = torch.zeros(image.shape[1:], dtype=torch.int16) if volume.label is None else torch.from_numpy(volume.label)
+    maps = {name: torch.from_numpy(read_map(case, file, volume)) for name, file in config.lesions.files.items()}
     wanted = config.hosts.tissue_range
-    found = HostSample.of(image, label, None if wanted is None else tissue_in_range(image, *wanted))
+    given = maps.get("host", None if wanted is None else tissue_in_range(image, *wanted))
+    found = HostSample.of(image, label, given)
     tissue, mean, std = found.tissue, found.mean, found.std
     margin = [int(config.lesions.clearance_mm / s) + BOX_MARGIN_VOX for s in volume.spacing_mm]
     box = bounding_box(tissue.numpy(), margin) if tissue.any() else (slice(None),) * 3
     crop = (x[(..., *box)].contiguous() for x in (image[None], label[None], tissue[None]))
     # the whole volume in float is several times the files: let it go, the files are enough to write the case again
     stored = replace(stored, volume=replace(volume, image=volume.image[:0]))
-    return Host(case, stored, box, *crop, mean.tolist(), std.tolist())
+    prior = maps["prior"][box][None].contiguous() if "prior" in maps else None
+    return Host(case, stored, box, *crop, mean.tolist(), std.tolist(), prior)
 
 
 def _has_tumour(case: Case) -> bool | None:

@@ -15,10 +15,10 @@ from synthaug.cohort.hosts import Host
 from synthaug.config import ConfigError
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.registry import resolve_generator
-from synthaug.insertion.assembly import resolve_lesions
 from synthaug.insertion.insertion import TumorInsertion
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.base import LesionSource
+from synthaug.lesions.registry import resolve_lesions
 from synthaug.lesions.shapes import LesionShapes
 from synthaug.random import Purpose, stream
 
@@ -116,7 +116,9 @@ class Inserter:
         kind = self.kind(index)
         engine = self.engines[kind]
         engine.load_state_dict({**self._start[kind], "number": (index * ATTEMPTS + attempt) * ORDERS + order})
-        plan = engine.plan(image, label, host.spacing_mm, host=tissue, groups=[host.case.group], host_stats=host.stats)
+        known = {"host": tissue, "groups": [host.case.group], "host_stats": host.stats}
+        prior = None if host.prior is None else host.prior.to(self.device)
+        plan = engine.plan(image, label, host.spacing_mm, prior=prior, **known)
         row = plan.to_rows()[0]
         reason = None if row["outcome"] == "done" else row["reason"]
         reason = reason or self._of_another_kind(row, kind)

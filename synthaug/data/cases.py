@@ -105,7 +105,7 @@ def find_cases(
         raise ValueError(_nothing_found(folder, layout))
     for first, second in itertools.pairwise(cases):
         if first.name == second.name:
-            raise ValueError(f"{folder}: two cases are called {first.name}: {_home(first)} and {_home(second)}")
+            raise ValueError(f"{folder}: two cases are called {first.name}: {folder_of(first)} and {folder_of(second)}")
     return cases if split is None else _with_split(cases, split)
 
 
@@ -148,9 +148,9 @@ def load_stored(case: Case, channels: Sequence[str], require_label: bool = True)
     missing = [name for name in wanted if name not in case.images]
     if missing:
         known = ", ".join(case.images) or "none"
-        raise CaseError(f"{case.name}: no file for {', '.join(missing)} (channels found: {known}) in {_home(case)}")
+        raise CaseError(f"{case.name}: no file for {', '.join(missing)} (channels found: {known}) in {folder_of(case)}")
     if require_label and case.label is None:
-        raise CaseError(f"{case.name}: no label map found in {_home(case)}")
+        raise CaseError(f"{case.name}: no label map found in {folder_of(case)}")
     files, label_file = _checked_files(case, wanted)
     volumes = {path: volumes_first(stored.scaled) for path, stored in files.items()}
     where = [(case.images[n], _volume_names(case, case.images[n]).index(n)) for n in wanted]
@@ -305,7 +305,8 @@ def _nothing_found(folder: Path, layout: str) -> str:
     )
 
 
-def _home(case: Case) -> Path:
+def folder_of(case: Case) -> Path:
+    """The folder that a case's images, or else its label, lie in."""
     return next(p for p in (*case.images.values(), case.label) if p is not None).parent
 
 

@@ -72,8 +72,7 @@ def _example(title: str, code: str, insert: TumorInsertion, host: Brain) -> Exam
     volume = host.volume
     image, label = torch.from_numpy(volume.image)[None], torch.from_numpy(volume.label)[None, None]
     for _ in range(TRIES):
-        plan = insert.plan(image, label, volume.spacing_mm, groups=[host.name])
-        new_image, new_label = insert.apply(image, label, plan)
+        new_image, new_label, plan = insert.recorded(image, label, volume.spacing_mm, groups=[host.name])
         (row,) = plan.to_rows()
         if row["outcome"] == "done":
             after, label_after = new_image[0].numpy(), new_label[0, 0].numpy()

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from synthaug.checks import checked_at_least, checked_probability, checked_range
-from synthaug.insertion.steering import Steering
+from synthaug.insertion.insertion import TumorInsertion
 from synthaug.lesions.scale import SizeWeights
 from synthaug.sizes import SizeClasses
 
@@ -110,7 +110,7 @@ class AdaptiveInsertion:
 
     def __init__(
         self,
-        insert: Steering,
+        insert: TumorInsertion,
         momentum: float = 0.7,
         strength: float = 1.0,
         bound: float = 2.0,

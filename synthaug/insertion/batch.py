@@ -1,19 +1,92 @@
-"""Checks of a batch: its form at once, its values without making an accelerator wait."""
+"""A batch in the form that an insertion works on; what does not fit is said at once, without a look at its values."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from synthaug.classes import Classes
-from synthaug.transfers import Readback, on_device
+SampleMap = Tensor | Callable[[int], Tensor]
+"""Something for each voxel: a map of the batch, or a function from a sample's index to the map of that sample."""
 
-NOT_FINITE, UNKNOWN_LABEL = 1, 2
 
-HostMask = Tensor | Callable[[int], Tensor]
-"""Where lesions may lie: a mask of the batch, or a function from a sample's index to the mask of that sample."""
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """A batch and what the caller knows of it, checked once per call.
+
+    Attributes:
+        image: (B, C, X, Y, Z) float, a plain tensor that shares memory with what came.
+        label: (B, X, Y, Z) integer, likewise.
+        spacing_mm: voxel size of each sample.
+        groups: patient group of each sample, or None.
+        host: where lesions may lie: (B, X, Y, Z), a function of a sample's index, or None to derive it.
+        host_stats: mean and standard deviation of host tissue, (B, C) lists, or None to measure them.
+        prior: weights of a lesion's centre, (B, X, Y, Z) or a function of a sample's index, or None.
+    """
+
+    image: Tensor
+    label: Tensor
+    spacing_mm: list[tuple[float, float, float]]
+    groups: list[str | None]
+    host: SampleMap | None = None
+    host_stats: tuple[list, list] | None = None
+    prior: SampleMap | None = None
+
+    @classmethod
+    def checked(
+        cls,
+        image: Any,
+        label: Any,
+        channels: Sequence[str],
+        spacing_mm: Any = None,
+        *,
+        host: Any = None,
+        groups: Any = None,
+        host_stats: Any = None,
+        prior: Any = None,
+    ) -> "Batch":
+        """The batch of what a caller gave; `TumorInsertion.plan` says what each argument is.
+
+        Raises:
+            TypeError, ValueError: what was expected and what came.
+        """
+        image, label = checked_tensors(image, label, channels)
+        samples = image.shape[0]
+        return cls(
+            image,
+            label,
+            checked_spacing(spacing_mm, samples),
+            checked_groups(groups, samples),
+            checked_map("host", host, image),
+            checked_statistics(host_stats, samples, len(channels)),
+            checked_map("prior", prior, image),
+        )
+
+    @property
+    def samples(self) -> int:
+        """B."""
+        return self.image.shape[0]
+
+    @property
+    def volume_vox(self) -> tuple[int, int, int]:
+        """(X, Y, Z)."""
+        return tuple(self.image.shape[2:])
+
+    def map_of(self, name: str, sample: int) -> Tensor | None:
+        """The `host` or `prior` of one sample, (X, Y, Z); a function is called for it. None where none was given.
+
+        Raises:
+            TypeError, ValueError: a function whose map does not fit the sample, which is named.
+        """
+        given = getattr(self, name)
+        if given is None or isinstance(given, Tensor):
+            return None if given is None else given[sample]
+        return checked_mask(f"{name} of sample {sample}", given(sample), self.image[sample])
+
+    def stats_of(self, sample: int) -> tuple[list[float], list[float]] | None:
+        """Mean and standard deviation, (C,) each, where the caller gave them."""
+        return None if self.host_stats is None else (self.host_stats[0][sample], self.host_stats[1][sample])
 
 
 def plain(tensor: Tensor) -> Tensor:
@@ -21,7 +94,7 @@ def plain(tensor: Tensor) -> Tensor:
     return tensor if type(tensor) is Tensor else tensor.as_subclass(Tensor)
 
 
-def checked_batch(image: Any, label: Any, channels: Sequence[str]) -> tuple[Tensor, Tensor]:
+def checked_tensors(image: Any, label: Any, channels: Sequence[str]) -> tuple[Tensor, Tensor]:
     """The batch as plain tensors, image (B, C, X, Y, Z) and label (B, X, Y, Z), sharing memory with what came.
 
     Raises:
@@ -81,34 +154,19 @@ def checked_mask(name: str, mask: Any, image: Tensor) -> Tensor:
     return mask.reshape(expected)
 
 
-def checked_host(host: Any, image: Tensor) -> HostMask | None:
-    """Host tissue as it was given: a mask of the batch, (B, X, Y, Z), a function of a sample's index, or None.
+def checked_map(name: str, given: Any, image: Tensor) -> SampleMap | None:
+    """A map of the batch, (B, X, Y, Z), a function of a sample's index, or None, as it was given.
 
     Raises:
         TypeError: none of these.
-        ValueError: a mask of another shape or device than the image's.
+        ValueError: a map of another shape or device than the image's.
     """
-    if isinstance(host, Tensor):
-        return checked_mask("host", host, image)
-    if host is not None and not callable(host):
-        raise TypeError(f"host: expected a torch.Tensor or a function of a sample's index, got {type(host).__name__}")
-    return host
-
-
-def host_of(host: HostMask | None, sample: int, image: Tensor) -> Tensor | None:
-    """The host mask of one sample, (X, Y, Z), of what `checked_host` gave; None where nothing was given.
-
-    Args:
-        host: mask or function; the function is called.
-        sample: index in the batch.
-        image: (B, C, X, Y, Z).
-
-    Raises:
-        TypeError, ValueError: a function whose mask does not fit the sample, which is named.
-    """
-    if host is None or isinstance(host, Tensor):
-        return None if host is None else host[sample]
-    return checked_mask(f"host of sample {sample}", host(sample), image[sample])
+    if isinstance(given, Tensor):
+        return checked_mask(name, given, image)
+    if given is not None and not callable(given):
+        kind = type(given).__name__
+        raise TypeError(f"{name}: expected a torch.Tensor or a function of a sample's index, got {kind}")
+    return given
 
 
 def checked_spacing(spacing_mm: Any, samples: int) -> list[tuple[float, float, float]]:
@@ -165,106 +223,3 @@ def checked_statistics(host_stats: Any, samples: int, channels: int) -> tuple[li
             raise ValueError(f"host_stats {name}: expected finite values{', above 0' * (name == 'std')}, got {values}")
         out.append(table.tolist())
     return tuple(out)
-
-
-def value_faults(image: Tensor, label: Tensor, classes: Classes, ignore_label: int | None) -> Tensor:
-    """Per sample (B,) uint8 on the device: 0, or the sum of NOT_FINITE and UNKNOWN_LABEL."""
-    return torch.stack([_faults(i, lab, classes, ignore_label) for i, lab in zip(image, label, strict=True)])
-
-
-def _faults(image: Tensor, label: Tensor, classes: Classes, ignore_label: int | None) -> Tensor:
-    low, high = image.aminmax()
-    finite = low.isfinite() & high.isfinite()
-    allowed = {0, *classes.values.values()} | ({ignore_label} if ignore_label is not None else set())
-    smallest, largest = label.aminmax()
-    known = (smallest >= min(allowed)) & (largest <= max(allowed))
-    gaps = [v for v in range(min(allowed), max(allowed)) if v not in allowed]
-    if len(gaps) > 8:
-        known = known & torch.isin(label, on_device(sorted(allowed), label.device)).all()
-    else:
-        for value in gaps:
-            known = known & (label != value).all()
-    return (~finite).to(torch.uint8) * NOT_FINITE + (~known).to(torch.uint8) * UNKNOWN_LABEL
-
-
-class ValueCheck:
-    """Raises for NaN, infinity and unknown labels: at once on the CPU, without waiting on an accelerator.
-
-    There the samples at fault are refused, the verdict is on its way to the host, and the first call that finds it has
-    arrived raises the error. Batches that come meanwhile are folded into one verdict on the device, the next to be
-    read: it names the first of them that is at fault and its samples, and counts the others.
-    """
-
-    def __init__(self, classes: Classes, ignore_label: int | None):
-        self.classes, self.ignore_label = classes, ignore_label
-        self._batches = 0
-        self._folded: Tensor | None = None
-        self._reading: Readback | None = None
-
-    def check(self, image: Tensor, label: Tensor) -> Tensor:
-        """(B,) bool on the device, which samples may be used.
-
-        Raises:
-            ValueError: voxels that are not finite or labels outside the classes, here or in an earlier batch.
-        """
-        batch, self._batches = self._batches, self._batches + 1
-        self.raise_pending()
-        faults = value_faults(image, label, self.classes, self.ignore_label)
-        verdict = F.pad(F.pad(faults.long(), (1, 0)), (1, 0), value=batch)
-        self._folded = verdict if self._folded is None else _folded(self._folded.to(verdict.device), verdict)
-        self.raise_pending(batch=batch)
-        return faults == 0
-
-    def raise_pending(self, wait: bool = False, batch: int | None = None) -> None:
-        """Raise what a batch had wrong, once it is known; each verdict is raised once.
-
-        Args:
-            wait: for the device, until it has said so of every batch.
-            batch: number of the one that is being checked, which an error about it need not name.
-
-        Raises:
-            ValueError: voxels that are not finite, or labels outside the classes.
-        """
-        while self._reading is not None or self._folded is not None:
-            if self._reading is None:
-                self._reading, self._folded = Readback(self._folded), None
-            if not self._reading.arrived(wait):
-                return
-            (first, others, *faults), self._reading = self._reading.numpy().tolist(), None
-            if any(faults):
-                late = "" if first == batch else _lateness(first, others)
-                raise ValueError(fault_message(faults, self.classes, self.ignore_label, late))
-
-
-def _folded(first: Tensor, then: Tensor) -> Tensor:
-    """One verdict of two; the first batch at fault stands for both.
-
-    A verdict is (2 + B,) int64: number of its batch, how many later ones are at fault, faults of its samples.
-    """
-    length = max(len(first), len(then))
-    first, then = (F.pad(verdict, (0, length - len(verdict))) for verdict in (first, then))
-    at_fault = (first[2:] != 0).any()
-    kept = torch.where(at_fault, first, then)
-    kept[1] += at_fault & (then[2:] != 0).any()
-    return kept
-
-
-def _lateness(batch: int, others: int) -> str:
-    also = f"; later batches at fault: {others}" if others else ""
-    return f" (batch {batch}; its samples at fault were left alone{also})"
-
-
-def fault_message(faults: Sequence[int], classes: Classes, ignore_label: int | None, when: str) -> str:
-    """What is wrong with the samples of a batch, in words."""
-    parts = []
-    not_finite = [i for i, f in enumerate(faults) if f & NOT_FINITE]
-    unknown = [i for i, f in enumerate(faults) if f & UNKNOWN_LABEL]
-    if not_finite:
-        parts.append(f"image: expected finite voxels, got NaN or infinity in samples {not_finite}")
-    if unknown:
-        also = "" if ignore_label is None else f" and {ignore_label} (ignored)"
-        parts.append(
-            f"label: expected 0 and the values of {classes}{also}, got others in samples {unknown}; "
-            "ignore_label=... admits one more"
-        )
-    return "; ".join(parts) + when

@@ -4,23 +4,47 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from synthaug.checks import checked_at_least
+from synthaug.classes import Classes
+from synthaug.generators.base import TumorGenerator
 from synthaug.insertion.blending import margin_vox
 from synthaug.insertion.plan import Insertion, Outcome, equivalent_diameter_mm
 from synthaug.lesions.base import Candidates, LesionSource
 from synthaug.lesions.rebalance import ClassMix, Swaps
+from synthaug.lesions.registry import class_order
 from synthaug.lesions.scale import LARGEST_UPSCALE, ScaleRange, SizeWeights, Turns, extents_vox
+from synthaug.options import InsertionOptions
 from synthaug.random import stream
 
 BOX_STEP = 8
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What is asked for in a batch.
+
+    Attributes:
+        insertions: sample by sample.
+        number: running number of the first sample.
+        samples: number of samples.
+        mix_voxels: what each insertion that the class mix chose adds to its running counts, (K,) voxels.
+    """
+
+    insertions: tuple[Insertion, ...]
+    number: int
+    samples: int
+    mix_voxels: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass
 class Decider:
     """Draws the insertions of a batch.
 
-    The randomness of a sample follows from (seed, rank, running number of the sample): a batch gets what its samples
-    would get one by one, and ranks of a distributed run differ.
+    To draw is to ask: the same question gets the same answer until `advance` says that a draw was used. The randomness
+    of a sample follows from (seed, rank, running number of the sample): a batch gets what its samples would get one by
+    one, and ranks of a distributed run differ.
 
     Attributes:
         source: lesion masks.
@@ -62,25 +86,69 @@ class Decider:
     number: int = 0
     size_weights: SizeWeights | None = None
 
+    @classmethod
+    def of(
+        cls,
+        options: InsertionOptions,
+        source: LesionSource,
+        classes: Classes,
+        generator: TumorGenerator,
+        rank: int | None,
+    ) -> "Decider":
+        """What draws for these options.
+
+        Raises:
+            ValueError: swaps, a class mix or scales that name unknown classes or do not fit each other.
+        """
+        swaps = Swaps(options.swaps, options.swap_draw, classes)
+        return cls(
+            source=source,
+            class_order=class_order(source, classes),
+            prob=options.prob,
+            second=options.second,
+            swaps=swaps if swaps.pairs else None,
+            mix=ClassMix(options.class_mix, classes) if options.class_mix else None,
+            scale=ScaleRange.checked(options.scale, options.diameter_mm, options.scale_after_swap, classes),
+            turns=Turns(options.flip, options.rotate90, options.rotate_deg, options.elastic_mm),
+            min_voxels=options.min_voxels,
+            clearance_mm=options.clearance_mm,
+            halo_mm=options.halo_mm,
+            generator_margin=generator.margin_vox,
+            crop_sizes=generator.crop_sizes,
+            cubic=generator.cubic,
+            seed=options.seed,
+            rank=process_rank() if rank is None else int(checked_at_least("rank", rank)),
+        )
+
     def batch(
         self, spacing_mm: Sequence[tuple[float, float, float]], volume: Sequence[int], groups: Sequence[str | None]
-    ) -> list[Insertion]:
-        """The insertions asked for in a batch, sample by sample; advances the running number."""
-        rows = []
+    ) -> Draw:
+        """The insertions asked for in the next samples, sample by sample."""
+        rows, tally = [], Tally(self.mix)
         for sample, (spacing, group) in enumerate(zip(spacing_mm, groups, strict=True)):
-            self.source.follow(self.number)
-            first, another = stream(self.seed, self.rank, self.number).random(2)
+            number = self.number + sample
+            self.source.follow(number)
+            first, another = stream(self.seed, self.rank, number).random(2)
             count = 0 if first >= self.prob else 1 + int(another < self.second)
-            rows += [self._one(sample, order, spacing, volume, group) for order in range(count)]
-            self.number += 1
-        return rows
+            rows += [self._one(sample, order, spacing, volume, group, tally) for order in range(count)]
+        return Draw(tuple(rows), self.number, len(groups), tuple(tally.added))
 
-    def _one(self, sample: int, order: int, spacing, volume: Sequence[int], group: str | None) -> Insertion:
-        rng = stream(self.seed, self.rank, self.number, order + 1)
+    def advance(self, samples: int, mix_voxels: Sequence[Sequence[float]]) -> None:
+        """Take a draw as used: the running number and the counts of the class mix go on."""
+        self.number += samples
+        if self.mix is not None:
+            for voxels in mix_voxels:
+                self.mix.counts += voxels
+
+    def _one(
+        self, sample: int, order: int, spacing, volume: Sequence[int], group: str | None, tally: "Tally"
+    ) -> Insertion:
+        number = self.number + sample
+        rng = stream(self.seed, self.rank, number, order + 1)
         seed = int(rng.integers(2**63))
         swaps = self.swaps.sample(rng) if self.swaps else {}
         drawn, turns = self.scale.draw(rng, swaps), self.turns.draw(rng)
-        base = {"sample": sample, "number": self.number, "order": order, "seed": seed, "host_group": group}
+        base = {"sample": sample, "number": number, "order": order, "seed": seed, "host_group": group}
         base |= {"spacing_mm": tuple(spacing), **turns}
         candidates = self.source.candidates(rng, group)
         if not len(candidates):
@@ -90,7 +158,7 @@ class Decider:
         factors = self.scale.factors(drawn, candidates)
         extents = extents_vox(candidates, factors, spacing, turns)
         usable, refused = self.usable(candidates, factors, extents, spacing, volume)
-        pick, swaps = self._pick(candidates, factors, usable, refused, swaps, spacing, rng)
+        pick, swaps = self._pick(candidates, factors, usable, refused, swaps, spacing, rng, tally)
         lesion = candidates.lesions[pick]
         return Insertion(
             **base,
@@ -119,18 +187,18 @@ class Decider:
         return (mild if len(mild) and self.scale.diameter_mm else usable), None
 
     def _pick(
-        self, candidates: Candidates, factors, usable, refused, swaps, spacing, rng
+        self, candidates: Candidates, factors, usable, refused, swaps, spacing, rng, tally: "Tally"
     ) -> tuple[int, dict[str, str]]:
         weights = None
         if self.size_weights is not None:
             own = equivalent_diameter_mm(candidates.volume_mm3[usable], (1, 1, 1))
             weights = self.size_weights.of(own * factors[usable])
-        if self.mix is None or refused:
+        if tally.mix is None or refused:
             return int(rng.choice(usable, p=None if weights is None else weights / weights.sum())), swaps
-        voxels = np.zeros((len(usable), len(self.mix.names)))
+        voxels = np.zeros((len(usable), len(tally.mix.names)))
         voxels[:, self.class_order] = candidates.voxels[usable]
         volume = factors[usable] ** 3 * candidates.spacing_mm[usable].prod(1) / np.prod(spacing)
-        donor, swaps = self.mix.choose(voxels, volume, rng, weights)
+        donor, swaps = tally.choose(voxels, volume, rng, weights)
         return int(usable[donor]), swaps
 
     def _margin(self, spacing: Sequence[float]) -> int:
@@ -143,3 +211,29 @@ class Decider:
             return tuple(int(-(-n // BOX_STEP) * BOX_STEP) for n in need)
         wanted = [need.max()] * 3 if self.cubic else need
         return tuple(next(s for s in self.crop_sizes if s >= n) for n in wanted)
+
+
+class Tally:
+    """The running counts of a class mix within one draw, which a question must not change for good.
+
+    Args:
+        mix: as it stands, or None.
+    """
+
+    def __init__(self, mix: ClassMix | None):
+        self.mix = None if mix is None else mix.copy()
+        self.added: list[tuple[float, ...]] = []
+
+    def choose(self, voxels: np.ndarray, factors: np.ndarray, rng: np.random.Generator, weights: np.ndarray | None):
+        """Donor and swaps, as `ClassMix.choose` finds them; they count for the lesions that come after."""
+        donor, swaps, added = self.mix.choose(voxels, factors, rng, weights)
+        self.mix.counts += added
+        self.added.append(tuple(added.tolist()))
+        return donor, swaps
+
+
+def process_rank() -> int:
+    """Rank of this process in `torch.distributed`, or 0."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank()
+    return 0

@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,69 +15,55 @@ from synthaug.checks import checked_at_least, checked_probability
 from synthaug.classes import BRATS18, Classes, get_classes
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.registry import resolve_generator
-from synthaug.geometry import grown
-from synthaug.host import HostSample
-from synthaug.insertion.assembly import donor_channels, process_rank, resolve_lesions
-from synthaug.insertion.batch import (
-    HostMask,
-    ValueCheck,
-    checked_batch,
-    checked_groups,
-    checked_host,
-    checked_mask,
-    checked_spacing,
-    checked_statistics,
-    host_of,
-)
+from synthaug.insertion.batch import Batch, SampleMap, plain
 from synthaug.insertion.draw import Decider
-from synthaug.insertion.placement import Site, place
+from synthaug.insertion.faults import PlanCheck, ValueCheck
 from synthaug.insertion.plan import InsertionPlan, Outcome
-from synthaug.insertion.render import Rendered, render
 from synthaug.insertion.report import Audit, Report
-from synthaug.insertion.steering import Steering
+from synthaug.insertion.work import Lesions, Work, find_places
 from synthaug.insertion.write import CropWriter
 from synthaug.lesions.base import LesionSource
-from synthaug.lesions.rebalance import ClassMix, Swap, Swaps
-from synthaug.lesions.scale import ScaleRange, Turns
+from synthaug.lesions.rebalance import ClassMix
+from synthaug.lesions.registry import donor_channels, resolve_lesions
+from synthaug.lesions.scale import SizeWeights
+from synthaug.lesions.shapes import LesionShapes
+from synthaug.options import InsertionOptions
 from synthaug.stopwatch import costed
 from synthaug.transfers import on_device
 
+STATE_VERSION = 2
+"""States of version 1, which did not name it, can be loaded."""
 
-class TumorInsertion(Steering):
+
+class TumorInsertion:
     """Inserts label-conditioned synthetic tumours into training batches.
 
-    ``insert(image, label)`` is ``insert.apply(image, label, insert.plan(image, label))``. Inputs are never modified:
-    new tensors come back, or the inputs themselves where nothing was asked for. Outside the support of an insertion
-    every voxel of image and label is the input's, bit for bit.
+    ``insert(image, label)`` is ``insert.apply(image, label, insert.plan(image, label))``, and quicker. Inputs are never
+    modified: new tensors come back, or the inputs themselves where nothing was asked for. Outside the support of an
+    insertion every voxel of image and label is the input's, bit for bit.
+
+    To plan is to ask: it changes and counts nothing, and asked twice it answers twice the same. To apply a plan that
+    was made at the present `number` is to use it: `number` goes on past the batch's samples, the class mix and the
+    report count it. Any other plan is a repetition, which does the same to a batch and counts nothing: one that was
+    applied before, one that another was applied after, one of `InsertionPlan.from_rows`.
+
+    `prob`, `number`, `class_mix` and `size_weights` may be set between batches. Each setter checks its value and leaves
+    the insertion as it was where it raises. Setting a value does not touch the random sequence: with the same values
+    set at the same samples, a run repeats bit for bit.
 
     Args:
         lesions: masks: a `LesionBank` (or the path of one), `LesionShapes`, or `PaintedLesions`.
         generator: appearance: ``"paste"``, ``"procedural"``, or a `TumorGenerator`.
         classes: label vocabulary of the batches.
         channels: names of the image channels, in order; aliases of BraTS 2023 are understood.
-        prob: probability of a lesion per sample.
-        second: probability of another lesion in a sample that was to get one.
-        scale: range of the linear scale, or a fixed factor; (1, 1) where neither it nor `diameter_mm` is given.
-        diameter_mm: instead of `scale`, range of the diameter of the sphere of equal volume, in mm.
-        scale_after_swap: other scales where a class was swapped away, for example ``{"ED": (0.1, 0.3)}``.
-        swaps: class swaps (from, to, probability); they act on the lesion's original classes.
-        swap_draw: ``"joint"``, one event for all swaps, or ``"each"``, one event per swap.
-        class_mix: instead of `swaps`, target shares of the inserted voxels per class.
-        clearance_mm: no existing label within this distance of a lesion.
-        tissue_share: share of a lesion that must lie in host tissue; what sticks out is cut off.
-        min_voxels: volume floor; smaller lesions are refused.
-        flip: probability of a mirror image per axis.
-        rotate90: draw right-angle rotations.
-        rotate_deg: greatest free rotation about each axis, in degrees.
-        elastic_mm: greatest displacement of an elastic change of shape.
-        halo_mm: width of the support around the lesion, where the image but not the label changes.
-        edge_vox: width of the soft edge inside the support.
-        ignore_label: a label value outside the classes that may occur, such as -1; it is avoided like a lesion.
-        audit: a JSONL file to which the rows of every applied plan are appended; this makes the device wait.
-        seed: of everything random; nothing touches the global generators.
+        audit: a JSONL file to which the rows of every plan that is counted are appended; this makes the device wait.
         rank: of this process, so that ranks differ; by default that of `torch.distributed`, or 0.
-        **generator_options: for a trained generator given by name, folder or hub id, such as ``steps=4``; see
+        **options: those of `synthaug.InsertionOptions`, such as ``prob=0.6``, ``scale=(0.3, 0.8)`` or ``seed=0``; and
+            for a trained generator given by name, folder or hub id its own, such as ``steps=4``; see
             `synthaug.load_generator`.
+
+    Attributes:
+        options: as they were given.
 
     Raises:
         ValueError: an empty bank, a bank or generator of other classes or channels, a probability outside [0, 1], an
@@ -90,75 +78,21 @@ class TumorInsertion(Steering):
         *,
         classes: Classes | str = BRATS18,
         channels: Sequence[str] = ("flair", "t1", "t1ce", "t2"),
-        prob: float = 0.6,
-        second: float = 0.4,
-        scale: float | tuple[float, float] | None = None,
-        diameter_mm: float | tuple[float, float] | None = None,
-        scale_after_swap: Mapping[str, tuple[float, float]] | None = None,
-        swaps: Sequence[Swap] = (),
-        swap_draw: str = "joint",
-        class_mix: Mapping[str, float] | None = None,
-        clearance_mm: float = 3.0,
-        tissue_share: float = 0.9,
-        min_voxels: int = 27,
-        flip: float = 0.5,
-        rotate90: bool = True,
-        rotate_deg: float = 0.0,
-        elastic_mm: float = 0.0,
-        halo_mm: float = 0.0,
-        edge_vox: float = 1.0,
-        ignore_label: int | None = None,
         audit: str | os.PathLike | None = None,
-        seed: int = 0,
         rank: int | None = None,
-        **generator_options: Any,
+        **options: Any,
     ):
+        own = {name: options.pop(name) for name in InsertionOptions.model_fields if name in options}
+        self.options = InsertionOptions.checked(**own)
         self.classes, self.channels = get_classes(classes), canonical_channels(channels)
         self.lesions = resolve_lesions(lesions)
-        self.generator = resolve_generator(generator, **generator_options).bind(self.channels, self.classes.names)
-        self.tissue_share = checked_probability("tissue_share", tissue_share)
-        self.clearance_mm = checked_at_least("clearance_mm", clearance_mm)
-        self.min_voxels = int(checked_at_least("min_voxels", min_voxels, 1))
-        if swaps and class_mix:
-            raise ValueError(f"give swaps or class_mix, not both; got swaps={list(swaps)}, class_mix={dict(class_mix)}")
-        if ignore_label is not None and ignore_label in (0, *self.classes.values.values()):
-            raise ValueError(
-                f"ignore_label: expected a value that is neither 0 nor of {self.classes}, got {ignore_label}"
-            )
-        mix = ClassMix(class_mix, self.classes) if class_mix else None
-        chosen = Swaps(swaps, swap_draw, self.classes)
-        self._donor_channels = donor_channels(self.lesions, self.generator, self.classes, self.channels, chosen, mix)
-        self._writer = CropWriter(
-            self.generator,
-            self.classes,
-            checked_at_least("halo_mm", halo_mm),
-            checked_at_least("edge_vox", edge_vox),
-        )
-        self._decider = Decider(
-            source=self.lesions,
-            class_order=[self.classes.index(c) for c in self.lesions.classes],
-            prob=checked_probability("prob", prob),
-            second=checked_probability("second", second),
-            swaps=chosen if chosen.pairs else None,
-            mix=mix,
-            scale=ScaleRange.checked(scale, diameter_mm, scale_after_swap, self.classes),
-            turns=Turns(
-                checked_probability("flip", flip),
-                bool(rotate90),
-                checked_at_least("rotate_deg", rotate_deg),
-                checked_at_least("elastic_mm", elastic_mm),
-            ),
-            min_voxels=self.min_voxels,
-            clearance_mm=self.clearance_mm,
-            halo_mm=self._writer.halo_mm,
-            generator_margin=self.generator.margin_vox,
-            crop_sizes=self.generator.crop_sizes,
-            cubic=self.generator.cubic,
-            seed=int(checked_at_least("seed", seed)),
-            rank=process_rank() if rank is None else int(checked_at_least("rank", rank)),
-        )
+        self.generator = resolve_generator(generator, **options).bind(self.channels, self.classes.names)
+        self._decider = Decider.of(self.options, self.lesions, self.classes, self.generator, rank)
+        self._made = Lesions(self.lesions, self.classes, self._donor_channels(self._decider.mix))
+        self._writer = CropWriter(self.generator, self.classes, self.options.halo_mm, self.options.edge_vox)
         self._audit = Audit(self.classes.names, None if audit is None else Path(audit))
-        self._check = ValueCheck(self.classes, ignore_label)
+        self._values = ValueCheck(self.classes, self.options.ignore_label)
+        self._plans = PlanCheck(self.channels)
         self._watch = None
 
     def __call__(self, image: Tensor, label: Tensor, spacing_mm: Any = None, **context: Any) -> tuple[Tensor, Tensor]:
@@ -167,10 +101,21 @@ class TumorInsertion(Steering):
         Returns:
             image and label of the same shapes, dtypes and subclass, changed only where a tumour went in.
         """
-        plan = self.plan(image, label, spacing_mm, **context)
-        result = self.apply(image, label, plan, host=context.get("host"))
-        plan.forget()
-        return result
+        return self.recorded(image, label, spacing_mm, **context)[:2]
+
+    @costed
+    @torch.no_grad()
+    def recorded(
+        self, image: Tensor, label: Tensor, spacing_mm: Any = None, **context: Any
+    ) -> tuple[Tensor, Tensor, InsertionPlan]:
+        """Plan and apply, and the plan as well: at the price of a call, where `plan` and `apply` look at a batch each.
+
+        Returns:
+            image and label as of a call, and the plan, whose `to_rows` tells what was done.
+        """
+        work, plan = self._planned(Batch.checked(image, label, self.channels, spacing_mm, **context))
+        self._count(plan)
+        return *self._written(work, plan, image, label), plan
 
     @costed
     @torch.no_grad()
@@ -180,12 +125,12 @@ class TumorInsertion(Steering):
         label: Tensor,
         spacing_mm: Any = None,
         *,
-        host: HostMask | None = None,
+        host: SampleMap | None = None,
         groups: Sequence[str | None] | None = None,
         host_stats: tuple[Any, Any] | None = None,
-        prior: Tensor | None = None,
+        prior: SampleMap | None = None,
     ) -> InsertionPlan:
-        """Decide what goes where; nothing is changed, and an accelerator is not waited for.
+        """Decide what goes where; nothing is changed or counted, and an accelerator is not waited for.
 
         Args:
             image: (B, C, X, Y, Z) float on any device.
@@ -194,114 +139,223 @@ class TumorInsertion(Steering):
             host: where lesions may lie, of the label's shape, non-zero for tissue; derived from the image
                 where not given (`synthaug.host`). Where the mask costs something, a function instead, which is
                 given a sample's index and returns its mask, (X, Y, Z) or (1, X, Y, Z), on the batch's device: it is
-                called for samples that get a lesion alone, once each.
+                called for samples that get a lesion alone, once each. Where not given, the option `host`, and `prior`
+                likewise.
             groups: the samples' patient groups; donors of a sample's own group are not used.
             host_stats: mean and standard deviation of the whole volume's host tissue, scalars, (C,) or (B, C), in the
                 batch's units; estimated from the patch where not given. (0, 1) for data that are such z-scores.
-            prior: weights of the lesion's centre, of the label's shape, at least 0.
+            prior: weights of the lesion's centre, of the label's shape, at least 0; or a function likewise.
 
         Raises:
             TypeError, ValueError: what was expected and what came, for all that `synthaug.insertion.batch` checks.
         """
-        image, label = checked_batch(image, label, self.channels)
-        samples, volume = image.shape[0], tuple(image.shape[2:])
-        spacing, names = checked_spacing(spacing_mm, samples), checked_groups(groups, samples)
-        stats = checked_statistics(host_stats, samples, len(self.channels))
-        host = checked_host(host, image)
-        prior = None if prior is None else checked_mask("prior", prior, image)
-        usable = self._check.check(image, label)
-        insertions = tuple(self._decider.batch(spacing, volume, names))
-        self._audit.saw(samples)
-        count, k = len(insertions), len(self.classes)
-        plan = InsertionPlan(
-            insertions=insertions,
-            classes=self.classes.names,
-            center_vox=torch.zeros(count, 3, dtype=torch.int64, device=image.device),
-            outcome=on_device([i.refused or Outcome.DONE for i in insertions], image.device, torch.int64),
-            voxels=torch.zeros(count, k, dtype=torch.int64, device=image.device),
-            volume_vox=volume,
-            host_given=host is not None,
-            host_stats=stats,
-            samples=samples,
-        )
-        sites: dict[int, Site] = {}
-        for n, row in enumerate(insertions):
-            if row.refused is None:
-                sample = self._host_sample(plan, image, label, host, row.sample)
-                if row.sample not in sites:
-                    weights = None if prior is None else prior[row.sample]
-                    sites[row.sample] = Site(sample.tissue, label[row.sample] != 0, weights)
-                self._place(plan, n, sites[row.sample], usable[row.sample])
-        return plan
+        context = {"host": host, "groups": groups, "host_stats": host_stats, "prior": prior}
+        return self._planned(Batch.checked(image, label, self.channels, spacing_mm, **context))[1]
 
     @costed
     @torch.no_grad()
     def apply(
-        self, image: Tensor, label: Tensor, plan: InsertionPlan, *, host: HostMask | None = None
+        self, image: Tensor, label: Tensor, plan: InsertionPlan, *, host: SampleMap | None = None
     ) -> tuple[Tensor, Tensor]:
         """Do what a plan says; the same plan on the same batch gives the same bits, also from its JSON rows.
+
+        The batch's host tissue must be that of the batch that the plan was made for: mean, standard deviation (unless
+        the caller gave them) and lowest intensity of each sample that gets a lesion, up to rounding. On an accelerator
+        a sample of other tissue is left alone, and the error comes with a later call or `report`.
 
         Args:
             image: the batch that the plan was made for.
             label: likewise.
             plan: of `plan`, or of `InsertionPlan.from_rows`.
-            host: the mask or function, where the plan was made with one; a function is not called again for samples
-                that `plan` called it for.
+            host: the mask or function, where the plan was made with one.
 
         Raises:
-            ValueError: a plan for other sizes or classes, a lesion that the source does not have, no `host`
+            ValueError: a plan for other sizes, classes or tissue, a lesion that the source does not have, no `host`
                 mask for a plan that was made with one; and what `plan` raises for the batch.
         """
-        plain_image, plain_label = checked_batch(image, label, self.channels)
+        batch = Batch.checked(image, label, self.channels, host=host)
         if not isinstance(plan, InsertionPlan):
             raise TypeError(f"plan: expected an InsertionPlan, got {type(plan).__name__}")
-        plan.check_fits(plain_image.shape[0], tuple(plain_image.shape[2:]), self.classes.names, host is not None)
-        host = checked_host(host, plain_image)
-        moved = plan.to(plain_image.device)
-        self._audit.count(moved)
-        plan.counted = True
-        live = [n for n, row in enumerate(moved.insertions) if row.refused is None]
-        if live:
-            image, label = (x.clone(memory_format=torch.contiguous_format) for x in (image, label))
-            new_image, new_label = checked_batch(image, label, self.channels)
-            for n in live:
-                self._host_sample(moved, plain_image, plain_label, host, moved.insertions[n].sample)
-                self._render(moved, n)
-            self._writer.write(moved, live, new_image, new_label)
-        self._audit.watch()
-        return image, label
+        if plan.host_given:
+            batch = self._with_option("host", batch)
+        plan.check_fits(batch.samples, len(self.channels), batch.volume_vox, self.classes.names, batch.host is not None)
+        work = Work(replace(batch, host_stats=plan.host_stats), plan.insertions, self._made)
+        plan = self._fitting(work, plan.to(batch.image.device))
+        self._count(plan)
+        return self._written(work, plan, image, label)
 
     def report(self) -> Report:
         """What was asked for, done and refused so far; reading it makes the host wait for the device."""
-        self._check.raise_pending(wait=True)
+        self._values.late.raise_pending(wait=True)
+        self._plans.late.raise_pending(wait=True)
         return self._audit.report()
 
-    def _host_sample(self, plan: InsertionPlan, image: Tensor, label: Tensor, host, b: int) -> HostSample:
-        if b not in plan.hosts:
-            stats = None if plan.host_stats is None else (plan.host_stats[0][b], plan.host_stats[1][b])
-            plan.hosts[b] = HostSample.of(image[b], label[b], host_of(host, b, image), stats)
-        return plan.hosts[b]
+    def expected(self, samples: int) -> float:
+        """Insertions that will be asked for, on average, over this many samples at the present `prob`."""
+        return samples * self._decider.prob * (1 + self._decider.second)
 
-    def _render(self, plan: InsertionPlan, n: int) -> Rendered:
-        if n not in plan.rendered:
-            row, device = plan.insertions[n], plan.outcome.device
-            plan.rendered[n] = render(self.lesions, row, self.classes, self._donor_channels, device)
-        return plan.rendered[n]
+    def _planned(self, batch: Batch) -> tuple[Work, InsertionPlan]:
+        batch = self._with_option("prior", self._with_option("host", batch))
+        usable = self._values.check(batch.image, batch.label)
+        draw = self._decider.batch(batch.spacing_mm, batch.volume_vox, batch.groups)
+        work = Work(batch, draw.insertions, self._made)
+        plan = InsertionPlan(
+            insertions=draw.insertions,
+            classes=self.classes.names,
+            volume_vox=batch.volume_vox,
+            host_given=batch.host is not None,
+            host_stats=batch.host_stats,
+            samples=draw.samples,
+            number=draw.number,
+            mix_voxels=draw.mix_voxels,
+            **vars(find_places(work, usable, self.options)),
+        )
+        return work, plan
 
-    def _place(self, plan: InsertionPlan, n: int, site: Site, usable: Tensor) -> None:
-        """Find the place of one insertion; writes its row of the plan's tensors and marks the site."""
-        row, mask = plan.insertions[n], self._render(plan, n).mask
-        lesion = mask > 0
-        keep_clear = grown(lesion, self.clearance_mm, row.spacing_mm)
-        found = place(site, lesion, keep_clear, self.tissue_share, row.seed)
-        enough = found.lesion.sum() >= self.min_voxels
-        outcome = torch.full((), Outcome.DONE, dtype=torch.int64, device=mask.device)
-        outcome = torch.where(enough, outcome, Outcome.TOO_SMALL)
-        outcome = torch.where(found.fits, outcome, Outcome.NO_ROOM)
-        outcome = torch.where(site.has_tissue, outcome, Outcome.NO_TISSUE)
-        outcome = torch.where(usable, outcome, Outcome.BAD_INPUT)
-        written = found.lesion & (outcome == Outcome.DONE)
-        site.occupy(found.window, written)
-        plan.center_vox[n], plan.outcome[n] = found.center_vox, outcome
-        for k in range(len(self.classes)):
-            plan.voxels[n, k] = (written & (mask == k + 1)).sum()
+    def _with_option(self, name: str, batch: Batch) -> Batch:
+        """The batch with the option's `host` or `prior` where the caller gave none.
+
+        Raises:
+            ValueError: the option is a file, which who reads cases has to give.
+        """
+        option = getattr(self.options, name)
+        if option is None or getattr(batch, name) is not None:
+            return batch
+        if isinstance(option, str):
+            raise ValueError(f"{name}: {option} is a file of each case; expected {name}=... with the batch")
+        return replace(batch, **{name: lambda b: option(batch.image[b], batch.label[b])})
+
+    def _fitting(self, work: Work, plan: InsertionPlan) -> InsertionPlan:
+        """The plan, with samples of other tissue than it was made for refused; the plan's own statistics are used."""
+        if plan.tissue is None or not plan.live:
+            return plan
+        samples = sorted({plan.insertions[n].sample for n in plan.live})
+        expected, changed = plan.tissue_of(work.batch.samples)
+        fits = self._plans.check(expected, work.tissue(samples), changed)
+        for b in samples:
+            work.write_with(b, *expected[b])
+        rows = fits.index_select(0, on_device([row.sample for row in plan.insertions], fits.device))
+        return replace(
+            plan,
+            outcome=torch.where(rows, plan.outcome, Outcome.OTHER_BATCH),
+            voxels=plan.voxels * rows[:, None],
+        )
+
+    def _count(self, plan: InsertionPlan) -> None:
+        """Take a plan as used, unless it is a repetition."""
+        if plan.number == self._decider.number:
+            self._decider.advance(plan.samples, plan.mix_voxels)
+            self._audit.saw(plan.samples)
+            self._audit.count(plan)
+
+    def _written(self, work: Work, plan: InsertionPlan, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+        """The batch with the plan's lesions; the inputs themselves where none is asked for."""
+        if plan.live:
+            image, label = (x.clone(memory_format=torch.contiguous_format) for x in (image, label))
+            self._writer.write(work, plan, plain(image), plain(label).view(work.batch.label.shape))
+        self._audit.watch()
+        return image, label
+
+    def _donor_channels(self, mix: ClassMix | None) -> list[int] | None:
+        return donor_channels(self.lesions, self.generator, self.classes, self.channels, self._decider.swaps, mix)
+
+    @property
+    def prob(self) -> float:
+        """Probability of a lesion per sample; may be set between batches."""
+        return self._decider.prob
+
+    @prob.setter
+    def prob(self, value: float) -> None:
+        self._decider.prob = checked_probability("prob", value)
+
+    @property
+    def number(self) -> int:
+        """Running number of the next sample; with `seed` and `rank` it decides what is drawn for it.
+
+        May be set between batches: loader workers, which start from equal copies of one insertion, set it to a number
+        of their framework's random state.
+        """
+        return self._decider.number
+
+    @number.setter
+    def number(self, value: int) -> None:
+        checked_at_least("number", value)
+        self._decider.number = int(value)
+
+    @property
+    def class_mix(self) -> dict[str, float] | None:
+        """Target shares of the inserted voxels, or None; may be set between batches where there are no swaps.
+
+        With other shares than before the running counts begin anew: they would otherwise make up for the past, and
+        overshoot for as long as it lasted.
+        """
+        mix = self._decider.mix
+        return None if mix is None else dict(zip(mix.names, mix.target.tolist(), strict=True))
+
+    @class_mix.setter
+    def class_mix(self, shares: Mapping[str, float] | None) -> None:
+        if shares is None:
+            self._decider.mix = None
+            return
+        if self._decider.swaps is not None:
+            raise ValueError("class_mix: this insertion has swaps; it may have one of the two")
+        new, old = ClassMix(shares, self.classes), self._decider.mix
+        self._donor_channels(new)  # raises where donors lack a class
+        if old is None or not np.array_equal(new.target, old.target):
+            self._decider.mix = new
+
+    @property
+    def size_weights(self) -> SizeWeights | None:
+        """Weights of lesion sizes, or None for none; may be set between batches."""
+        return self._decider.size_weights
+
+    @size_weights.setter
+    def size_weights(self, weights: SizeWeights | None) -> None:
+        if weights is not None and not isinstance(weights, SizeWeights):
+            raise TypeError(f"size_weights: expected SizeWeights or None, got {type(weights).__name__}")
+        if weights is not None and isinstance(self.lesions, LesionShapes) and self._decider.scale.diameter_mm is None:
+            raise ValueError(
+                "size_weights: LesionShapes draws its own diameters; give TumorInsertion(diameter_mm=...) instead"
+            )
+        self._decider.size_weights = weights
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the random sequence, the counters and the adjustable values stand, JSON-able; waits for the device."""
+        mix, weights = self._decider.mix, self._decider.size_weights
+        return {
+            "version": STATE_VERSION,
+            "number": self._decider.number,
+            "prob": self._decider.prob,
+            "mix_target": None if mix is None else mix.target.tolist(),
+            "mix_counts": None if mix is None else mix.counts.tolist(),
+            "size_weights": None if weights is None else weights.to_dict(),
+            "lesions": self.lesions.state_dict(),
+            "audit": self._audit.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where `state_dict` was taken, with the values that were set then.
+
+        Raises:
+            ValueError: a state of a later version of the library, or of other classes.
+        """
+        version = state.get("version", 1)
+        if version not in (1, STATE_VERSION):
+            raise ValueError(f"insertion state: expected version {STATE_VERSION} or 1, got {version!r}")
+        self._audit.load_state_dict(state["audit"] if version != 1 else _with_other_batch(state["audit"]))
+        self.number = state["number"]
+        self.lesions.load_state_dict(state.get("lesions", {}))
+        self.prob = state.get("prob", self.prob)
+        if state.get("mix_target") is not None:
+            self.class_mix = dict(zip(self.classes.names, state["mix_target"], strict=True))
+            self._decider.mix.target[:] = state["mix_target"]
+        if self._decider.mix is not None and state["mix_counts"] is not None:
+            self._decider.mix.counts[:] = state["mix_counts"]
+        weights = state.get("size_weights")
+        self.size_weights = None if weights is None else SizeWeights.from_dict(weights)
+
+
+def _with_other_batch(audit: Mapping[str, Any]) -> dict[str, Any]:
+    """The audit's state of version 1, which had no counter of plans for another batch."""
+    counts = list(audit["counts"])
+    return {**audit, "counts": [*counts[: Outcome.OTHER_BATCH], 0.0, *counts[Outcome.OTHER_BATCH :]]}

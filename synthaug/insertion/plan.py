@@ -1,15 +1,20 @@
-"""What was decided: one row per asked insertion, the record and the replay of what `TumorInsertion` does."""
+"""What was decided: one row per asked insertion, the record and the replay of what `TumorInsertion` does.
+
+A plan is a record and nothing else. What is worked out on the way to it or from it (tissue, lesions in their crops)
+belongs to the call that works it out; so a plan and its own JSON rows give the same bits, whatever happened in between.
+"""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields, replace
 from enum import IntEnum
 from typing import Any
 
 import torch
 from torch import Tensor
 
-ROW_VERSION = 1
+ROW_VERSION = 2
+"""Rows of version 1 can be read; they do not say what the host tissue was like, which is then not compared."""
 
 
 class Outcome(IntEnum):
@@ -22,6 +27,7 @@ class Outcome(IntEnum):
     TOO_LARGE = 4
     NO_DONOR = 5
     BAD_INPUT = 6
+    OTHER_BATCH = 7
 
     @property
     def reason(self) -> str:
@@ -37,6 +43,7 @@ _REASONS = {
     Outcome.TOO_LARGE: "larger than the patch or the generator's crops",
     Outcome.NO_DONOR: "no donor of another patient group",
     Outcome.BAD_INPUT: "invalid voxels in the batch",
+    Outcome.OTHER_BATCH: "the plan was made for another batch",
 }
 
 
@@ -81,7 +88,7 @@ class Insertion:
     refused: Outcome | None = None
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class InsertionPlan:
     """All insertions of one batch.
 
@@ -94,9 +101,14 @@ class InsertionPlan:
         outcome: (N,) int64, codes of `Outcome`.
         voxels: (N, K) int64, voxels written per class; 0 where refused.
         volume_vox: (X, Y, Z) of the batch.
+        tissue: (N, 3, C) float32, mean, standard deviation and lowest intensity of the sample's host tissue, with which
+            the lesion is written; 0 where the insertion was refused before the batch was looked at. None where rows
+            of version 1 do not say.
         host_given: whether the plan was made with a `host` mask, which `apply` then needs as well.
         host_stats: mean and standard deviation per sample and channel where the caller gave them, else None.
         samples: number of samples in the batch; a plan from rows knows only those that were asked for.
+        number: running number of the batch's first sample; None in a plan from rows, which is a repetition.
+        mix_voxels: what each insertion that `class_mix` chose adds to its running counts, (K,) voxels.
     """
 
     insertions: tuple[Insertion, ...]
@@ -105,15 +117,20 @@ class InsertionPlan:
     outcome: Tensor
     voxels: Tensor
     volume_vox: tuple[int, int, int]
+    tissue: Tensor | None = None
     host_given: bool = False
     host_stats: tuple[list[list[float]], list[list[float]]] | None = None
     samples: int = 0
-    counted: bool = field(default=False, repr=False)
-    hosts: dict[int, Any] = field(default_factory=dict, repr=False)
-    rendered: dict[int, Any] = field(default_factory=dict, repr=False)
+    number: int | None = None
+    mix_voxels: tuple[tuple[float, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.insertions)
+
+    @property
+    def live(self) -> list[int]:
+        """Positions of the insertions that were not refused before the device was asked."""
+        return [n for n, row in enumerate(self.insertions) if row.refused is None]
 
     def to(self, device: torch.device | str) -> "InsertionPlan":
         """The plan with its tensors on `device`; itself where they are there already."""
@@ -122,21 +139,42 @@ class InsertionPlan:
             return self
         # a copy to the host must be waited for
         free = device.type != "cpu"
-        moved = {n: getattr(self, n).to(device, non_blocking=free) for n in ("center_vox", "outcome", "voxels")}
-        kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in (*moved, "hosts", "rendered")}
-        return InsertionPlan(**kept, **moved)
+        tensors = {name: getattr(self, name) for name in ("center_vox", "outcome", "voxels", "tissue")}
+        moved = {name: x if x is None else x.to(device, non_blocking=free) for name, x in tensors.items()}
+        return replace(self, **moved)
 
-    def check_fits(self, samples: int, volume_vox: tuple[int, ...], classes: tuple[str, ...], host: bool) -> None:
+    def tissue_of(self, samples: int) -> tuple[Tensor, Tensor]:
+        """The host tissue of a batch's samples, and which of them get a lesion.
+
+        Args:
+            samples: B of the batch.
+
+        Returns:
+            (B, 3, C) of `tissue`, 0 for samples without a live insertion, and (B,) bool.
+        """
+        table = self.tissue.new_zeros(samples, *self.tissue.shape[1:])
+        changed = torch.zeros(samples, dtype=torch.bool, device=table.device)
+        for n in self.live:
+            b = self.insertions[n].sample
+            table[b] = self.tissue[n]
+            changed[b] |= self.outcome[n] == Outcome.DONE
+        return table, changed
+
+    def check_fits(
+        self, samples: int, channels: int, volume_vox: tuple[int, ...], classes: tuple[str, ...], host: bool
+    ) -> None:
         """Check that the plan can be applied to a batch.
 
         Raises:
-            ValueError: it was made for other sizes or classes, asks for samples that the batch does not have, or was
-                made with a host mask and the batch comes without.
+            ValueError: it was made for other sizes, channels or classes, asks for samples that the batch does not have,
+                or was made with a host mask and the batch comes without.
         """
         if not len(self):
             return
         if self.volume_vox != volume_vox:
             raise ValueError(f"plan: made for samples of {self.volume_vox} voxels, got {volume_vox}")
+        if self.tissue is not None and self.live and self.tissue.shape[2] != channels:
+            raise ValueError(f"plan: made for {self.tissue.shape[2]} channels, got {channels}")
         if self.classes != classes:
             raise ValueError(f"plan: made for the classes {self.classes}, the insertion has {classes}")
         last = max(row.sample for row in self.insertions)
@@ -145,28 +183,25 @@ class InsertionPlan:
         if self.host_given and not host:
             raise ValueError("plan: it was made with a host mask, give apply the same host=...")
 
-    def forget(self) -> None:
-        """Drop what `plan` worked out on the device and `apply` can work out again: it may be large."""
-        self.hosts.clear()
-        self.rendered.clear()
-
     def select(self, sample: int) -> "InsertionPlan":
-        """The rows of one sample, as the plan of a batch of that sample alone."""
+        """The rows of one sample, as the plan of a batch of that sample alone; a repetition, as any plan from rows."""
         rows = [{**row, "sample": 0} for row in self.to_rows() if row["sample"] == sample]
-        plan = InsertionPlan.from_rows(rows)
-        plan.samples = 1
-        return plan.to(self.center_vox.device)
+        return replace(InsertionPlan.from_rows(rows), samples=1).to(self.center_vox.device)
 
     def to_rows(self) -> list[dict[str, Any]]:
         """JSON-able rows, one per asked insertion; makes the host wait for the device.
 
         Besides the fields of `Insertion` a row has ``center_vox``, ``outcome`` (the lower-case name), ``reason`` (its
-        words), ``voxels`` (per class) and ``diameter_mm`` (of the sphere of equal volume, 0 where refused).
+        words), ``voxels`` (per class), ``diameter_mm`` (of the sphere of equal volume, 0 where refused) and ``tissue``
+        (``mean``, ``std`` and ``floor`` per channel, or None).
         """
         centers, outcomes, voxels = self.center_vox.tolist(), self.outcome.tolist(), self.voxels.tolist()
-        return [self._row(*items) for items in zip(self.insertions, centers, outcomes, voxels, strict=True)]
+        tissue = [None] * len(self) if self.tissue is None else self.tissue.tolist()
+        return [self._row(*items) for items in zip(self.insertions, centers, outcomes, voxels, tissue, strict=True)]
 
-    def _row(self, insertion: Insertion, center: list[int], code: int, voxels: list[int]) -> dict[str, Any]:
+    def _row(
+        self, insertion: Insertion, center: list[int], code: int, voxels: list[int], tissue: list[list[float]] | None
+    ) -> dict[str, Any]:
         row = asdict(insertion)
         row.pop("refused")
         for name in ("spacing_mm", "axes", "flips", "angles_deg", "crop_vox"):
@@ -185,7 +220,9 @@ class InsertionPlan:
             "volume_vox": list(self.volume_vox),
             "host_given": self.host_given,
             "host_stats": stats,
-            "version": ROW_VERSION,
+            # without a crop it was refused before the batch was looked at
+            "tissue": None if insertion.crop_vox is None else _tissue_row(tissue),
+            "version": ROW_VERSION if self.tissue is not None else 1,
         }
 
     @classmethod
@@ -200,9 +237,11 @@ class InsertionPlan:
             missing = [name for name in _ROW_FIELDS if name not in row]
             if missing:
                 raise ValueError(f"row {i} of an insertion plan lacks {', '.join(missing)}")
-            if row["version"] != ROW_VERSION:
-                raise ValueError(f"row {i}: expected version {ROW_VERSION}, got {row['version']!r}")
-            for name in ("volume_vox", "host_given"):
+            if row["version"] not in (1, ROW_VERSION):
+                raise ValueError(f"row {i}: expected version {ROW_VERSION} or 1, got {row['version']!r}")
+            if row["version"] != 1 and "tissue" not in row:
+                raise ValueError(f"row {i} of an insertion plan lacks tissue")
+            for name in ("volume_vox", "host_given", "version"):
                 if row[name] != rows[0][name]:
                     raise ValueError(f"row {i}: {name} is {row[name]}, but {rows[0][name]} in row 0: not one batch")
         return cls._from_checked(rows)
@@ -225,10 +264,32 @@ class InsertionPlan:
             outcome=torch.tensor(outcomes, dtype=torch.int64),
             voxels=torch.tensor([list(row["voxels"].values()) for row in rows]).reshape(-1, len(classes)).long(),
             volume_vox=tuple(rows[0]["volume_vox"]) if rows else (0, 0, 0),
+            tissue=_tissue_table(rows),
             host_given=bool(rows and rows[0]["host_given"]),
             host_stats=stats,
             samples=len({row["sample"] for row in rows}),
         )
+
+
+_TISSUE = ("mean", "std", "floor")
+
+
+def _tissue_row(tissue: list[list[float]] | None) -> dict[str, list[float | None]] | None:
+    """JSON knows no infinity: a sample without tissue has the floor None."""
+    if tissue is None:
+        return None
+    finite = [[value if math.isfinite(value) else None for value in values] for values in tissue]
+    return dict(zip(_TISSUE, finite, strict=True))
+
+
+def _tissue_table(rows: Sequence[Mapping[str, Any]]) -> Tensor | None:
+    if any(row["version"] == 1 for row in rows):
+        return None
+    width = next((len(row["tissue"]["mean"]) for row in rows if row["tissue"]), 0)
+    blank = {name: [0.0] * width for name in _TISSUE}
+    tissue = [[(row["tissue"] or blank)[name] for name in _TISSUE] for row in rows]
+    filled = [[[-math.inf if value is None else value for value in values] for values in one] for one in tissue]
+    return torch.tensor(filled, dtype=torch.float32).reshape(len(rows), len(_TISSUE), width)
 
 
 def _insertion(row: Mapping[str, Any], outcome: Outcome) -> Insertion:

@@ -28,7 +28,7 @@ class LowInsertionRateWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Report:
-    """What an insertion did so far.
+    """What an insertion did so far; repetitions of plans are not counted.
 
     Attributes:
         samples: samples seen.
@@ -97,10 +97,7 @@ class Audit:
         self._table()[os.getpid() % PROCESSES, -1] += samples
 
     def count(self, plan: InsertionPlan) -> None:
-        """Add a plan's outcomes, once however often it is applied."""
-        if plan.counted:
-            return
-        plan.counted = True
+        """Add a plan's outcomes."""
         if len(plan):
             self._add(plan, self._counters(plan.outcome.device))
             if self.rows_file is not None:

@@ -14,6 +14,7 @@ from synthaug.host import HostSample, from_model, to_model
 from synthaug.insertion.blending import blended, soft_edge
 from synthaug.insertion.plan import Insertion, InsertionPlan, Outcome
 from synthaug.insertion.render import one_hot
+from synthaug.insertion.work import Work
 from synthaug.transfers import on_device
 
 
@@ -56,15 +57,15 @@ class CropWriter:
     halo_mm: float
     edge_vox: float
 
-    def write(self, plan: InsertionPlan, live: Sequence[int], image: Tensor, label: Tensor) -> None:
-        """Write the insertions `live` of a plan, whose hosts and lesions are ready, into a batch in place.
+    def write(self, work: Work, plan: InsertionPlan, image: Tensor, label: Tensor) -> None:
+        """Write what a plan says into a batch, in place.
 
         First lesions come before second ones, so that these see them; crops of one size go through the generator
         together.
 
         Args:
-            plan: with `hosts` and `rendered` filled for `live`.
-            live: positions of the insertions that may have been done.
+            work: of the call, whose batch is left as it is.
+            plan: on the batch's device.
             image: (B, C, X, Y, Z) contiguous.
             label: (B, X, Y, Z) contiguous.
         """
@@ -72,27 +73,27 @@ class CropWriter:
         def kind(n: int) -> tuple[int, tuple[int, ...]]:
             return plan.insertions[n].order, plan.insertions[n].crop_vox
 
-        for _, group in groupby(sorted(live, key=kind), key=kind):
-            self._paint_group(plan, list(group), image, label)
+        for _, group in groupby(sorted(plan.live, key=kind), key=kind):
+            self._paint_group(work, plan, list(group), image, label)
 
-    def _paint_group(self, plan: InsertionPlan, group: Sequence[int], image: Tensor, label: Tensor) -> None:
-        spots = [self._spot(plan, n, image, label) for n in group]
+    def _paint_group(self, work: Work, plan: InsertionPlan, group: Sequence[int], image: Tensor, label: Tensor) -> None:
+        spots = [self._spot(work, plan, n, image, label) for n in group]
         classes = stacked([one_hot(s.mask, len(self.classes)) for s in spots])
         context = stacked([to_model(s.crop, s.host.mean, s.host.std) for s in spots])
         if not self.generator.needs_host:
             context.mul_(classes.sum(1, keepdim=True) == 0)
-        donor = stacked([plan.rendered[n].donor for n in group]) if self.generator.needs_donor else None
+        donor = stacked([work.rendered(n).donor for n in group]) if self.generator.needs_donor else None
         told = {"support": stacked([s.support for s in spots])} if self.generator.needs_support else {}
         painted = self.generator.generate(context, classes, [s.row.seed for s in spots], donor, **told)
         for spot, crop in zip(spots, painted, strict=True):
             self._write(spot, crop, image, label)
 
-    def _spot(self, plan: InsertionPlan, n: int, image: Tensor, label: Tensor) -> Spot:
+    def _spot(self, work: Work, plan: InsertionPlan, n: int, image: Tensor, label: Tensor) -> Spot:
         row = plan.insertions[n]
-        host, window = plan.hosts[row.sample], Window.at(plan.center_vox[n], row.crop_vox, plan.volume_vox)
+        host, window = work.host(row.sample), Window.at(plan.center_vox[n], row.crop_vox, plan.volume_vox)
         tissue, old = window.read(host.tissue), window.read(label[row.sample])
         # cut to the tissue, and nothing where refused
-        mask = plan.rendered[n].mask * (tissue & (plan.outcome[n] == Outcome.DONE))
+        mask = work.rendered(n).mask * (tissue & (plan.outcome[n] == Outcome.DONE))
         support = mask > 0
         if self.halo_mm:
             support = support | grown(support, self.halo_mm, row.spacing_mm) & tissue & (old == 0)

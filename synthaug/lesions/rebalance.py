@@ -11,6 +11,7 @@ necrosis, and a lesion does not end as one class.
 """
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from itertools import product
 
 import numpy as np
@@ -95,10 +96,16 @@ class ClassMix:
         self.moves = np.eye(k)[self.maps]
         self.renamed = self.maps != np.arange(k)
 
+    def copy(self) -> "ClassMix":
+        """The same target with running counts of its own."""
+        copied = copy(self)
+        copied.counts = self.counts.copy()
+        return copied
+
     def choose(
         self, voxels: np.ndarray, factors: np.ndarray, rng: np.random.Generator, weights: np.ndarray | None = None
-    ) -> tuple[int, dict[str, str]]:
-        """Donor and swaps that bring the running counts nearest to the target.
+    ) -> tuple[int, dict[str, str], np.ndarray]:
+        """Donor and swaps that bring the running counts nearest to the target; `counts` stay as they are.
 
         Args:
             voxels: (D, K) class counts of the donors that may be taken.
@@ -107,7 +114,7 @@ class ClassMix:
             weights: (D,) above 0, of the donors in that draw; all alike where not given.
 
         Returns:
-            Position of the donor, and its swaps, old name to new name.
+            Position of the donor, its swaps, old name to new name, and (K,) what they add to the running counts.
         """
         now = self.counts / self.counts.sum() if self.counts.any() else self.target
         best, best_cost = (0, 0), np.inf
@@ -124,6 +131,6 @@ class ClassMix:
             if cost.min() < best_cost:
                 best, best_cost = (int(d), int(cost.argmin())), cost.min()
         donor, m = best
-        self.counts += voxels[donor] @ self.moves[m] * factors[donor]
         changed = np.flatnonzero(self.renamed[m] & (voxels[donor] > 0))
-        return donor, {self.names[i]: self.names[self.maps[m, i]] for i in changed}
+        swaps = {self.names[i]: self.names[self.maps[m, i]] for i in changed}
+        return donor, swaps, voxels[donor] @ self.moves[m] * factors[donor]

@@ -74,10 +74,7 @@ class ScaleRange:
         Raises:
             ValueError: a range that is inverted or not above 0, an unknown class, or both ways of control at once.
         """
-        if diameter_mm is not None and scale is not None:
-            raise ValueError(f"give scale or diameter_mm, not both; got scale={scale}, diameter_mm={diameter_mm}")
-        if diameter_mm is not None and after_swap:
-            raise ValueError("scale_after_swap goes with scale; with diameter_mm the diameter is what was asked for")
+        check_size_control(scale, diameter_mm, after_swap)
         special = {
             classes.canonical(k): checked_range(f"scale_after_swap[{k}]", v) for k, v in (after_swap or {}).items()
         }
@@ -121,6 +118,18 @@ class ScaleRange:
         if self.diameter_mm is None:
             return np.full(len(candidates), drawn)
         return drawn / equivalent_diameter_mm(candidates.volume_mm3, (1, 1, 1))
+
+
+def check_size_control(scale: Any, diameter_mm: Any, after_swap: Any) -> None:
+    """Check that sizes are controlled in one way.
+
+    Raises:
+        ValueError: by scale and by diameter.
+    """
+    if diameter_mm is not None and scale is not None:
+        raise ValueError(f"give scale or diameter_mm, not both; got scale={scale}, diameter_mm={diameter_mm}")
+    if diameter_mm is not None and after_swap:
+        raise ValueError("scale_after_swap goes with scale; with diameter_mm the diameter is what was asked for")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from synthaug.data import Case, find_cases
 from synthaug.data.folds import fold_split
 from synthaug.evaluation import default_regions
 from synthaug.insertion.adaptive import ProbSchedule
+from synthaug.options import InsertionOptions, refuse_files
 from synthaug.segmentation.augmentation import AugmentationConfig
 from synthaug.segmentation.inference import InferenceConfig
 from synthaug.segmentation.losses import LossConfig, output_weights
@@ -95,23 +96,13 @@ class PaintedConfig(Section):
         return self
 
 
-class InsertionConfig(Section):
+class InsertionConfig(InsertionOptions):
     """What `TumorInsertion` is told, and how it changes over the training."""
 
     lesions: Literal["bank", "shapes"] = "bank"
     bank: Path | None = None
     generator: str = "paste"
     generator_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    prob: Share = 0.6
-    second: Share = 0.4
-    scale: tuple[PositiveFloat, PositiveFloat] | None = None
-    diameter_mm: tuple[PositiveFloat, PositiveFloat] | None = None
-    scale_after_swap: dict[str, tuple[PositiveFloat, PositiveFloat]] | None = None
-    swaps: tuple[tuple[str, str, Share], ...] = ()
-    swap_draw: Literal["joint", "each"] = "joint"
-    class_mix: dict[str, float] | None = None
-    clearance_mm: Annotated[float, Field(ge=0)] = 3.0
-    seed: Seed = 0
     warmup_steps: NonNegativeInt = 0
     decay_from: NonNegativeInt | None = None
     decay_to: NonNegativeInt | None = None
@@ -130,6 +121,7 @@ class InsertionConfig(Section):
     @model_validator(mode="after")
     def _schedule_fits(self):
         assert self.schedule  # raises what does not fit
+        refuse_files(self)
         if self.painted is not None and (self.lesions != "bank" or self.generator == "paste"):
             raise ValueError(
                 "painted: expected lesions: bank, whose masks are painted, and a generator that paints, such as "
@@ -139,13 +131,11 @@ class InsertionConfig(Section):
 
     def arguments(self) -> dict[str, Any]:
         """Of `TumorInsertion`."""
-        schedule = {"warmup_steps", "decay_from", "decay_to", "end_prob", "decay_shape", "adaptive"}
-        apart = {"lesions", "bank", "generator_options", "painted"} | schedule
-        given = self.model_dump(exclude=apart, exclude_none=True)
-        if clash := sorted(set(given) & set(self.generator_options)):
+        given = self.engine_options
+        if clash := sorted({*given, "generator"} & set(self.generator_options)):
             raise ValueError(f"generator_options: {', '.join(clash)} are the insertion's own")
         if self.painted is None:
-            return given | self.generator_options
+            return given | {"generator": self.generator} | self.generator_options
         return {key: value for key, value in given.items() if key not in PAINTED} | {"generator": "paste"}
 
     def painting(self) -> dict[str, Any]:

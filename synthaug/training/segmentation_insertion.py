@@ -110,12 +110,10 @@ class Inserter:
         self.steps, self.latest_step = self.steps + (step != self.latest_step), step
         with self.watch:
             stats = (batch.host_mean, batch.host_std)
-            plan = self.insert.plan(image, label, batch.spacing_mm, groups=batch.groups, host_stats=stats)
-            changed = self.insert.apply(image, label, plan)
+            *changed, plan = self.insert.recorded(image, label, batch.spacing_mm, groups=batch.groups, host_stats=stats)
         if self.examples_left:
             self._keep_examples(step, (image, label), changed, plan.to_rows())
-        plan.forget()
-        return changed
+        return tuple(changed)
 
     def begin(self) -> None:
         """Paint what the first batch needs to have, so that no step waits for it.

@@ -276,8 +276,8 @@ def test_known_statistics_go_to_the_engine(configured, monkeypatch):
     trainer = started(make_trainer(nnUNetTrainerSynthAug, MR))
     batch, seen = next(trainer.dataloader_train), []
     engine = type(trainer.insertion.engine)
-    plan = engine.plan
-    monkeypatch.setattr(engine, "plan", lambda *a, **k: seen.append(k["host_stats"]) or plan(*a, **k))
+    recorded = engine.recorded
+    monkeypatch.setattr(engine, "recorded", lambda *a, **k: seen.append(k["host_stats"]) or recorded(*a, **k))
     trainer.insertion(batch["data"], batch["target"], batch["keys"])
     assert seen == [(0.0, 1.0)]
 

@@ -9,7 +9,7 @@ from engine import CHANNELS, toy_bank, toy_batch, toy_case, toy_insertion
 from hypothesis import given
 from hypothesis import strategies as st
 
-from synthaug import BRATS18, LesionBank, LesionShapes
+from synthaug import BRATS18, LesionBank, LesionShapes, Outcome
 from synthaug.insertion.adaptive import AdaptiveInsertion, ProbSchedule
 from synthaug.lesions.scale import SizeWeights
 from synthaug.sizes import SizeClasses
@@ -39,7 +39,9 @@ def validation(**worse) -> list[dict]:
 
 def decided(insert, samples: int) -> list:
     """What is asked for in so many samples; the decisions of `plan` without looking for places, which takes longer."""
-    return insert._decider.batch([(1.0, 1.0, 1.0)] * samples, (48, 44, 40), [None] * samples)
+    draw = insert._decider.batch([(1.0, 1.0, 1.0)] * samples, (48, 44, 40), [None] * samples)
+    insert._decider.advance(draw.samples, draw.mix_voxels)
+    return draw.insertions
 
 
 def diameters(insert, samples: int = 400) -> np.ndarray:
@@ -295,9 +297,16 @@ def test_a_resumed_controller_continues_to_the_bit():
 
 def test_a_state_from_before_these_values_is_read():
     insert = toy_insertion(prob=0.4)
+    insert(*toy_batch())
     state = {key: insert.state_dict()[key] for key in ("number", "mix_counts", "audit")}
+    counts = state["audit"]["counts"]
+    state["audit"]["counts"] = counts[: Outcome.OTHER_BATCH] + counts[Outcome.OTHER_BATCH + 1 :]
+    report = insert.report()
     insert.load_state_dict(state | {"number": 7})
     assert (insert.number, insert.prob, insert.size_weights) == (7, 0.4, None)
+    assert insert.report() == report
+    with pytest.raises(ValueError, match="insertion state: expected version 2 or 1, got 3"):
+        insert.load_state_dict(insert.state_dict() | {"version": 3})
 
 
 @pytest.mark.parametrize(

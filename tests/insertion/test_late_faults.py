@@ -28,7 +28,7 @@ class Slow(Readback):
 @pytest.fixture
 def slow(monkeypatch):
     monkeypatch.setattr(Slow, "started", [], raising=False)
-    monkeypatch.setattr("synthaug.insertion.batch.Readback", Slow)
+    monkeypatch.setattr("synthaug.insertion.faults.Readback", Slow)
 
 
 def let_go():
@@ -76,14 +76,14 @@ def test_the_first_is_named_and_later_ones_are_counted(slow):
 
 def test_faults_on_both_sides_of_a_read_back_are_raised_one_after_the_other(slow):
     insert = toy_insertion(prob=0.0)
-    insert.plan(*batch(2, at_fault=0))
-    insert.plan(*batch(2, at_fault=1))
+    insert(*batch(2, at_fault=0))
+    insert(*batch(2, at_fault=1))
     let_go()
     with pytest.raises(ValueError, match=r"samples \[0\] \(batch 0;"):
-        insert.plan(*batch(2))
+        insert(*batch(2))
     with pytest.raises(ValueError, match=r"samples \[1\] \(batch 1;"):
         insert.report()
-    insert.plan(*batch(2))
+    insert(*batch(2))
     assert insert.report().samples == 6, "those whose call raised another's fault were not looked at"
 
 

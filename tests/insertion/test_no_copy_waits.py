@@ -65,7 +65,7 @@ class NeverBack:
 def stand_in(monkeypatch):
     """What PyTorch does not do for meta tensors."""
     monkeypatch.setattr(torch, "Generator", HostGenerator)
-    monkeypatch.setattr("synthaug.insertion.batch.Readback", NeverBack)
+    monkeypatch.setattr("synthaug.insertion.faults.Readback", NeverBack)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda *_: False)
     monkeypatch.setattr(torch, "get_autocast_dtype", lambda *_: torch.float32)
@@ -80,6 +80,8 @@ def test_nothing_is_sent_so_that_the_host_waits(generator, options, stand_in):
     host = torch.ones_like(label)
     with NoBlockingCopy(), NoBlockingLiteral():
         insert(image, label, groups=["x"], host=lambda sample: host[sample], prior=torch.ones_like(label))
+        plan = insert.plan(image, label, host=host)
+        insert.apply(image, label, plan, host=host)
         new_image, new_label = insert(image, label, (1, 1, 2), host_stats=(100.0, 15.0))
     assert new_image is not image and new_label.device == DEVICE
 

@@ -120,7 +120,7 @@ def test_the_location_prior_weights_the_centre():
     prior[:, :, 30:] = 1.0
     prior[:, :, 12:16] = 0.02
     insert = toy_insertion(scale=0.5)
-    ys = [insert.plan(image, label, prior=prior).to_rows()[0]["center_vox"][1] for _ in range(60)]
+    ys = [insert.recorded(image, label, prior=prior)[2].to_rows()[0]["center_vox"][1] for _ in range(60)]
     high = sum(y >= 29 for y in ys)
     assert high >= 50
     assert all(y >= 29 or 11 <= y <= 17 for y in ys)

@@ -153,6 +153,50 @@ def test_any_size_dtype_and_spacing(parts, size, samples, dtype, label_dtype, sp
     assert new_image.float().isfinite().all()
 
 
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    gain=st.sampled_from([1.0, 1.0 + 1e-6, 1.0001, 1.01, 0.5, 3.0]),
+    shift=st.sampled_from([0.0, 1e-4, 0.5, -40.0]),
+    channel=st.integers(0, 3),
+    sample=st.integers(0, 1),
+    known=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_a_plan_equals_its_rows_whatever_became_of_the_batch(parts, gain, shift, channel, sample, known, seed):
+    image, label = toy_batch(2, size=(30, 28, 26), seed=seed, labelled=False)
+    insert = toy_insertion(*parts, seed=seed, second=0.5, scale=(0.4, 0.8))
+    plan = insert.plan(image, label, host_stats=(100.0, 15.0) if known else None)
+    rows = json.loads(json.dumps(plan.to_rows()))
+    before = insert.apply(image, label, plan)
+    changed = image.clone()
+    changed[sample, channel] = changed[sample, channel] * gain + shift
+    other = toy_insertion(*parts, seed=99)
+    found = [
+        applied(insert, changed, label, plan),
+        applied(insert, changed, label, InsertionPlan.from_rows(rows)),
+        applied(other, changed, label, InsertionPlan.from_rows(rows)),
+    ]
+    assert InsertionPlan.from_rows(rows).to_rows() == rows
+    if torch.equal(changed, image):
+        assert torch.equal(found[0][0], before[0]) and torch.equal(found[0][1], before[1])
+    done = any(row["sample"] == sample for row in done_rows(plan))
+    if done and not known and (gain >= 1.01 or gain == 0.5 or abs(shift) > 0.4):
+        assert isinstance(found[0], str) and f"sample {sample}" in found[0]
+    if isinstance(found[0], str):
+        assert found[0] == found[1] == found[2]
+    else:
+        assert all(torch.equal(a, b) for more in found[1:] for a, b in zip(found[0], more, strict=True))
+
+
+def applied(insert, image, label, plan):
+    """What comes of a plan, or the words with which it is refused."""
+    try:
+        return insert.apply(image, label, plan)
+    except ValueError as error:
+        assert "made for a batch of other host tissue" in str(error)
+        return str(error)
+
+
 def test_non_contiguous_channels_last_and_labels_without_channel(parts):
     image, label = toy_batch(2)
     expected = toy_insertion(*parts)(image, label)

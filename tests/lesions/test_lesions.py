@@ -128,7 +128,7 @@ def test_scaled_diameters_are_what_was_asked_for():
         rows = []
         for step in range(10):
             image, label = toy_batch(2, labelled=False, seed=step)
-            rows += done_rows(insert.plan(image, label, spacing))
+            rows += done_rows(insert.recorded(image, label, spacing)[2])
         diameters = [row["diameter_mm"] for row in rows]
         bank = {lesion.name: lesion for lesion in insert.lesions}
         for row in rows:
@@ -183,7 +183,9 @@ def test_swap_and_scale_statistics_on_the_real_bank(real_bank, draw):
     rows = []
     for _ in range(100):
         # only the host's decisions are looked at; placement has its own tests
-        rows += insert._decider.batch([(1.0, 1.0, 1.0)] * 20, (128, 128, 128), [None] * 20)
+        draw = insert._decider.batch([(1.0, 1.0, 1.0)] * 20, (128, 128, 128), [None] * 20)
+        insert._decider.advance(draw.samples, draw.mix_voxels)
+        rows += draw.insertions
     firsts = [r for r in rows if r.order == 0]
     low, high = binomial_bounds(0.6, 2000)
     assert low <= len(firsts) <= high
@@ -210,8 +212,7 @@ def test_class_mix_on_the_real_bank(real_bank):
     image = 100 + 15 * torch.randn(1, 4, 64, 64, 64, generator=generator)
     label = torch.zeros(1, 64, 64, 64, dtype=torch.uint8)
     for _ in range(150):
-        plan = insert.plan(image, label)
-        insert._audit.count(plan)
+        insert(image, label)
     report = insert.report()
     assert report.done >= 147
     total = sum(report.voxels.values())
@@ -223,10 +224,10 @@ def test_class_mix_costs_less_when_the_donors_fit():
     rng = np.random.default_rng(0)
     mix = ClassMix({"NCR": 0.2, "ED": 0.5, "ET": 0.3}, BRATS18)
     voxels = np.array([[20.0, 50.0, 30.0], [0.0, 100.0, 0.0]])
-    donor, swaps = mix.choose(voxels, np.ones(2), rng)
-    assert donor == 0 and swaps == {}
+    donor, swaps, added = mix.choose(voxels, np.ones(2), rng)
+    assert donor == 0 and swaps == {} and added.tolist() == [20, 50, 30]
     mix.counts[:] = [0, 1000, 0]
-    _, swaps = mix.choose(voxels, np.ones(2), rng)
+    _, swaps, _ = mix.choose(voxels, np.ones(2), rng)
     assert swaps.get("ED", "ED") != "ED", "oedema is far above its share and must be renamed"
 
 

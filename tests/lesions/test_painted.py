@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from synthaug import BRATS18, InsertionPlan, LesionBank, LesionShapes, PaintedLesions
 from synthaug.adapters.workers import drawn
 from synthaug.cli.app import app
+from synthaug.host import HostSample
 from synthaug.lesions.painted.budget import Budget, SmallBudgetWarning
 from synthaug.lesions.painted.painter import LesionPainter
 from synthaug.lesions.painted.recipes import Recipe
@@ -81,7 +82,7 @@ def test_a_painted_bank_is_a_bank(tmp_path):
     # deep inside, what was painted is what is there, in the host's units
     mask = loaded.mask(row["lesion"], image.device)
     z = loaded.intensities(row["lesion"], range(4), image.device)
-    host = plan.hosts[0]
+    host = HostSample.of(image[0], label[0, 0])
     at = [c - n // 2 for c, n in zip(row["center_vox"], mask.shape, strict=True)]
     box = (0, slice(None), *(slice(a, a + n) for a, n in zip(at, mask.shape, strict=True)))
     inside = -torch.nn.functional.max_pool3d(-(mask > 0).float()[None], 5, 1, 2)[0] > 0
@@ -244,7 +245,7 @@ def test_the_pool_follows_from_the_samples_number_whatever_the_threads_timing(mo
     one_by_one = [
         {**row, "sample": n % 2}
         for n in range(12)
-        for row in insert.plan(images[n % 2 : n % 2 + 1], labels[n % 2 : n % 2 + 1]).to_rows()
+        for row in insert.recorded(images[n % 2 : n % 2 + 1], labels[n % 2 : n % 2 + 1])[2].to_rows()
     ]
     assert [row["lesion"] for row in one_by_one] == [row["lesion"] for row in rows]
     insert.number = 6

@@ -50,8 +50,7 @@ class BatchInsertion:
                 generator,
                 classes=task.classes,
                 channels=task.channels,
-                ignore_label=BLOCKED,
-                **settings.insertion.model_dump(),
+                **settings.insertion.engine_options | {"ignore_label": BLOCKED},
                 **settings.generator_options,
                 **options,
             )

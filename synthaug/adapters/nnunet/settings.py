@@ -5,39 +5,36 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from synthaug.config import ConfigError, Section, read_config
+from synthaug.options import InsertionOptions, refuse_files
 
 VARIABLE = "SYNTHAUG_CONFIG"
 """Environment variable that names the settings."""
 
-Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
-Range = tuple[PositiveFloat, PositiveFloat]
 
 
-class InsertionSettings(Section):
+class InsertionSettings(InsertionOptions):
     """What `TumorInsertion` is told."""
 
-    prob: Share = 0.6
-    second: Share = 0.4
-    scale: Range | None = None
-    diameter_mm: Range | None = None
-    scale_after_swap: dict[str, Range] | None = None
-    swaps: tuple[tuple[str, str, Share], ...] = ()
-    swap_draw: Literal["joint", "each"] = "joint"
-    class_mix: dict[str, float] | None = None
-    clearance_mm: NotNegative = 3.0
-    tissue_share: Share = 0.9
-    min_voxels: PositiveInt = 27
-    flip: Share = 0.5
-    rotate90: bool = True
-    rotate_deg: NotNegative = 0.0
-    elastic_mm: NotNegative = 0.0
-    halo_mm: NotNegative = 0.0
-    edge_vox: NotNegative = 1.0
-    seed: Annotated[int, Field(ge=0)] = 0
+    @field_validator("ignore_label")
+    @classmethod
+    def _of_the_dataset(cls, value: int | None) -> None:
+        if value is not None:
+            raise ValueError(f"ignore_label: expected that of dataset.json alone, got {value}")
+
+    @field_validator("host")
+    @classmethod
+    def _of_its_section(cls, value: Any) -> None:
+        if value is not None:
+            raise ValueError("host: expected the section host of the settings, which says where lesions may lie")
+
+    @model_validator(mode="after")
+    def _no_files(self):
+        refuse_files(self)
+        return self
 
 
 class HostSettings(Section):

@@ -1,9 +1,7 @@
-"""Putting an insertion together: its lesions, generator, classes and channels must fit each other."""
+"""From what a user gives as `lesions` to a `LesionSource`, and whether it fits what is to be inserted."""
 
 import os
 from typing import Any
-
-import torch
 
 from synthaug.channels import select_channels
 from synthaug.classes import Classes
@@ -30,24 +28,31 @@ def resolve_lesions(lesions: Any) -> LesionSource:
     return lesions
 
 
+def class_order(lesions: LesionSource, classes: Classes) -> list[int]:
+    """Position of each of the lesions' classes in the insertion's.
+
+    Raises:
+        ValueError: lesions of other classes.
+    """
+    if any(name not in (*classes.names, *classes.aliases) for name in lesions.classes):
+        raise ValueError(f"the lesions have the classes {', '.join(lesions.classes)}; the insertion has {classes}")
+    return [classes.index(name) for name in lesions.classes]
+
+
 def donor_channels(
     lesions: LesionSource,
     generator: TumorGenerator,
     classes: Classes,
     channels: tuple[str, ...],
-    swaps: Swaps,
+    swaps: Swaps | None,
     mix: ClassMix | None,
 ) -> list[int] | None:
     """Positions of the insertion's channels in the source's intensities; None where the generator wants no donor.
 
     Raises:
-        ValueError: lesions of other classes; or, where a donor is wanted, a source of masks only, without one of the
-            channels, or without intensities of a class that lesions may be changed into.
+        ValueError: a donor is wanted, and the source has masks only, lacks one of the channels, or has no intensities
+            of a class that lesions may be changed into.
     """
-    names = lesions.classes
-    unknown = [c for c in names if c not in (*classes.names, *classes.aliases)]
-    if unknown:
-        raise ValueError(f"the lesions have the classes {', '.join(names)}; the insertion has {classes}")
     if not generator.needs_donor:
         return None
     if lesions.channels is None:
@@ -55,17 +60,11 @@ def donor_channels(
             f"{type(generator).__name__} needs donor intensities and {type(lesions).__name__} has masks only: "
             "give lesions=LesionBank(...), or another generator"
         )
-    wanted = {target for _, target in swaps.pairs}
+    wanted = set() if swaps is None else {target for _, target in swaps.pairs}
     if mix is not None:
         wanted |= {name for name, share in zip(mix.names, mix.target, strict=True) if share > 0}
-    absent = wanted - {classes.canonical(c) for c in names}
+    absent = wanted - {classes.canonical(c) for c in lesions.classes}
     if absent:
-        raise ValueError(f"the bank has no intensities of {', '.join(sorted(absent))}; it has {', '.join(names)}")
+        has = ", ".join(lesions.classes)
+        raise ValueError(f"the bank has no intensities of {', '.join(sorted(absent))}; it has {has}")
     return select_channels(channels, lesions.channels, "the lesion bank")
-
-
-def process_rank() -> int:
-    """Rank of this process in `torch.distributed`, or 0."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank()
-    return 0
