@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from synthaug.figures.html import image, page, section, table, tiles
-from synthaug.imbalance.advice import Suggestion
-from synthaug.imbalance.measure import Measured
-from synthaug.imbalance.separability import EASY, HARD, Pair
+from synthaug.imbalance.measure import Measurements
+from synthaug.imbalance.separability import EASY, HARD, ClassPair
+from synthaug.imbalance.suggestion import Suggestion
 from synthaug.sizes import SizeClasses
 
 CLASS_HEAD = ("class", "voxels", "ml", "share", "cases", "lesions", "specks", "median mm")
 
 
-def class_rows(measured: Measured) -> list[dict[str, Any]]:
+def class_rows(measured: Measurements) -> list[dict[str, Any]]:
     """A row for each class: its volume, share, cases, lesions, specks (smaller components) and median diameter."""
     rows = []
     for k, name in enumerate(measured.classes.names):
@@ -35,7 +35,7 @@ def class_rows(measured: Measured) -> list[dict[str, Any]]:
     return rows
 
 
-def size_rows(measured: Measured, sizes: SizeClasses) -> list[dict[str, Any]]:
+def size_rows(measured: Measurements, sizes: SizeClasses) -> list[dict[str, Any]]:
     """A row for each size class: whole lesions in it, and lesions of each class."""
     columns = {"whole": measured.lesions} | measured.parts
     counts = {name: sizes.counts([lesion.diameter_mm for lesion in found]) for name, found in columns.items()}
@@ -45,7 +45,9 @@ def size_rows(measured: Measured, sizes: SizeClasses) -> list[dict[str, Any]]:
     ]
 
 
-def to_dict(measured: Measured, pairs: Sequence[Pair], suggestion: Suggestion, sizes: SizeClasses) -> dict[str, Any]:
+def to_dict(
+    measured: Measurements, pairs: Sequence[ClassPair], suggestion: Suggestion, sizes: SizeClasses
+) -> dict[str, Any]:
     """Everything, JSON-able."""
     return {
         "cases": len(measured.cases),
@@ -64,7 +66,7 @@ def to_dict(measured: Measured, pairs: Sequence[Pair], suggestion: Suggestion, s
     }
 
 
-def to_text(measured: Measured, pairs: Sequence[Pair], suggestion: Suggestion, sizes: SizeClasses) -> str:
+def to_text(measured: Measurements, pairs: Sequence[ClassPair], suggestion: Suggestion, sizes: SizeClasses) -> str:
     """The same for the terminal, without the single lesions and channels."""
     lines = [
         f"{len(measured.cases)} cases of {len(set(measured.cases.values()))} patients; "
@@ -86,7 +88,12 @@ def to_text(measured: Measured, pairs: Sequence[Pair], suggestion: Suggestion, s
 
 
 def to_page(
-    measured: Measured, pairs: Sequence[Pair], suggestion: Suggestion, sizes: SizeClasses, picture: bytes, folder: str
+    measured: Measurements,
+    pairs: Sequence[ClassPair],
+    suggestion: Suggestion,
+    sizes: SizeClasses,
+    picture: bytes,
+    folder: str,
 ) -> str:
     """The page, which needs no other file."""
     notes = "".join(f"<li>{escape(note)}</li>" for note in suggestion.notes)
@@ -106,7 +113,7 @@ def to_page(
     return page("synthaug imbalance", body, footer)
 
 
-def _tiles(measured: Measured, sizes: SizeClasses) -> str:
+def _tiles(measured: Measurements, sizes: SizeClasses) -> str:
     counts = sizes.counts([lesion.diameter_mm for lesion in measured.lesions])
     items = [
         (f"{len(measured.cases)}", f"cases of {len(set(measured.cases.values()))} patients"),
@@ -126,7 +133,7 @@ def _suggested(suggestion: Suggestion, reasons: str, notes: str) -> str:
     )
 
 
-def _class_table(measured: Measured) -> str:
+def _class_table(measured: Measurements) -> str:
     specks = f"Specks are components below {measured.min_voxels} voxels; they are counted and not measured."
     return table(CLASS_HEAD, [_class_cells(row) for row in class_rows(measured)]) + f"<p>{specks}</p>"
 
@@ -137,7 +144,7 @@ def _class_cells(row: dict[str, Any]) -> list[Any]:
     return [row["class"], f"{row['voxels']:,}", ml, f"{row['share']:.1%}", *(row[k] for k in CLASS_HEAD[4:7]), median]
 
 
-def _size_table(measured: Measured, sizes: SizeClasses) -> str:
+def _size_table(measured: Measurements, sizes: SizeClasses) -> str:
     head, *rows = _with_head(size_rows(measured, sizes))
     return table(head, rows)
 
@@ -146,7 +153,7 @@ def _with_head(rows: Sequence[dict[str, Any]]) -> list[list[Any]]:
     return [list(rows[0]), *(list(row.values()) for row in rows)]
 
 
-def _pair_table(pairs: Sequence[Pair]) -> str:
+def _pair_table(pairs: Sequence[ClassPair]) -> str:
     if not pairs:
         return "<p>There are no two classes to compare.</p>"
     channels = list(pairs[0].by_channel)
@@ -162,13 +169,13 @@ def _pair_table(pairs: Sequence[Pair]) -> str:
     return f'<p>{words}</p><div class="scroll">{table(["classes", "told apart", *channels], rows)}</div>'
 
 
-def _left_out(measured: Measured) -> str:
+def _left_out(measured: Measurements) -> str:
     if not measured.left_out:
         return ""
     return section("Left out", "<ul>" + "".join(f"<li>{escape(why)}</li>" for why in measured.left_out) + "</ul>")
 
 
-def _best(pair: Pair) -> str:
+def _best(pair: ClassPair) -> str:
     return f"{pair.best_channel} {pair.by_channel[pair.best_channel].auc:.2f}"
 
 
