@@ -19,10 +19,9 @@ from collections import defaultdict
 from pathlib import Path
 
 from synthaug.cohort import CohortConfig
-from synthaug.cohort.hosts import host_number, read_host
-from synthaug.cohort.inserting import Inserter, open_generator, open_lesions
-from synthaug.cohort.layouts import Layout
-from synthaug.cohort.making import find_hosts
+from synthaug.cohort.case_insertion import CaseInserter, open_generator, open_lesions
+from synthaug.cohort.hosts import find_hosts, host_number, read_host
+from synthaug.cohort.layouts import make_layout
 
 
 def main() -> None:
@@ -42,8 +41,8 @@ def main() -> None:
 
 def parts(config: CohortConfig, cases: int) -> dict[str, float]:
     """CPU seconds a case of each step, one after the other in one thread."""
-    hosts, layout = find_hosts(config), Layout(config)
-    inserter = Inserter(config, open_lesions(config), open_generator(config, None), None, "cpu")
+    hosts, layout = find_hosts(config), make_layout(config)
+    inserter = CaseInserter(config, open_lesions(config), open_generator(config, None), None, "cpu")
     inserter.insert(read_host(hosts[host_number(0, 0, len(hosts))], config), 0)
     spent: dict[str, float] = defaultdict(float)
     for index in range(cases):

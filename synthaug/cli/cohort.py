@@ -62,14 +62,14 @@ def cohort(
     if swap:
         values["lesions.swaps"] = [text.split(":") for text in swap]
     with _one_line_errors():
-        from synthaug.cohort.making import generate
-        from synthaug.cohort.ranks import Ranks
+        from synthaug.cohort.processes import Processes
+        from synthaug.cohort.production import generate
 
         summary = generate(_configuration(config, values, overrides or []), out, progress=True)
-    ranks = Ranks.current()
-    if ranks.is_main:
+    processes = Processes.current()
+    if processes.is_main:
         _tell(summary)
-    ranks.leave()
+    processes.leave()
     raise typer.Exit(0 if summary.complete else 1)
 
 
@@ -122,7 +122,8 @@ def inspect(
 
 def _inspect_any(path: Path, classes: str, layout: str) -> bool:
     from synthaug.classes import get_classes
-    from synthaug.cohort.inspection import describe_case, describe_cohort, describe_files, is_cohort, verify
+    from synthaug.cohort.summary_lines import describe_case, describe_cohort, describe_files
+    from synthaug.cohort.verification import is_cohort, verify
     from synthaug.data.cases import CaseError, find_cases
 
     if is_cohort(path):

@@ -5,10 +5,10 @@ from typing import Any
 
 _HOMES = {
     "CohortConfig": "config",
-    "Summary": "making",
-    "generate": "making",
-    "Findings": "inspection",
-    "verify": "inspection",
+    "Summary": "production",
+    "generate": "production",
+    "Findings": "verification",
+    "verify": "verification",
 }
 
 __all__ = ["CohortConfig", "Findings", "Summary", "generate", "verify"]

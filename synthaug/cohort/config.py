@@ -7,6 +7,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_va
 
 from synthaug.channels import canonical_channels
 from synthaug.classes import Classes, get_classes
+from synthaug.cohort.layouts import LAYOUTS
 from synthaug.config import Section
 from synthaug.options import LesionOptions
 
@@ -105,7 +106,7 @@ class CohortConfig(Section):
 
     Attributes:
         cases: folder of the hosts.
-        layout: how the cohort is written.
+        layout: how the cohort is written, one of `LAYOUTS`.
         count: of cases; not with `balance`.
         generator: name, folder or hub id; by default ``paste`` with a bank and ``procedural`` without.
         generator_options: of `load_generator`, such as ``{steps: 4}``, for a trained generator.
@@ -120,7 +121,7 @@ class CohortConfig(Section):
     """
 
     cases: Path
-    layout: Literal["nnunet", "msd", "bids", "brats"]
+    layout: str
     count: PositiveInt | None = None
     generator: str | None = None
     generator_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
@@ -138,6 +139,13 @@ class CohortConfig(Section):
     threads: PositiveInt = 1
     compression: Annotated[int, Field(ge=1, le=9)] = 1
     workers: PositiveInt = 2
+
+    @field_validator("layout")
+    @classmethod
+    def _known_layout(cls, value: str) -> str:
+        if value not in LAYOUTS:
+            raise ValueError(f"expected {', '.join(LAYOUTS)}, got {value!r}")
+        return value
 
     @field_validator("channels")
     @classmethod

@@ -12,9 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from synthaug.cohort.encoding import text_bytes
 from synthaug.config import ConfigError
 
 HIDDEN = ".synthaug"
+SUMMARY = "cohort.json"
+OWN_FILES = ("manifest.jsonl", "cases.jsonl", SUMMARY, "labels.csv", "splits_final.json", "report.html")
+"""Files about the whole cohort that are in every layout."""
 
 
 class Job:
@@ -53,7 +57,7 @@ class Job:
             for folder in (self.records, self.unfinished):
                 folder.mkdir(parents=True, exist_ok=True)
             if not self.exists:
-                self.write("job", {f"{HIDDEN}/job.json": to_bytes(json.dumps(identity, indent=1))})
+                self.write("job", {f"{HIDDEN}/job.json": text_bytes(json.dumps(identity, indent=1))})
         except OSError as error:
             raise ConfigError(f"{self.out}: cannot be written to: {error}") from error
 
@@ -94,7 +98,7 @@ class Job:
     def write_record(self, record: Mapping[str, Any]) -> None:
         """Note that a case is done."""
         index = record["index"]
-        content = to_bytes(json.dumps(record, allow_nan=False))
+        content = text_bytes(json.dumps(record, allow_nan=False))
         self.write(f"record{index}", {f"{HIDDEN}/records/{index:06d}.json": content})
 
     def read_records(self, total: int) -> dict[int, dict[str, Any]]:
@@ -113,11 +117,6 @@ class Job:
     def _is_there(self, files: Mapping[str, Mapping[str, Any]]) -> bool:
         paths = ((self.out / path, about["bytes"]) for path, about in files.items())
         return all(path.is_file() and path.stat().st_size == size for path, size in paths)
-
-
-def to_bytes(text: str) -> bytes:
-    """A text file's content, with a newline at its end."""
-    return (text.rstrip("\n") + "\n").encode("utf-8")
 
 
 def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from synthaug.classes import Classes
+from synthaug.cohort.case_insertion import InsertedCase, InsertedLesion
 from synthaug.cohort.hosts import Host
-from synthaug.cohort.inserting import Inserted, Lesion
 
 
 def case_record(
@@ -15,7 +15,7 @@ def case_record(
     name: str,
     kind: str | None,
     host: Host,
-    inserted: Inserted | None,
+    inserted: InsertedCase | None,
     files: Mapping[str, Mapping[str, Any]],
     provenance: Mapping[str, Any],
     classes: Classes,
@@ -49,7 +49,13 @@ def case_record(
 
 
 def _row(
-    number: int, name: str, index: int, host: Host, lesion: Lesion, provenance: Mapping[str, Any], classes: Classes
+    number: int,
+    name: str,
+    index: int,
+    host: Host,
+    lesion: InsertedLesion,
+    provenance: Mapping[str, Any],
+    classes: Classes,
 ) -> dict[str, Any]:
     row, spacing = lesion.row, host.spacing_mm
     center = [c + s.start for c, s in zip(row["center_vox"], host.box, strict=True)]

@@ -1,8 +1,7 @@
-"""The cohort's report: one HTML page of counts, histograms beside the bank's, refusals and pictures."""
+"""The cohort's report, ``cohort.html``: counts, histograms beside the bank's, refusals and pictures."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,13 @@ import numpy as np
 from synthaug.classes import Classes
 from synthaug.cohort.config import CohortConfig
 from synthaug.cohort.layouts import Layout
-from synthaug.figures.html import gallery, image, legend, page, pairs, picture_row, section, table, tiles
+from synthaug.figures.html import render
 from synthaug.figures.slices import Outline, axial, class_colours, extent, figure, grey, outlined, png, rendered
 from synthaug.files import replace_file
 from synthaug.insertion.plan import equivalent_diameter_mm
 from synthaug.lesions.bank import LesionBank
 
-GALLERY_CASES = 12
+GALLERY_CASES, MOST_NAMES = 12, 20
 LONG_SIDE_PX = 260
 VIEWS = {"axial": (0, 1, 2), "coronal": (0, 2, 1), "sagittal": (1, 2, 0)}
 """Axes of a volume to the right, to the front and up that become (across, up, slice)."""
@@ -46,36 +45,38 @@ def write_cohort_report(
     """
     synthetic = [r for r in records if not r["real"]]
     rows = [row for r in synthetic for row in r["lesions"]]
-    generator = provenance["generator"]["name"]
-    parts = [
-        f"<h1>{escape(config.about.name)}: a cohort of synthetic tumours</h1>\n"
-        f'<p class="lead">{escape(config.about.description)}. Layout {escape(config.layout)}, generator '
-        f"{escape(generator)}, seed {config.seed}. Every voxel outside a lesion is the host's.</p>",
-        _tiles(config, synthetic, rows),
-    ]
-    if rows:
-        parts += [_histograms(config, rows, bank), _gallery(out, layout, config.vocabulary, synthetic)]
-    parts += [_refusals(synthetic), _sources(records)]
-    about = "".join(f", {name} {version}" for name, version in provenance["versions"].items())
-    footer = f"configuration {provenance['config_sha256'][:12]}{escape(about)}"
-    replace_file(out / "report.html", page(f"{config.about.name}: cohort", "\n".join(parts), footer))
+    text = render(
+        "cohort.html",
+        about=config.about,
+        layout=config.layout,
+        seed=config.seed,
+        provenance=provenance,
+        tiles_shown=_tiles(config, synthetic, rows),
+        curve=_histograms(config, rows, bank) if rows else None,
+        classes=_class_cells(rows, config.vocabulary),
+        class_keys=[(colour, name) for name, colour in class_colours(config.vocabulary.names).items()],
+        columns=[f"{view}{contour}" for view in VIEWS for contour in ("", ", label")],
+        cases=_shown_cases(out, layout, config.vocabulary, synthetic) if rows else [],
+        refusals=_refusals(synthetic),
+        not_written=", ".join([f"{r['case']} ({r['host']})" for r in synthetic if not r["files"]][:MOST_NAMES]),
+        hosts=_hosts(records),
+    )
+    replace_file(out / "report.html", text)
 
 
-def _tiles(config: CohortConfig, synthetic: Records, rows: Records) -> str:
+def _tiles(config: CohortConfig, synthetic: Records, rows: Records) -> list[tuple[str, str]]:
     written = [r for r in synthetic if r["files"]]
     hosts, donors = {r["host_group"] for r in written}, {r["donor_group"] for r in rows} - {None}
-    return tiles(
-        (
-            (f"{len(written)} of {config.total}", "cases written"),
-            (f"{len(rows)}", "lesions"),
-            (f"{sum(row['volume_ml'] for row in rows):,.0f} ml", "of tumour"),
-            (f"{len(hosts)}", "host patients"),
-            (f"{len(donors)}", "donor patients"),
-        )
-    )
+    return [
+        (f"{len(written)} of {config.total}", "cases written"),
+        (f"{len(rows)}", "lesions"),
+        (f"{sum(row['volume_ml'] for row in rows):,.0f} ml", "of tumour"),
+        (f"{len(hosts)}", "host patients"),
+        (f"{len(donors)}", "donor patients"),
+    ]
 
 
-def _histograms(config: CohortConfig, rows: Records, bank: LesionBank | None) -> str:
+def _histograms(config: CohortConfig, rows: Records, bank: LesionBank | None) -> bytes:
     classes = config.vocabulary
     drawing, canvas = figure(9.6, 3.2, 150)
     left, right = drawing.add_axes((0.09, 0.17, 0.38, 0.74)), drawing.add_axes((0.57, 0.17, 0.42, 0.74))
@@ -96,11 +97,7 @@ def _histograms(config: CohortConfig, rows: Records, bank: LesionBank | None) ->
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)
-    curve = image("histograms of sizes and classes", rendered(drawing, canvas), "curve")
-    return section(
-        "Sizes and classes",
-        f"<p>The diameter is that of the sphere of the lesion's volume.</p>\n{curve}\n{_class_table(rows, classes)}",
-    )
+    return rendered(drawing, canvas)
 
 
 def _shares(counts: Sequence[Mapping[str, int]], classes: Classes) -> np.ndarray:
@@ -108,64 +105,55 @@ def _shares(counts: Sequence[Mapping[str, int]], classes: Classes) -> np.ndarray
     return (table_of / np.maximum(table_of.sum(1, keepdims=True), 1)).mean(0)
 
 
-def _class_table(rows: Records, classes: Classes) -> str:
+def _class_cells(rows: Records, classes: Classes) -> list[tuple]:
+    """Of each class: its name, lesions that have it, ml in all and the median ml."""
     cells = []
-    for name in classes.names:
+    for name in classes.names if rows else ():
         volumes = np.array([row["class_ml"][name] for row in rows])
-        cells.append(
-            (name, int((volumes > 0).sum()), round(float(volumes.sum()), 1), round(float(np.median(volumes)), 2))
-        )
-    return table(("class", "lesions with it", "ml in all", "median ml"), cells, name="classes")
+        total, median = round(float(volumes.sum()), 1), round(float(np.median(volumes)), 2)
+        cells.append((name, int((volumes > 0).sum()), total, median))
+    return cells
 
 
-def _refusals(synthetic: Records) -> str:
+def _refusals(synthetic: Records) -> list[tuple[str, int, str]]:
     reasons = Counter(attempt["reason"] for r in synthetic for attempt in r["refused"])
-    missing = sum(r["asked"] - len(r["lesions"]) for r in synthetic)
-    empty = [r for r in synthetic if not r["files"]]
-    rows = [("lesions asked for", sum(r["asked"] for r in synthetic), ""), ("not put in at all", missing, "sub")]
+    asked = sum(r["asked"] for r in synthetic)
+    rows = [("lesions asked for", asked, "")]
+    rows += [("not put in at all", asked - sum(len(r["lesions"]) for r in synthetic), "sub")]
     rows += [("attempts refused", sum(reasons.values()), "")]
-    rows += [(escape(reason), n, "sub refused") for reason, n in reasons.most_common()]
-    names = ", ".join(f"{r['case']} ({r['host']})" for r in empty[:20])
-    note = f"<p>Not written, for no lesion could be put in: {escape(names)}.</p>" if empty else ""
-    return section(
-        "Refusals",
-        "<p>A lesion that is refused is tried again with the next seed, as often as the configuration says.</p>\n"
-        f"{pairs(rows, 'refusals')}{note}",
-    )
+    return rows + [(reason, n, "sub refused") for reason, n in reasons.most_common()]
 
 
-def _sources(records: Records) -> str:
-    hosts = Counter((r["host"], r["host_group"]) for r in records if r["files"] and not r["real"])
-    cells = [(name, group, n) for (name, group), n in sorted(hosts.items())]
-    return section(
-        "Hosts",
-        f"<details><summary>{len(cells)} cases served as hosts</summary>"
-        f"{table(('case', 'patient', 'synthetic cases'), cells)}</details>",
-    )
+def _hosts(records: Records) -> list[tuple[str, str, int]]:
+    """Cases that served as hosts: name, patient and number of synthetic cases."""
+    counts = Counter((r["host"], r["host_group"]) for r in records if r["files"] and not r["real"])
+    return [(name, group, n) for (name, group), n in sorted(counts.items())]
 
 
 # -------------------------------------------------------------------------------------------------- pictures
 
 
-def _gallery(out: Path, layout: Layout, classes: Classes, synthetic: Records) -> str:
+def _shown_cases(out: Path, layout: Layout, classes: Classes, synthetic: Records) -> list[dict[str, Any]]:
+    """Rows of the gallery: cases spread evenly over the cohort, in channels by turns."""
     written = [r for r in synthetic if r["files"]]
     chosen = [written[i] for i in np.linspace(0, len(written) - 1, min(GALLERY_CASES, len(written))).astype(int)]
     shown = [c for c in ("flair", "t1ce") if c in layout.channels] or [layout.channels[0]]
-    rows = [_pictures(out, layout, classes, r, shown[i % len(shown)]) for i, r in enumerate(chosen)]
-    colours = class_colours(classes.names)
-    columns = [f"{view}{contour}" for view in VIEWS for contour in ("", ", label")]
-    keys = legend(
-        [(f"background:{c}", name) for name, c in colours.items()], "Label", "dashed: around what is synthetic"
-    )
-    return section(
-        "Pictures",
-        "<p>Cases spread evenly over the cohort, each cut through the middle of its largest lesion; front or top "
-        "above, the patient's left on the left.</p>\n"
-        f"{keys}{gallery(columns, rows)}",
-    )
+    return [_shown_case(out, layout, classes, r, shown[i % len(shown)]) for i, r in enumerate(chosen)]
 
 
-def _pictures(out: Path, layout: Layout, classes: Classes, record: Mapping[str, Any], channel: str) -> str:
+def _shown_case(out: Path, layout: Layout, classes: Classes, record: Mapping[str, Any], channel: str) -> dict[str, Any]:
+    return {
+        "case": record["case"],
+        "channel": channel,
+        "host": record["host"],
+        "sizes": "; ".join(f"{row['diameter_mm']:.1f} mm from {str(row['donor'])[:40]}" for row in record["lesions"]),
+        "pictures": _pictures(out, layout, classes, record, channel),
+    }
+
+
+def _pictures(
+    out: Path, layout: Layout, classes: Classes, record: Mapping[str, Any], channel: str
+) -> list[tuple[str, bytes]]:
     volume, label = _volumes(out, layout, record["case"], channel)
     lesion = max(record["lesions"], key=lambda row: row["volume_ml"])
     place = nib.affines.apply_affine(np.linalg.inv(label.affine), lesion["center_mm"]).round().astype(int)
@@ -189,9 +177,7 @@ def _pictures(out: Path, layout: Layout, classes: Classes, record: Mapping[str, 
         frame = _square(axial(around.transpose(axes), n, *box), spacing[axes[0]], spacing[axes[1]])
         lines.append(Outline(frame, "white", dashed=True, width=1.0))
         pictures += [(f"{view} slice {n}", png(plain)), (f"{view} slice {n}, label", png(outlined(plain, lines, zoom)))]
-    sizes = "; ".join(f"{row['diameter_mm']:.1f} mm from {escape(str(row['donor'])[:40])}" for row in record["lesions"])
-    words = f"<b>{escape(record['case'])}</b> {channel}, host {escape(record['host'])}<small>{sizes}</small>"
-    return picture_row(words, pictures)
+    return pictures
 
 
 def _around(row: Mapping[str, Any], label: nib.Nifti1Image) -> tuple[slice, ...]:

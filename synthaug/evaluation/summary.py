@@ -62,7 +62,7 @@ def summarise(
         for name in names:
             values = [(row.get("group", row.get("case")), row[name]) for row in members if row.get(name) is not None]
             if values:
-                figures = _figures(values, np.random.default_rng(seed), resamples, level)
+                figures = _figures(values, seed, resamples, level)
                 table.append(dict(zip(by, key, strict=True)) | {"metric": name} | figures)
     return table
 
@@ -162,16 +162,24 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool)
 
 
-def _figures(values: Sequence[tuple[Any, float]], rng: np.random.Generator, resamples: int, level: float) -> dict:
+def _figures(values: Sequence[tuple[Any, float]], seed: int, resamples: int, level: float) -> dict[str, Any]:
+    from scipy.stats import bootstrap
+
     numbers = np.array([value for _, value in values], dtype=float)
     patients = {name: i for i, name in enumerate(dict.fromkeys(group for group, _ in values))}
     index = [patients[group] for group, _ in values]
-    sums, counts = np.bincount(index, numbers), np.bincount(index)
     low = high = None
     if len(patients) > 1:
-        drawn = rng.integers(len(patients), size=(resamples, len(patients)))
-        means = sums[drawn].sum(1) / counts[drawn].sum(1)
-        low, high = (float(q) for q in np.quantile(means, [(1 - level) / 2, (1 + level) / 2]))
+        found = bootstrap(
+            (np.bincount(index, numbers), np.bincount(index)),
+            lambda sums, counts, axis: sums.sum(axis) / counts.sum(axis),
+            paired=True,  # all values of a patient are drawn together
+            n_resamples=resamples,
+            confidence_level=level,
+            method="percentile",
+            random_state=np.random.default_rng(seed),
+        )
+        low, high = (float(limit) for limit in found.confidence_interval)
     return {
         "n": len(numbers),
         "groups": len(patients),

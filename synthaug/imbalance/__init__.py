@@ -10,15 +10,15 @@ import numpy as np
 from synthaug.classes import Classes
 from synthaug.figures.slices import require_matplotlib
 from synthaug.files import replace_file
-from synthaug.imbalance.advice import Suggestion, suggest
-from synthaug.imbalance.measure import Measured, measure_cases, measure_folder
-from synthaug.imbalance.separability import Pair, compare_all
+from synthaug.imbalance.measure import Measurements, measure_cases, measure_folder
+from synthaug.imbalance.separability import ClassPair, compare_all
+from synthaug.imbalance.suggestion import Suggestion, suggest
 from synthaug.lesions.cutting import MIN_VOXELS
 from synthaug.sizes import SizeClasses
 
 __all__ = [
-    "Measured",
-    "Pair",
+    "ClassPair",
+    "Measurements",
     "Suggestion",
     "compare_all",
     "measure_cases",

@@ -26,7 +26,7 @@ VOXELS_PER_CASE = 3000
 
 
 @dataclass(frozen=True)
-class Lesion:
+class MeasuredLesion:
     """A connected part (26 neighbours) of the tumour, or of one class of it.
 
     Attributes:
@@ -47,7 +47,7 @@ class Lesion:
 
 
 @dataclass
-class Measured:
+class Measurements:
     """What a folder of cases holds.
 
     Attributes:
@@ -75,8 +75,8 @@ class Measured:
     voxels: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
     host_ml: np.ndarray = field(default_factory=lambda: np.zeros(0))
     voxel_mm3: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    lesions: list[Lesion] = field(default_factory=list)
-    parts: dict[str, list[Lesion]] = field(default_factory=dict)
+    lesions: list[MeasuredLesion] = field(default_factory=list)
+    parts: dict[str, list[MeasuredLesion]] = field(default_factory=dict)
     specks: dict[str, int] = field(default_factory=dict)
     samples: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
@@ -114,7 +114,7 @@ def measure_folder(
     layout: str = "auto",
     min_voxels: int = MIN_VOXELS,
     seed: int = 0,
-) -> Measured:
+) -> Measurements:
     """Measure all labelled cases of a folder; see `synthaug.data.find_cases` for the layouts.
 
     Raises:
@@ -131,7 +131,7 @@ def measure_cases(
     channels: Sequence[str] = ("flair", "t1", "t1ce", "t2"),
     min_voxels: int = MIN_VOXELS,
     seed: int = 0,
-) -> Measured:
+) -> Measurements:
     """Measure these cases, one in memory at a time; one that cannot be used is named in `left_out`.
 
     Args:
@@ -144,7 +144,7 @@ def measure_cases(
     Raises:
         ValueError: no tumour in any case that could be read.
     """
-    measured = Measured(get_classes(classes), canonical_channels(channels), min_voxels)
+    measured = Measurements(get_classes(classes), canonical_channels(channels), min_voxels)
     rows: list[dict[str, Any]] = []
     for number, case in enumerate(cases):
         try:
@@ -166,7 +166,7 @@ def measure_cases(
     return measured
 
 
-def _measure(measured: Measured, case: Case, volume: Volume, rng: np.random.Generator) -> dict[str, Any]:
+def _measure(measured: Measurements, case: Case, volume: Volume, rng: np.random.Generator) -> dict[str, Any]:
     voxel_mm3 = float(np.prod(volume.spacing_mm))
     index = measured.classes.index_map(volume.label)
     voxels = np.bincount(index.ravel(), minlength=len(measured.classes) + 1)[1:]
@@ -187,8 +187,8 @@ def _measure(measured: Measured, case: Case, volume: Volume, rng: np.random.Gene
 
 
 def _components(
-    mask: np.ndarray, index: np.ndarray | None, case: Case, spacing_mm: Sequence[float], measured: Measured
-) -> tuple[list[Lesion], int]:
+    mask: np.ndarray, index: np.ndarray | None, case: Case, spacing_mm: Sequence[float], measured: Measurements
+) -> tuple[list[MeasuredLesion], int]:
     """Lesions in a mask, largest first, and how many components were too small."""
     labels = cc3d.connected_components(mask > 0, connectivity=26)
     sizes = np.bincount(labels.ravel())[1:]
@@ -201,11 +201,11 @@ def _components(
         if sizes[i] >= measured.min_voxels:
             n, diameter = int(sizes[i]), float(equivalent_diameter_mm(int(sizes[i]), spacing_mm))
             own = () if index is None else tuple(parts[i].tolist())
-            found.append(Lesion(case.name, case.group, n, n * millilitre, diameter, own))
+            found.append(MeasuredLesion(case.name, case.group, n, n * millilitre, diameter, own))
     return found, int((sizes < measured.min_voxels).sum())
 
 
-def _draw_intensities(measured: Measured, image: np.ndarray, index: np.ndarray, rng: np.random.Generator) -> int:
+def _draw_intensities(measured: Measurements, image: np.ndarray, index: np.ndarray, rng: np.random.Generator) -> int:
     """Add this case's voxels to the samples; the number of voxels of healthy tissue."""
     volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
     host = HostSample.of(volume, torch.from_numpy(index))

@@ -3,9 +3,9 @@
 import numpy as np
 
 from synthaug.figures.slices import class_colours, figure, rendered
-from synthaug.imbalance.advice import Suggestion
-from synthaug.imbalance.measure import HOST, Measured
-from synthaug.imbalance.separability import Pair, find_pair
+from synthaug.imbalance.measure import HOST, Measurements
+from synthaug.imbalance.separability import ClassPair, find_pair
+from synthaug.imbalance.suggestion import Suggestion
 from synthaug.sizes import SizeClasses
 
 HOST_COLOUR, REAL, INSERTED = "#9aa7b4", "#1f5fa8", "#d2521c"
@@ -14,7 +14,9 @@ DARK = {"#f0e442": "#c9b800"}
 """Yellow lines are hard to see on white."""
 
 
-def draw(measured: Measured, pairs: list[Pair], suggestion: Suggestion, sizes: SizeClasses | None = None) -> bytes:
+def draw(
+    measured: Measurements, pairs: list[ClassPair], suggestion: Suggestion, sizes: SizeClasses | None = None
+) -> bytes:
     """The picture as PNG."""
     drawing, canvas = figure(14, 11, 110)
     grid = drawing.add_gridspec(3, 12, left=0.05, right=0.985, top=0.95, bottom=0.06, hspace=0.5, wspace=1.6)
@@ -29,7 +31,7 @@ def draw(measured: Measured, pairs: list[Pair], suggestion: Suggestion, sizes: S
     return rendered(drawing, canvas)
 
 
-def _volumes(axes, measured: Measured, colours: dict[str, str]) -> None:
+def _volumes(axes, measured: Measurements, colours: dict[str, str]) -> None:
     names = [*measured.classes.names, HOST]
     values = [*measured.ml.sum(0), measured.host_ml.sum()]
     axes.bar(names, values, color=[colours[name] for name in names])
@@ -43,7 +45,7 @@ def _volumes(axes, measured: Measured, colours: dict[str, str]) -> None:
     _plain(axes, f"Volume of all {len(measured.cases)} cases (log)", "ml")
 
 
-def _sizes(axes, measured: Measured, suggestion: Suggestion, sizes: SizeClasses) -> None:
+def _sizes(axes, measured: Measurements, suggestion: Suggestion, sizes: SizeClasses) -> None:
     real = np.array([lesion.diameter_mm for lesion in measured.lesions])
     largest = max([*real, 1.0])
     edges = np.linspace(0, np.ceil(largest / 5) * 5, 1 + max(8, min(24, int(largest // 5))))
@@ -60,7 +62,7 @@ def _sizes(axes, measured: Measured, suggestion: Suggestion, sizes: SizeClasses)
     _plain(axes, "Whole lesions by size", "lesions")
 
 
-def _separability(axes, measured: Measured, pairs: list[Pair]) -> None:
+def _separability(axes, measured: Measurements, pairs: list[ClassPair]) -> None:
     names = [name for name in (*measured.classes.names, HOST) if measured.samples.get(name)]
     table = np.full((len(names), len(names)), np.nan)
     for i, first in enumerate(names):
@@ -79,7 +81,7 @@ def _separability(axes, measured: Measured, pairs: list[Pair]) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _cases(axes, measured: Measured, colours: dict[str, str]) -> None:
+def _cases(axes, measured: Measurements, colours: dict[str, str]) -> None:
     order = np.argsort(-measured.ml.sum(1))[:MOST_CASES]
     names = [list(measured.cases)[i] for i in order]
     bottom = np.zeros(len(order))
@@ -93,7 +95,7 @@ def _cases(axes, measured: Measured, colours: dict[str, str]) -> None:
     _plain(axes, f"Tumour volume by case{shown}", "ml")
 
 
-def _intensities(axes, measured: Measured, channel: int, name: str, colours: dict[str, str]) -> None:
+def _intensities(axes, measured: Measurements, channel: int, name: str, colours: dict[str, str]) -> None:
     values = {n: np.concatenate(s)[:, channel] for n, s in measured.samples.items()}
     low, high = np.percentile(np.concatenate(list(values.values())), (0.5, 99.5))
     edges = np.linspace(low, max(high, low + 1e-3), 61)

@@ -1,21 +1,20 @@
 """What was measured as rows, as text for the terminal and as one page."""
 
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 import numpy as np
 
-from synthaug.figures.html import image, page, section, table, tiles
-from synthaug.imbalance.advice import Suggestion
-from synthaug.imbalance.measure import Measured
-from synthaug.imbalance.separability import EASY, HARD, Pair
+from synthaug.figures.html import render
+from synthaug.imbalance.measure import Measurements
+from synthaug.imbalance.separability import EASY, HARD, ClassPair
+from synthaug.imbalance.suggestion import Suggestion
 from synthaug.sizes import SizeClasses
 
 CLASS_HEAD = ("class", "voxels", "ml", "share", "cases", "lesions", "specks", "median mm")
 
 
-def class_rows(measured: Measured) -> list[dict[str, Any]]:
+def class_rows(measured: Measurements) -> list[dict[str, Any]]:
     """A row for each class: its volume, share, cases, lesions, specks (smaller components) and median diameter."""
     rows = []
     for k, name in enumerate(measured.classes.names):
@@ -35,7 +34,7 @@ def class_rows(measured: Measured) -> list[dict[str, Any]]:
     return rows
 
 
-def size_rows(measured: Measured, sizes: SizeClasses) -> list[dict[str, Any]]:
+def size_rows(measured: Measurements, sizes: SizeClasses) -> list[dict[str, Any]]:
     """A row for each size class: whole lesions in it, and lesions of each class."""
     columns = {"whole": measured.lesions} | measured.parts
     counts = {name: sizes.counts([lesion.diameter_mm for lesion in found]) for name, found in columns.items()}
@@ -45,7 +44,9 @@ def size_rows(measured: Measured, sizes: SizeClasses) -> list[dict[str, Any]]:
     ]
 
 
-def to_dict(measured: Measured, pairs: Sequence[Pair], suggestion: Suggestion, sizes: SizeClasses) -> dict[str, Any]:
+def to_dict(
+    measured: Measurements, pairs: Sequence[ClassPair], suggestion: Suggestion, sizes: SizeClasses
+) -> dict[str, Any]:
     """Everything, JSON-able."""
     return {
         "cases": len(measured.cases),
@@ -64,7 +65,7 @@ def to_dict(measured: Measured, pairs: Sequence[Pair], suggestion: Suggestion, s
     }
 
 
-def to_text(measured: Measured, pairs: Sequence[Pair], suggestion: Suggestion, sizes: SizeClasses) -> str:
+def to_text(measured: Measurements, pairs: Sequence[ClassPair], suggestion: Suggestion, sizes: SizeClasses) -> str:
     """The same for the terminal, without the single lesions and channels."""
     lines = [
         f"{len(measured.cases)} cases of {len(set(measured.cases.values()))} patients; "
@@ -86,49 +87,42 @@ def to_text(measured: Measured, pairs: Sequence[Pair], suggestion: Suggestion, s
 
 
 def to_page(
-    measured: Measured, pairs: Sequence[Pair], suggestion: Suggestion, sizes: SizeClasses, picture: bytes, folder: str
+    measured: Measurements,
+    pairs: Sequence[ClassPair],
+    suggestion: Suggestion,
+    sizes: SizeClasses,
+    picture: bytes,
+    folder: str,
 ) -> str:
     """The page, which needs no other file."""
-    notes = "".join(f"<li>{escape(note)}</li>" for note in suggestion.notes)
-    reasons = "".join(f"<li><code>{k}</code>: {escape(why)}.</li>" for k, why in suggestion.reasons.items())
-    body = "\n".join(
-        (
-            f"<h1>Class imbalance of {escape(folder)}</h1>",
-            _tiles(measured, sizes),
-            section("At a glance", image("volumes, sizes, cases and intensities", picture, "wide")),
-            section("Suggested insertion", _suggested(suggestion, reasons, notes)),
-            section("Classes and lesions", _class_table(measured) + _size_table(measured, sizes)),
-            section("How well intensity tells classes apart", _pair_table(pairs)),
-            _left_out(measured),
-        )
+    size_columns, *size_cells = _with_head(size_rows(measured, sizes))
+    return render(
+        "imbalance.html",
+        folder=folder,
+        measured=measured,
+        tiles_shown=_tiles(measured, sizes),
+        picture=picture,
+        suggestion=suggestion,
+        yaml=Suggestion(suggestion.config).yaml(),
+        class_columns=CLASS_HEAD,
+        classes=[_class_cells(row) for row in class_rows(measured)],
+        size_columns=size_columns,
+        sizes=size_cells,
+        pair_columns=["classes", "told apart", *(pairs[0].by_channel if pairs else ())],
+        pairs=[_pair_cells(pair) for pair in pairs],
+        hard=HARD,
+        easy=EASY,
     )
-    footer = f"z-scores of each case's host tissue; lesions are 26-connected, of {measured.min_voxels} voxels or more"
-    return page("synthaug imbalance", body, footer)
 
 
-def _tiles(measured: Measured, sizes: SizeClasses) -> str:
+def _tiles(measured: Measurements, sizes: SizeClasses) -> list[tuple[str, str]]:
     counts = sizes.counts([lesion.diameter_mm for lesion in measured.lesions])
-    items = [
+    return [
         (f"{len(measured.cases)}", f"cases of {len(set(measured.cases.values()))} patients"),
         (f"{measured.ratio:.1f} : 1", f"volume of {measured.present[0]} to {measured.present[-1]}"),
         (f"{measured.host_ratio:.0f} : 1", "healthy tissue to tumour"),
         (" / ".join(str(n) for n in counts.values()), f"lesions, {' / '.join(counts)}"),
     ]
-    return tiles(items)
-
-
-def _suggested(suggestion: Suggestion, reasons: str, notes: str) -> str:
-    text = Suggestion(suggestion.config).yaml()
-    return (
-        "<p>For the <code>insertion</code> section of a segmentation configuration; <code>insertion.yaml</code> has it "
-        f"with its reasons. A start, to be compared with none by validation.</p><pre>{escape(text)}</pre>"
-        f"<h3>Why</h3><ul>{reasons}</ul><h3>Also</h3><ul>{notes}</ul>"
-    )
-
-
-def _class_table(measured: Measured) -> str:
-    specks = f"Specks are components below {measured.min_voxels} voxels; they are counted and not measured."
-    return table(CLASS_HEAD, [_class_cells(row) for row in class_rows(measured)]) + f"<p>{specks}</p>"
 
 
 def _class_cells(row: dict[str, Any]) -> list[Any]:
@@ -137,38 +131,20 @@ def _class_cells(row: dict[str, Any]) -> list[Any]:
     return [row["class"], f"{row['voxels']:,}", ml, f"{row['share']:.1%}", *(row[k] for k in CLASS_HEAD[4:7]), median]
 
 
-def _size_table(measured: Measured, sizes: SizeClasses) -> str:
-    head, *rows = _with_head(size_rows(measured, sizes))
-    return table(head, rows)
-
-
 def _with_head(rows: Sequence[dict[str, Any]]) -> list[list[Any]]:
     return [list(rows[0]), *(list(row.values()) for row in rows)]
 
 
-def _pair_table(pairs: Sequence[Pair]) -> str:
-    if not pairs:
-        return "<p>There are no two classes to compare.</p>"
-    channels = list(pairs[0].by_channel)
-    rows = [
-        [f"{p.first} and {p.second}", p.words]
-        + [f"{o.auc:.2f} / {o.overlap:.2f} / {o.fisher:.2f}" for o in p.by_channel.values()]
-        for p in pairs
+def _pair_cells(pair: ClassPair) -> list[str]:
+    channels = pair.by_channel.values()
+    return [
+        f"{pair.first} and {pair.second}",
+        pair.words,
+        *(f"{o.auc:.2f} / {o.overlap:.2f} / {o.fisher:.2f}" for o in channels),
     ]
-    words = (
-        f"AUC / overlap coefficient / Fisher ratio. Below an AUC of {HARD:g} intensity hardly tells two classes apart, "
-        f"from {EASY:g} on well; a network also sees shape and place."
-    )
-    return f'<p>{words}</p><div class="scroll">{table(["classes", "told apart", *channels], rows)}</div>'
 
 
-def _left_out(measured: Measured) -> str:
-    if not measured.left_out:
-        return ""
-    return section("Left out", "<ul>" + "".join(f"<li>{escape(why)}</li>" for why in measured.left_out) + "</ul>")
-
-
-def _best(pair: Pair) -> str:
+def _best(pair: ClassPair) -> str:
     return f"{pair.best_channel} {pair.by_channel[pair.best_channel].auc:.2f}"
 
 

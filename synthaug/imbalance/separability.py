@@ -28,7 +28,7 @@ ALL = "all channels"
 
 
 @dataclass(frozen=True)
-class Overlap:
+class Separability:
     """How alike two distributions of intensities are; see the head of the module."""
 
     auc: float
@@ -37,18 +37,18 @@ class Overlap:
 
 
 @dataclass(frozen=True)
-class Pair:
+class ClassPair:
     """Two classes compared.
 
     Attributes:
         first: name of a class, or of healthy tissue.
         second: of another.
-        by_channel: channel name to `Overlap`; `ALL` for all together.
+        by_channel: channel name to `Separability`; `ALL` for all together.
     """
 
     first: str
     second: str
-    by_channel: Mapping[str, Overlap]
+    by_channel: Mapping[str, Separability]
 
     @property
     def auc(self) -> float:
@@ -66,7 +66,7 @@ class Pair:
         return "hardly" if self.auc < HARD else "partly" if self.auc < EASY else "well"
 
 
-def compare_all(samples: Mapping[str, np.ndarray], channels: Sequence[str]) -> list[Pair]:
+def compare_all(samples: Mapping[str, np.ndarray], channels: Sequence[str]) -> list[ClassPair]:
     """Every pair of classes.
 
     Args:
@@ -77,15 +77,15 @@ def compare_all(samples: Mapping[str, np.ndarray], channels: Sequence[str]) -> l
     return [_pair(a, b, samples[a], samples[b], channels) for a, b in combinations(names, 2)]
 
 
-def find_pair(pairs: Sequence[Pair], first: str, second: str) -> Pair | None:
+def find_pair(pairs: Sequence[ClassPair], first: str, second: str) -> ClassPair | None:
     """The comparison of two classes in either order, or None where one of them does not occur."""
     return next((pair for pair in pairs if {pair.first, pair.second} == {first, second}), None)
 
 
-def _pair(first: str, second: str, a: np.ndarray, b: np.ndarray, channels: Sequence[str]) -> Pair:
+def _pair(first: str, second: str, a: np.ndarray, b: np.ndarray, channels: Sequence[str]) -> ClassPair:
     compared = {name: compare(a[:, c], b[:, c]) for c, name in enumerate(channels)}
     direction = discriminant(a, b)
-    return Pair(first, second, compared | {ALL: compare(a @ direction, b @ direction)})
+    return ClassPair(first, second, compared | {ALL: compare(a @ direction, b @ direction)})
 
 
 def discriminant(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -95,7 +95,7 @@ def discriminant(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.linalg.solve(within + ridge, a.mean(0) - b.mean(0))
 
 
-def compare(a: np.ndarray, b: np.ndarray) -> Overlap:
+def compare(a: np.ndarray, b: np.ndarray) -> Separability:
     """Two samples of one quantity, (N,) and (M,)."""
     auc = roc_auc(b, a)
     low, high = np.percentile(np.concatenate((a, b)), (0.1, 99.9))
@@ -103,4 +103,4 @@ def compare(a: np.ndarray, b: np.ndarray) -> Overlap:
     shares = [np.histogram(x.clip(edges[0], edges[-1]), edges)[0] / len(x) for x in (a, b)]
     spread = a.var() + b.var()
     fisher = float((a.mean() - b.mean()) ** 2 / spread) if spread > 0 else 0.0
-    return Overlap(max(auc, 1 - auc), float(np.minimum(*shares).sum()), fisher)
+    return Separability(max(auc, 1 - auc), float(np.minimum(*shares).sum()), fisher)

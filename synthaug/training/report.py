@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import yaml
 
 from synthaug.classes import Classes, get_classes
 from synthaug.evaluation.summary import summarise
-from synthaug.figures.html import gallery, image, legend, page, pairs, picture_row, section, table, tiles
+from synthaug.figures.html import render
 from synthaug.figures.slices import class_colours, require_matplotlib
 from synthaug.files import replace_file
 from synthaug.precision import Precision
@@ -58,23 +57,27 @@ def write_run_report(run: str | Path, out: str | Path | None = None, seed: int =
     if not metrics:
         raise ValueError(f"{run}: expected the folder of a run, with rows in metrics.jsonl; there are none")
     facts = _Facts(run, metrics)
-    body = "\n".join(
-        (
-            f"<h1>Run {escape(run.resolve().name)}</h1>",
-            _tiles(facts),
-            _curves(facts),
-            _scores(facts, seed),
-            _cases(facts),
-            _insertions(facts),
-            _examples(facts),
-            _configuration(facts),
-        )
+    colours = class_colours(facts.classes.names)
+    shown = [facts.channels[c] for c in shown_channels(facts.channels)]
+    text = render(
+        "run.html",
+        name=run.resolve().name,
+        tiles_shown=_tiles(facts),
+        curves=curves(facts.metrics, facts.scores),
+        scores=_scores(facts, seed),
+        least_patients=LEAST_PATIENTS,
+        class_keys=[(colours[name], name) for name in facts.classes.names],
+        cases=_cases(facts) if facts.slices else None,
+        case_columns=[*shown, "truth", "prediction"],
+        inserted=_inserted(facts),
+        examples=_examples(facts) if facts.examples else None,
+        example_columns=[*(f"{name} {when}" for name in shown for when in ("before", "after")), "label"],
+        precisions=[(r["step"], Precision(**r["precision"])) for r in facts.metrics if "precision" in r],
+        config=yaml.safe_dump(facts.config, sort_keys=False) if facts.config else json.dumps(None),
+        last_step=facts.metrics[-1]["step"],
     )
     path = run / "report.html" if out is None else Path(out)
-    last = facts.metrics[-1]["step"]
-    replace_file(
-        path, page(f"run {run.resolve().name}", body, f"after step {last}; intervals are bootstrapped by patient")
-    )
+    replace_file(path, text)
     return path
 
 
@@ -113,17 +116,17 @@ class _Facts:
         return next((row[name] for row in reversed(self.metrics) if row.get(name) is not None), None)
 
 
-def _tiles(facts: _Facts) -> str:
+def _tiles(facts: _Facts) -> list[tuple[str, str]]:
     items = [(f"{facts.metrics[-1]['step']:,}", "training steps")]
     for region, value in _mean_dice(facts).items():
-        items.append((f"{value:.3f}", f"validation Dice {escape(region)}"))
+        items.append((f"{value:.3f}", f"validation Dice {region}"))
     if facts.insertion:
         items.append((f"{facts.insertion['done']} of {facts.insertion['asked']}", "insertions done"))
     if (seconds := facts.last("seconds_per_step")) is not None:
         share = facts.last("insertion_share")
         words = "a step" if share is None else f"a step, {share:.0%} of it insertion"
         items.append((f"{seconds:.2f} s", words))
-    return tiles(items[:6])
+    return items[:6]
 
 
 def _mean_dice(facts: _Facts) -> dict[str, float]:
@@ -136,32 +139,28 @@ def _mean_dice(facts: _Facts) -> dict[str, float]:
     return {name: float(np.mean([row["dice"] for row in rows if row["region"] == name])) for name in names}
 
 
-def _curves(facts: _Facts) -> str:
-    picture = curves(facts.metrics, facts.scores)
-    body = "<p>The log has no numbers yet.</p>" if picture is None else image("curves over the steps", picture, "wide")
-    return section("Curves", body)
-
-
-def _scores(facts: _Facts, seed: int) -> str:
+def _scores(facts: _Facts, seed: int) -> dict[str, Any] | None:
+    """The tables of the last validation; None where no rows were kept."""
     if not facts.latest:
-        return section("Validation", "<p>No rows of a validation were kept (validation.jsonl).</p>")
+        return None
     present = [name for name in TABLE_METRICS if any(row.get(name) is not None for row in facts.latest)]
     found = summarise(facts.latest, metrics=present, seed=seed)
     cells = {(row["region"], row["size"], row["metric"]): row for row in found}
     regions = list(dict.fromkeys(row["region"] for row in found))
-    whole = [[r, *(_cell(cells.get((r, "all", m))) for m in present)] for r in regions]
-    cases = len({row["case"] for row in facts.latest})
-    text = (
-        f"<p>Step {facts.latest[0]['step']}, {cases} cases: mean and, for {LEAST_PATIENTS} patients or more, its 95 % "
-        f"interval in brackets.</p>{table(['', *(METRIC_WORDS[m] for m in present)], whole, name='scores')}"
-    )
     sizes = [name for name in dict.fromkeys(row["size"] for row in facts.latest) if name != "all"]
-    if sizes:
-        text += "<h3>By lesion size</h3>" + _size_table(facts, regions, sizes)
-    return section("Validation", text)
+    known = SizeClasses()
+    return {
+        "step": facts.latest[0]["step"],
+        "cases": len({row["case"] for row in facts.latest}),
+        "columns": ["", *(METRIC_WORDS[m] for m in present)],
+        "rows": [[r, *(_cell(cells.get((r, "all", m))) for m in present)] for r in regions],
+        "has_sizes": bool(sizes),
+        "by_size": _size_rows(facts, regions, sizes),
+        "size_words": ", ".join(f"{name}: {known.words(name)}" for name in sizes if name in known.names),
+    }
 
 
-def _size_table(facts: _Facts, regions: Sequence[str], sizes: Sequence[str]) -> str:
+def _size_rows(facts: _Facts, regions: Sequence[str], sizes: Sequence[str]) -> list[list[Any]]:
     rows = []
     for region in regions:
         for size in sizes:
@@ -171,10 +170,7 @@ def _size_table(facts: _Facts, regions: Sequence[str], sizes: Sequence[str]) -> 
                 continue
             recall = f"{total['lesions_found'] / total['lesions']:.2f}" if total["lesions"] else "-"
             rows.append([region, size, total["lesions"], total["lesions_found"], recall, total["false_positives"]])
-    known = SizeClasses()
-    words = ", ".join(f"{name}: {known.words(name)}" for name in sizes if name in known.names)
-    head = ["", "size", "lesions", "found", "recall", "false positives"]
-    return table(head, rows, name="sizes") + f"<p>Diameter of the sphere of equal volume; {escape(words)}.</p>"
+    return rows
 
 
 def _cell(row: Mapping[str, Any] | None) -> str:
@@ -184,27 +180,21 @@ def _cell(row: Mapping[str, Any] | None) -> str:
     return f"{row['mean']:.2f}{interval}"
 
 
-def _cases(facts: _Facts) -> str:
-    if not facts.slices:
-        return section("Best and worst validation cases", "<p>No slices of validation cases were kept.</p>")
+def _cases(facts: _Facts) -> list[dict[str, Any]]:
+    """Rows of the gallery of the best and the worst cases, one for each slice that was kept."""
     scores = {case: value for case, value in _case_dice(facts).items() if case in facts.slices}
     order = sorted(scores, key=lambda case: -scores[case])
     best = order[: min(EXTREME_CASES, (len(order) + 1) // 2)]
     worst = [case for case in order[-EXTREME_CASES:][::-1] if case not in best]
     rows = []
-    for words, cases in (("Best", best), ("Worst", worst)):
+    for word, cases in (("Best", best), ("Worst", worst)):
         for case in cases:
             kept = facts.slices[case]
-            for n in range(len(kept.z)):
-                title = f"{words}: {case}" if n == 0 else case
-                text = f"<b>{escape(title)}</b><small>{_case_words(facts, case, kept.z[n])}</small>"
-                rows.append(picture_row(text, case_pictures(kept, n, facts.classes, facts.channels)))
-    columns = [*(facts.channels[c] for c in shown_channels(facts.channels)), "truth", "prediction"]
-    intro = (
-        "<p>By mean Dice over the regions. The slice that shows most of all classes and the one with most wrong "
-        "voxels; the truth's outline is dashed on the prediction.</p>"
-    )
-    return section("Best and worst validation cases", intro + _legend(facts) + gallery(columns, rows))
+            for n, z in enumerate(kept.z):
+                pictures = case_pictures(kept, n, facts.classes, facts.channels)
+                title = f"{word}: {case}" if n == 0 else case
+                rows.append({"title": title, "words": _case_words(facts, case, z), "pictures": pictures})
+    return rows
 
 
 def _case_dice(facts: _Facts) -> dict[str, float]:
@@ -216,25 +206,27 @@ def _case_dice(facts: _Facts) -> dict[str, float]:
 
 def _case_words(facts: _Facts, case: str, z: int) -> str:
     mine = [r for r in facts.latest if r["case"] == case and r["size"] == "all" and r.get("dice") is not None]
-    scores = ", ".join(f"{escape(row['region'])} {row['dice']:.2f}" for row in mine)
+    scores = ", ".join(f"{row['region']} {row['dice']:.2f}" for row in mine)
     return f"axial slice {z}; Dice {scores}"
 
 
-def _insertions(facts: _Facts) -> str:
+def _inserted(facts: _Facts) -> dict[str, Any] | None:
+    """Counts of insertions, in all and by class; None where the run inserted nothing."""
     counts = facts.insertion
     if not counts:
-        return section("Insertions", "<p>This run inserted nothing.</p>")
+        return None
     expected = next((r["expected_insertions"] for r in facts.metrics if r.get("expected_insertions") is not None), None)
     rows = [("samples seen", f"{counts['samples']:,}", "")]
     if expected is not None:
         rows.append(("insertions expected in the whole run", f"{expected:,.0f}", ""))
     rows += [("asked for", f"{counts['asked']:,}", ""), ("done", f"{counts['done']:,}", "sub")]
-    rows += [(f"refused: {escape(why)}", f"{n:,}", "sub refused") for why, n in counts.get("refused", {}).items()]
-    return section("Insertions", f'<div class="two">{pairs(rows, "asked")}{_class_table(facts, counts)}</div>')
+    rows += [(f"refused: {why}", f"{n:,}", "sub refused") for why, n in counts.get("refused", {}).items()]
+    columns, classes = _class_cells(facts, counts)
+    return {"counts": rows, "columns": columns, "classes": classes}
 
 
-def _class_table(facts: _Facts, counts: Mapping[str, Any]) -> str:
-    """Lesions that have a class, by size, and its voxels; sizes only where the run counted them."""
+def _class_cells(facts: _Facts, counts: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Head and rows: lesions that have a class, by size where the run counted sizes, and the class's voxels."""
     sizes = [name for name in SizeClasses().names if name in counts.get("sizes", {})]
     voxels, lesions = counts.get("voxels", {}), counts.get("lesions", {})
     total = sum(voxels.values())
@@ -245,24 +237,20 @@ def _class_table(facts: _Facts, counts: Mapping[str, Any]) -> str:
     if sizes:
         rows.append(["any class", *(counts["sizes"][s] for s in sizes), f"{total:,}", ""])
     head = ["lesions that have", *(f"{s}, {SizeClasses().words(s)}" for s in sizes), "voxels", "share"]
-    return table(head, rows, name="inserted")
+    return head, rows
 
 
-def _examples(facts: _Facts) -> str:
-    if not facts.examples:
-        return section("Inserted tumours", "<p>No samples with insertions were kept.</p>")
+def _examples(facts: _Facts) -> list[dict[str, Any]]:
+    """Rows of the gallery of samples, spread evenly over the run."""
     spread = np.linspace(0, len(facts.examples) - 1, min(MOST_EXAMPLES, len(facts.examples))).round().astype(int)
-    rows = []
-    for i in spread:
-        example = facts.examples[i]
-        words = f"<b>Step {example.step}</b><small>{_example_words(example)}</small>"
-        rows.append(picture_row(words, example_pictures(example, facts.classes, facts.channels)))
-    shown = [facts.channels[c] for c in shown_channels(facts.channels)]
-    columns = [*(f"{name} {when}" for name in shown for when in ("before", "after")), "label"]
-    intro = (
-        "<p>Samples of the training, in the slice with most of what was inserted; dashed: the host's own tumour.</p>"
-    )
-    return section("Inserted tumours", intro + _legend(facts) + gallery(columns, rows))
+    return [
+        {
+            "title": f"Step {example.step}",
+            "words": _example_words(example),
+            "pictures": example_pictures(example, facts.classes, facts.channels),
+        }
+        for example in (facts.examples[i] for i in spread)
+    ]
 
 
 def _example_words(example: ExampleSlice) -> str:
@@ -272,16 +260,4 @@ def _example_words(example: ExampleSlice) -> str:
         swaps = "".join(f", {a} became {b}" for a, b in row.get("swaps", {}).items())
         host = f" into {row['host_group']}" if row.get("host_group") else ""
         words.append(f"lesion {row['lesion']}{host}, {row['diameter_mm']:.0f} mm{swaps}")
-    return escape("; ".join(words))
-
-
-def _legend(facts: _Facts) -> str:
-    colours = class_colours(facts.classes.names)
-    return legend([(f"background:{colours[name]}", escape(name)) for name in facts.classes.names])
-
-
-def _configuration(facts: _Facts) -> str:
-    text = yaml.safe_dump(facts.config, sort_keys=False) if facts.config else json.dumps(None)
-    rows = [(row["step"], Precision(**row["precision"])) for row in facts.metrics if "precision" in row]
-    told = "".join(f"<p>From step {step} on computed in {escape(str(precision))}.</p>" for step, precision in rows)
-    return section("Configuration", f"{told}<details><summary>config.yaml</summary><pre>{escape(text)}</pre></details>")
+    return "; ".join(words)

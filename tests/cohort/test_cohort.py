@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from synthaug import BRATS18, InsertionPlan, LesionBank, TumorInsertion
 from synthaug.cli.app import app
-from synthaug.cohort import generate, making, verify
+from synthaug.cohort import generate, production, verify
 from synthaug.cohort.hosts import find_hosts, host_number, read_host
 from synthaug.cohort.job import Job
 from synthaug.config import ConfigError
@@ -30,7 +30,7 @@ from synthaug.data import find_cases
 def plain_report(request, monkeypatch):
     """Drawing takes longer than these cohorts; tests with the report in their names have it drawn."""
     if "report" not in request.node.name:
-        monkeypatch.setattr(making, "write_cohort_report", lambda out, *_: (out / "report.html").write_text(""))
+        monkeypatch.setattr(production, "write_cohort_report", lambda out, *_: (out / "report.html").write_text(""))
 
 
 @pytest.fixture(scope="module")

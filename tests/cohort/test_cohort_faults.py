@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from synthaug import BRATS18, LesionBank
 from synthaug.cli.app import app
-from synthaug.cohort import generate, making, verify
+from synthaug.cohort import generate, production, verify
 from synthaug.cohort import job as job_module
 from synthaug.config import ConfigError
 from synthaug.data import find_cases, write_phantom_dataset
@@ -22,7 +22,7 @@ from synthaug.data import find_cases, write_phantom_dataset
 def plain_report(request, monkeypatch):
     """Drawing takes longer than these cohorts; tests with the report in their names have it drawn."""
     if "report" not in request.node.name:
-        monkeypatch.setattr(making, "write_cohort_report", lambda out, *_: (out / "report.html").write_text(""))
+        monkeypatch.setattr(production, "write_cohort_report", lambda out, *_: (out / "report.html").write_text(""))
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from monai.inferers import SlidingWindowInferer
 
 from synthaug import BRATS18, LesionBank, LesionShapes
-from synthaug.cohort import generate, making
+from synthaug.cohort import generate, production
 from synthaug.cohort.config import CohortConfig, GateConfig
 from synthaug.cohort.gate import Gate, border_jump
 from synthaug.cohort.hosts import read_host
-from synthaug.cohort.layouts import Layout
+from synthaug.cohort.layouts import make_layout
 from synthaug.cohort.pipeline import Failure, overlapped
 from synthaug.cohort.segmenter import load_segmenter
 from synthaug.cohort.splits import LeakProof, made_folds, read_folds
@@ -49,7 +49,7 @@ MODEL = {
 def plain_report(request, monkeypatch):
     """Drawing takes longer than these cohorts; tests with the report in their names have it drawn."""
     if "report" not in request.node.name:
-        monkeypatch.setattr(making, "write_cohort_report", lambda out, *_: (out / "report.html").write_text(""))
+        monkeypatch.setattr(production, "write_cohort_report", lambda out, *_: (out / "report.html").write_text(""))
 
 
 def record(name, host, donors):
@@ -249,13 +249,13 @@ def test_stored_values_headers_and_scale_factors_are_kept(tmp_path, dtype, slope
     new[:, 5:8, 5:8, 5:8] = 1e6 if dtype == "uint8" else 70.3
     label = np.zeros(shape, np.int16)
     label[5:8, 5:8, 5:8] = 4
-    made = Layout(config).case_files("y", host, new, label)
+    made = make_layout(config).case_files("y", host, new, label)
     for path, content in made.items():
         (tmp_path / path).parent.mkdir(exist_ok=True)
         (tmp_path / path).write_bytes(content)
     for number, name in enumerate(("t1", "t2")):
         before = read_stored("x", files[name], 1)
-        path = tmp_path / Layout(config).image_paths("y")[number if layout == "brats" else 0]
+        path = tmp_path / make_layout(config).image_paths("y")[number if layout == "brats" else 0]
         after = read_stored("y", path, 1 if layout == "brats" else 2)
         raw = after.raw if layout == "brats" else after.raw[..., number]
         assert raw.dtype == before.raw.dtype and (after.slope, after.inter) == slope

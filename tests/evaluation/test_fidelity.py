@@ -83,6 +83,14 @@ def test_classifier_repeats_itself_and_leaves_the_global_random_state_alone():
 
 def test_roc_auc_counts_pairs():
     assert roc_auc(np.array([0.0, 1.0]), np.array([1.0, 2.0])) == pytest.approx(3.5 / 4)
+    assert roc_auc(np.ones(3), np.ones(4)) == 0.5
+
+
+def test_roc_auc_of_single_precision_scores_is_counted_in_double():
+    rng = np.random.default_rng(0)
+    negative, positive = rng.normal(0, 1, 3000).astype(np.float32), rng.normal(0.5, 1, 5000).astype(np.float32)
+    more = sum(int((negative < value).sum()) for value in positive)
+    assert roc_auc(negative, positive) == pytest.approx(more / (3000 * 5000), abs=1e-12)
 
 
 def test_diversity_is_a_share_of_the_difference_between_patients():

@@ -18,10 +18,10 @@ from synthaug import BRATS18, LesionBank, TumorInsertion, get_classes
 from synthaug.classes import Classes
 from synthaug.cli.app import app
 from synthaug.config import read_config
-from synthaug.imbalance import FILES, Measured, compare_all, measure_folder, run_imbalance, suggest
-from synthaug.imbalance.advice import chained_shares, tempered
-from synthaug.imbalance.measure import Lesion
+from synthaug.imbalance import FILES, Measurements, compare_all, measure_folder, run_imbalance, suggest
+from synthaug.imbalance.measure import MeasuredLesion
 from synthaug.imbalance.separability import compare
+from synthaug.imbalance.suggestion import chained_shares, tempered
 from synthaug.training.segmentation_config import SegmentationConfig
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +60,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def measured(folder) -> Measured:
+def measured(folder) -> Measurements:
     return measure_folder(folder, BRATS18, ("flair", "t1ce"))
 
 
@@ -148,7 +148,7 @@ def test_channels_together_tell_what_none_tells_alone():
 # ------------------------------------------------------------------------------------------------- advice
 
 
-def made(shares: dict[str, float], classes=BRATS18, diameters=(40, 50, 60), patients=12, levels=None) -> Measured:
+def made(shares: dict[str, float], classes=BRATS18, diameters=(40, 50, 60), patients=12, levels=None) -> Measurements:
     """What would be measured of lesions with these diameters, of which each case has one."""
     rng = np.random.default_rng(0)
     levels = levels or {name: 3.0 * k for k, name in enumerate(classes.names)}
@@ -156,9 +156,10 @@ def made(shares: dict[str, float], classes=BRATS18, diameters=(40, 50, 60), pati
     volumes = [math.pi / 6 * d**3 / 1000 for d in diameters]
     values = np.array([shares.get(name, 0) for name in classes.names])
     lesions = [
-        Lesion(f"c{i}", f"p{i}", int(1000 * v), v, d) for i, (v, d) in enumerate(zip(volumes, diameters, strict=True))
+        MeasuredLesion(f"c{i}", f"p{i}", int(1000 * v), v, d)
+        for i, (v, d) in enumerate(zip(volumes, diameters, strict=True))
     ]
-    return Measured(
+    return Measurements(
         classes,
         ("t1",),
         27,
@@ -170,7 +171,7 @@ def made(shares: dict[str, float], classes=BRATS18, diameters=(40, 50, 60), pati
     )
 
 
-def advice(measured: Measured):
+def advice(measured: Measurements):
     return suggest(
         measured, compare_all({n: np.concatenate(s) for n, s in measured.samples.items()}, measured.channels)
     )
@@ -227,7 +228,9 @@ def test_large_lesions_are_scaled_down_to_what_is_measurable():
 
 def test_the_scale_keeps_half_of_the_lesions_above_the_floor():
     measured = made({"NCR": 1, "ED": 1, "ET": 1}, diameters=(45, 50, 55))
-    measured.lesions = [Lesion(x.case, x.group, 700, x.ml, x.diameter_mm) for x in measured.lesions]  # thick slices
+    measured.lesions = [
+        MeasuredLesion(x.case, x.group, 700, x.ml, x.diameter_mm) for x in measured.lesions
+    ]  # thick slices
     low, _ = advice(measured).config["scale"]
     assert 700 * low**3 >= 27 > 700 * (low - 0.1) ** 3
 

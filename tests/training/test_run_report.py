@@ -19,7 +19,6 @@ from typer.testing import CliRunner
 from synthaug import BRATS18
 from synthaug.cli.app import app
 from synthaug.evaluation import evaluate_case
-from synthaug.figures.html import table
 from synthaug.figures.slices import COLOURS, class_colours
 from synthaug.training.artefacts import (
     keep_example,
@@ -283,13 +282,6 @@ def test_without_matplotlib_it_says_what_to_install(run, monkeypatch):
 
 
 # --------------------------------------------------------------------------------------------- shared pieces
-
-
-def test_columns_of_figures_stand_on_the_right_and_text_is_escaped():
-    html = table(["name", "n", "mean", "mixed"], [["<b>", 3, "0.5 [0.1, 0.9]", 1], ["c", "-", "1.2 %", "x"]], ["bad"])
-    assert re.findall(r"<th( class=\"n\")?>", html) == ["", ' class="n"', ' class="n"', ""]
-    assert '<tr class="bad"><td>&lt;b&gt;</td><td class="n">3</td>' in html
-    assert table(["a", "b"], []).count("<th>") == 2
 
 
 def test_classes_have_colours_of_their_own():

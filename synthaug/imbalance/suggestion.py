@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from synthaug.imbalance.measure import Measured
-from synthaug.imbalance.separability import HARD, Pair, find_pair
+from synthaug.imbalance.measure import Measurements
+from synthaug.imbalance.separability import HARD, ClassPair, find_pair
 from synthaug.random import stream
 from synthaug.sizes import SizeClasses
 
@@ -62,7 +62,9 @@ class Suggestion:
         return "\n".join(lines) + "\n"
 
 
-def suggest(measured: Measured, pairs: list[Pair], sizes: SizeClasses | None = None, seed: int = 0) -> Suggestion:
+def suggest(
+    measured: Measurements, pairs: list[ClassPair], sizes: SizeClasses | None = None, seed: int = 0
+) -> Suggestion:
     """A suggestion for what was measured.
 
     Args:
@@ -87,7 +89,7 @@ def suggest(measured: Measured, pairs: list[Pair], sizes: SizeClasses | None = N
 # ------------------------------------------------------------------------------------------------ how often
 
 
-def _how_often(suggestion: Suggestion, measured: Measured) -> None:
+def _how_often(suggestion: Suggestion, measured: Measurements) -> None:
     patients = len(set(measured.cases.values()))
     several = np.mean([count > 1 for count in _lesions_per_case(measured).values()])
     suggestion.config["prob"] = 0.6 if patients < MANY_PATIENTS else 0.4
@@ -99,7 +101,7 @@ def _how_often(suggestion: Suggestion, measured: Measured) -> None:
     )
 
 
-def _lesions_per_case(measured: Measured) -> dict[str, int]:
+def _lesions_per_case(measured: Measurements) -> dict[str, int]:
     names = [lesion.case for lesion in measured.lesions]
     return {name: names.count(name) for name in dict.fromkeys(names)}
 
@@ -107,7 +109,7 @@ def _lesions_per_case(measured: Measured) -> dict[str, int]:
 # ---------------------------------------------------------------------------------------------------- scale
 
 
-def _scale(suggestion: Suggestion, measured: Measured, sizes: SizeClasses, seed: int) -> None:
+def _scale(suggestion: Suggestion, measured: Measurements, sizes: SizeClasses, seed: int) -> None:
     diameters = np.array([lesion.diameter_mm for lesion in measured.lesions])
     median = float(np.median(diameters))
     if median * LARGEST_SCALE <= MEASURABLE_MM * 1.25:
@@ -127,7 +129,7 @@ def _scale(suggestion: Suggestion, measured: Measured, sizes: SizeClasses, seed:
     suggestion.reasons["scale"] = f"{why}. Inserted lesions would be {words}, were there room for each"
 
 
-def drawn_diameters(measured: Measured, low: float, high: float, seed: int, count: int = 4000) -> np.ndarray:
+def drawn_diameters(measured: Measurements, low: float, high: float, seed: int, count: int = 4000) -> np.ndarray:
     """Diameters as `TumorInsertion` draws them: uniform scales, and with each a lesion that keeps the volume floor."""
     rng = stream(seed)
     scales = rng.uniform(low, high, count)
@@ -139,7 +141,7 @@ def drawn_diameters(measured: Measured, low: float, high: float, seed: int, coun
     return diameters[enough > 0]
 
 
-def _above_floor(measured: Measured, low: float) -> float:
+def _above_floor(measured: Measurements, low: float) -> float:
     """The lower end, raised in tenths until half of the lesions keep the volume floor there."""
     voxels = np.median([lesion.voxels for lesion in measured.lesions])
     while low < LARGEST_SCALE - 0.1 and voxels * low**3 < measured.min_voxels:
@@ -154,7 +156,7 @@ def _sizes_in_words(counts: Mapping[str, int], sizes: SizeClasses) -> str:
 # -------------------------------------------------------------------------------------------------- classes
 
 
-def _classes(suggestion: Suggestion, measured: Measured, pairs: list[Pair]) -> None:
+def _classes(suggestion: Suggestion, measured: Measurements, pairs: list[ClassPair]) -> None:
     present, shares = measured.present, measured.shares
     if len(present) < 2:
         suggestion.notes.append("There is one class, so there is nothing to swap; insertion acts on sizes and places.")
@@ -195,11 +197,11 @@ def _classes(suggestion: Suggestion, measured: Measured, pairs: list[Pair]) -> N
         )
 
 
-def _any_alike(alike: list[Pair], swaps: tuple[tuple[str, str], ...]) -> bool:
+def _any_alike(alike: list[ClassPair], swaps: tuple[tuple[str, str], ...]) -> bool:
     return any(find_pair(alike, *swap) is not None for swap in swaps)
 
 
-def _told_apart(pairs: list[Pair], renamed: Sequence[tuple[str, str]]) -> str:
+def _told_apart(pairs: list[ClassPair], renamed: Sequence[tuple[str, str]]) -> str:
     known = [find_pair(pairs, *names) for names in renamed]
     told = [f"{p.first} and {p.second} {p.words} (AUC {p.auc:.2f})" for p in known if p is not None]
     return f"By intensity one tells {', '.join(told)}, so that renamed tissue can be painted" if told else ""
@@ -242,7 +244,7 @@ def _shares(shares: Mapping[str, float]) -> str:
 # ---------------------------------------------------------------------------------------------------- notes
 
 
-def _notes(suggestion: Suggestion, measured: Measured, pairs: list[Pair]) -> None:
+def _notes(suggestion: Suggestion, measured: Measurements, pairs: list[ClassPair]) -> None:
     cases, present = len(measured.cases), measured.present
     for name in measured.classes.names:
         count = measured.cases_with[name]
@@ -280,7 +282,7 @@ def _notes(suggestion: Suggestion, measured: Measured, pairs: list[Pair]) -> Non
     suggestion.notes.append(_effect(suggestion, measured))
 
 
-def _effect(suggestion: Suggestion, measured: Measured) -> str:
+def _effect(suggestion: Suggestion, measured: Measurements) -> str:
     """How much tumour the insertion adds, which no share of classes tells."""
     config, volumes = suggestion.config, np.pi / 6 * suggestion.diameters_mm**3 / 1000
     added = config["prob"] * (1 + config["second"]) * float(volumes.mean())

@@ -27,7 +27,7 @@ DOMINANT_SHARE = 0.6
 
 
 @dataclass
-class Lesion:
+class InsertedLesion:
     """A lesion that went in.
 
     Attributes:
@@ -44,7 +44,7 @@ class Lesion:
 
 
 @dataclass
-class Inserted:
+class InsertedCase:
     """What became of a case.
 
     Attributes:
@@ -58,11 +58,11 @@ class Inserted:
     image: np.ndarray
     label: np.ndarray
     asked: int
-    lesions: list[Lesion]
+    lesions: list[InsertedLesion]
     refused: list[dict[str, Any]]
 
 
-class Inserter:
+class CaseInserter:
     """Puts lesions into hosts.
 
     Args:
@@ -95,7 +95,7 @@ class Inserter:
         """The kind of a case in a balanced set."""
         return self.config.kinds[index % len(self.config.kinds)]
 
-    def insert(self, host: Host, index: int) -> Inserted:
+    def insert(self, host: Host, index: int) -> InsertedCase:
         """The host of case `index` with its lesions."""
         image, label = host.image.to(self.device), host.label.to(self.device)
         tissue = host.tissue.to(self.device)
@@ -107,11 +107,11 @@ class Inserter:
                     done.append(lesion)
                     break
                 refused.append({"lesion": order, "attempt": attempt, "reason": reason})
-        return Inserted(image[0].cpu().numpy(), label[0].cpu().numpy(), asked, done, refused)
+        return InsertedCase(image[0].cpu().numpy(), label[0].cpu().numpy(), asked, done, refused)
 
     def _attempt(
         self, host: Host, image: Tensor, label: Tensor, tissue: Tensor, index: int, order: int, attempt: int
-    ) -> tuple[str, Tensor, Tensor, Lesion | None]:
+    ) -> tuple[str, Tensor, Tensor, InsertedLesion | None]:
         """One lesion with a seed of its own: why it was refused, or the changed image and label and the lesion."""
         kind = self.kind(index)
         engine = self.engines[kind]
@@ -132,7 +132,7 @@ class Inserter:
             return reason, image, label, None
         where = (new_label != label)[0].nonzero()
         extent = tuple((where.amax(0) - where.amin(0) + 1).tolist())
-        return "", new_image, new_label, Lesion(row, attempt, extent, quality)
+        return "", new_image, new_label, InsertedLesion(row, attempt, extent, quality)
 
     def _asked(self, index: int) -> int:
         low, high = self.config.lesions.range_per_case

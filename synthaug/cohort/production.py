@@ -11,17 +11,17 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from synthaug.cohort.case_insertion import CaseInserter, InsertedCase, open_generator, open_lesions
 from synthaug.cohort.config import CohortConfig
-from synthaug.cohort.describe import SUMMARY, description
+from synthaug.cohort.description import description
 from synthaug.cohort.gate import Gate, Segmenter
 from synthaug.cohort.hosts import Host, find_hosts, host_number, read_host
-from synthaug.cohort.inserting import Inserted, Inserter, open_generator, open_lesions
-from synthaug.cohort.job import Job
-from synthaug.cohort.layouts import Layout
+from synthaug.cohort.job import SUMMARY, Job
+from synthaug.cohort.layouts import make_layout
 from synthaug.cohort.manifest import case_record
 from synthaug.cohort.pipeline import Failure, overlapped
+from synthaug.cohort.processes import Processes
 from synthaug.cohort.provenance import identity, identity_sha256, versions
-from synthaug.cohort.ranks import Ranks
 from synthaug.cohort.report import write_cohort_report
 from synthaug.cohort.segmenter import load_segmenter
 from synthaug.cohort.splits import Folds, LeakProof, made_folds, read_folds
@@ -93,21 +93,21 @@ def generate(
         ... generate(config, "Dataset501_Synthetic").complete  # doctest: +SKIP
         True
     """
-    ranks = Ranks.current()
+    processes = Processes.current()
     with _threads(config.threads):
-        return _Maker(config, Path(out), generator, segmenter, ranks).run(progress)
+        return _Production(config, Path(out), generator, segmenter, processes).run(progress)
 
 
-class _Maker:
+class _Production:
     """One process of the making of a cohort."""
 
-    def __init__(self, config: CohortConfig, out: Path, generator, segmenter, ranks: Ranks):
+    def __init__(self, config: CohortConfig, out: Path, generator, segmenter, processes: Processes):
         if find_spec("matplotlib") is None:
             raise ModuleNotFoundError("the report of a cohort needs matplotlib")
-        self.config, self.ranks, self.job, self.layout = config, ranks, Job(out), Layout(config)
+        self.config, self.processes, self.job, self.layout = config, processes, Job(out), make_layout(config)
         self.lesions = open_lesions(config)
         painter = open_generator(config, generator)
-        self.hosts = ranks.from_main(lambda: find_hosts(config))
+        self.hosts = processes.from_main(lambda: find_hosts(config))
         self.splits = _leak_proof(config, self.hosts, self.lesions)
         facts = generator_facts(config.generator_name if generator is None else generator, painter)
         self.identity = identity(config, self.hosts, facts, self.splits and self.splits.folds)
@@ -116,18 +116,18 @@ class _Maker:
             "versions": versions(),
             "config_sha256": identity_sha256(self.identity),
         }
-        gate = _gate(config, self.lesions, segmenter, ranks.device)
-        self.inserter = Inserter(config, self.lesions, painter, gate, ranks.device)
+        gate = _gate(config, self.lesions, segmenter, processes.device)
+        self.inserter = CaseInserter(config, self.lesions, painter, gate, processes.device)
         self.real = [case for case in self.hosts if case.label is not None] if config.include_real else []
         self.total = config.total + len(self.real)
 
     def run(self, progress: bool) -> Summary:
         """Make what is missing; then the main process writes what describes the whole."""
-        done = self.ranks.from_main(self._begin)
+        done = self.processes.from_main(self._begin)
         todo = [i for i in range(self.total) if i not in done]
         failed = self._make(todo, progress) if todo else []
-        failures = dict(sorted(self.ranks.gathered(list(failed.items()) if todo else [])))
-        written, refused = self.ranks.from_main(lambda: self._finish(bool(todo)))
+        failures = dict(sorted(self.processes.gathered(list(failed.items()) if todo else [])))
+        written, refused = self.processes.from_main(lambda: self._finish(bool(todo)))
         return Summary(self.job.out, self.config.total, written, refused, failures, len(todo) - len(failures))
 
     def name(self, index: int) -> str:
@@ -139,27 +139,27 @@ class _Maker:
     def _begin(self) -> set[int]:
         names = [self.name(i) for i in range(self.total)]
         if len(set(names)) < len(names):
-            raise ConfigError(f"include_real: two cases would have one name in the layout {self.layout.name}")
+            raise ConfigError(f"include_real: two cases would have one name in the layout {self.config.layout}")
         self.job.start(self.identity)
         return set(self.job.read_records(self.total))
 
     def _make(self, todo: Sequence[int], progress: bool) -> dict[str, str]:
-        mine = todo[self.ranks.rank :: self.ranks.world]
+        mine = todo[self.processes.rank :: self.processes.world]
         failed: dict[str, str] = {}
         with tqdm(
             total=self.total,
             initial=self.total - len(todo),
-            desc=f"cohort, {self.ranks.world} processes" if self.ranks.world > 1 else "cohort",
+            desc=f"cohort, {self.processes.world} processes" if self.processes.world > 1 else "cohort",
             unit="case",
             smoothing=0,  # the remaining time from the mean of the run, not from the last few cases
-            disable=not (progress and self.ranks.is_main),
+            disable=not (progress and self.processes.is_main),
         ) as bar:
             for index, result in overlapped(mine, self._read, self._insert, self._write, self.config.workers):
                 if isinstance(result, Failure):
                     failed[self.name(index)] = result.message
                     bar.write(f"failed: {self.name(index)}: {result.message}")
                 # the others' cases count, too: what is on the disk is what is done
-                bar.update(self.job.count_records() + len(failed) - bar.n if self.ranks.world > 1 else 1)
+                bar.update(self.job.count_records() + len(failed) - bar.n if self.processes.world > 1 else 1)
         return failed
 
     def _case(self, index: int) -> Case:
@@ -170,7 +170,7 @@ class _Maker:
     def _read(self, index: int) -> Host:
         return read_host(self._case(index), self.config)
 
-    def _insert(self, index: int, host: Host) -> tuple[Host, Inserted | None]:
+    def _insert(self, index: int, host: Host) -> tuple[Host, InsertedCase | None]:
         if index >= self.config.total:
             return host, None
         try:
@@ -178,7 +178,7 @@ class _Maker:
         except ValueError as error:
             raise ValueError(f"{host.case.name}: {error}") from error
 
-    def _write(self, index: int, made: tuple[Host, Inserted | None]) -> None:
+    def _write(self, index: int, made: tuple[Host, InsertedCase | None]) -> None:
         (host, inserted), name = made, self.name(index)
         files = {}
         if inserted is None:

@@ -16,7 +16,7 @@ PATIENCE = timedelta(days=30)
 
 
 @dataclass(frozen=True)
-class Ranks:
+class Processes:
     """The processes of a launch.
 
     Attributes:
@@ -30,7 +30,7 @@ class Ranks:
     device: torch.device
 
     @classmethod
-    def current(cls) -> "Ranks":
+    def current(cls) -> "Processes":
         """Of the launch by accelerate or torchrun that this process is part of, or a single process."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))

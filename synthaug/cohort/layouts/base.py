@@ -1,0 +1,148 @@
+"""What all layouts share: a case's files from its host's, voxel for voxel; a layout adds names and a description."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from synthaug.classes import Classes
+from synthaug.data.nifti import Stored, nifti_bytes, volumes_first
+
+if TYPE_CHECKING:
+    from synthaug.cohort.config import CohortConfig
+    from synthaug.cohort.hosts import Host
+
+UNSCALED = (1.0, 0.0)
+"""Slope and intercept of files whose stored values are the values."""
+
+
+@dataclass(frozen=True)
+class StoredChannel:
+    """One channel of a case, ready to be written.
+
+    Attributes:
+        like: the file it came from.
+        raw: (X, Y, Z) stored values.
+    """
+
+    like: Stored
+    raw: np.ndarray
+
+    @property
+    def scaling(self) -> tuple[float, float]:
+        """Slope and intercept of the stored values."""
+        return self.like.slope, self.like.inter
+
+
+class Layout(ABC):
+    """How a cohort lies on disk: paths of a case's files, what is in them, and the files that describe the whole.
+
+    Args:
+        config: of the cohort.
+    """
+
+    def __init__(self, config: "CohortConfig"):
+        self.channels, self.prefix, self.compression = config.channels, config.prefix, config.compression
+        self.classes, self.about = config.vocabulary, config.about
+
+    @abstractmethod
+    def image_paths(self, name: str) -> list[str]:
+        """Files of a case's images in the cohort's folder, as many as `image_contents` gives."""
+
+    @abstractmethod
+    def label_path(self, name: str) -> str:
+        """File of a case's label in the cohort's folder."""
+
+    @abstractmethod
+    def description(self, provenance: Mapping[str, Any], written: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+        """The layout's own files about the whole cohort, by path.
+
+        Args:
+            provenance: versions, generator, hash of the configuration.
+            written: records of the cases that have files, by index.
+        """
+
+    @property
+    def label_values(self) -> dict[str, int]:
+        """Class name to value in the written labels, in the order of the values; the hosts' own."""
+        values = self.classes.values
+        return {name: values[name] for name in sorted(values, key=values.get)}
+
+    def synthetic_name(self, index: int) -> str:
+        """Name of a synthetic case."""
+        return f"{self.prefix}_{index:06d}"
+
+    def real_name(self, name: str) -> str:
+        """Name of a real case that is written beside the synthetic ones."""
+        return name
+
+    def image_contents(self, channels: Sequence[StoredChannel]) -> list[bytes]:
+        """Contents of a case's image files: one for each channel."""
+        return [nifti_bytes(channel.like.header, channel.raw, self.compression) for channel in channels]
+
+    def case_files(
+        self, name: str, host: "Host", image: np.ndarray | None, label: np.ndarray | None
+    ) -> dict[str, bytes]:
+        """The files of a case, by path in the cohort's folder; the label comes last.
+
+        A voxel that did not change keeps its stored value, bit for bit; changed ones are rounded and clipped to the
+        range of the file's dtype, through its scale factors.
+
+        Args:
+            name: of the new case.
+            host: where everything else comes from.
+            image: (C, x, y, z) of the host's box, or None for the host as it is.
+            label: (x, y, z), likewise.
+        """
+        contents = self.image_contents([self._channel(host, i, image) for i in range(len(self.channels))])
+        files = dict(zip(self.image_paths(name), contents, strict=True))
+        return files | {self.label_path(name): self._label(name, host, label)}
+
+    @property
+    def about_in_short(self) -> dict[str, str]:
+        """What a ``dataset.json`` begins with."""
+        return self.about.model_dump(include={"name", "description", "reference", "licence"})
+
+    @staticmethod
+    def provenance_entry(provenance: Mapping[str, Any]) -> dict[str, Any]:
+        """What a ``dataset.json`` says of where the cases come from."""
+        return {**provenance, "manifest": "manifest.jsonl: one row for every synthetic lesion"}
+
+    def _channel(self, host: "Host", number: int, image: np.ndarray | None) -> StoredChannel:
+        channel = self.channels[number]
+        path = host.case.images[channel]
+        names = [name for name, other in host.case.images.items() if other == path]
+        like = host.stored.files[path]
+        raw = volumes_first(like.raw)[names.index(channel)]
+        if image is not None:
+            raw = raw.copy()
+            changed = image[number] != host.image[0, number].numpy()
+            raw[host.box][changed] = like.stored_values(image[number][changed])
+        return StoredChannel(like, raw)
+
+    def _label(self, name: str, host: "Host", label: np.ndarray | None) -> bytes:
+        stored = host.stored.label
+        like = host.stored.files[host.case.images[self.channels[0]]] if stored is None else stored
+        values = host.stored.volume.label
+        values = np.zeros(like.raw.shape[:3], np.int16) if values is None else values.copy()
+        if label is not None:
+            values[host.box] = label
+        dtype = np.dtype(np.uint8) if stored is None else stored.raw.dtype
+        wanted = renumbered(values, self.classes, self.label_values)
+        raw = wanted.astype(dtype)
+        if (raw != wanted).any():
+            raise ValueError(f"{name}: the label has values up to {values.max()}, which {dtype} cannot hold")
+        scaling = None if (like.slope, like.inter) == UNSCALED else UNSCALED
+        return nifti_bytes(like.header, raw, self.compression, scaling)
+
+
+def renumbered(values: np.ndarray, classes: Classes, to: Mapping[str, int]) -> np.ndarray:
+    """A label map in other values; itself where they are the same."""
+    if all(classes.values[name] == value for name, value in to.items()):
+        return values
+    out = values.copy()
+    for name, value in to.items():
+        out[values == classes.values[name]] = value
+    return out

@@ -1,0 +1,42 @@
+"""BraTS: a folder for each case, ``<case>_flair.nii.gz`` as in 2018 or ``<case>-t2f.nii.gz`` as from 2023 on."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from synthaug.cohort.encoding import json_bytes
+from synthaug.cohort.layouts.base import Layout
+
+TAGS_2023 = {"t1": "t1n", "t1ce": "t1c", "t2": "t2w", "flair": "t2f"}
+"""Canonical channel name to the tag in file names of BraTS 2023 and later."""
+
+
+class BraTSLayout(Layout):
+    """The layout of BraTS; the vocabulary says of which years."""
+
+    @property
+    def is_recent(self) -> bool:
+        """Whether files are named as from 2023 on."""
+        return self.classes.name in ("BRATS23", "BRATS24")
+
+    def image_paths(self, name: str) -> list[str]:
+        """One file for each channel, in the case's folder."""
+        tags = [TAGS_2023.get(c, c) if self.is_recent else c for c in self.channels]
+        return [self._path(name, tag) for tag in tags]
+
+    def label_path(self, name: str) -> str:
+        """``seg`` beside the channels."""
+        return self._path(name, "seg")
+
+    def description(self, provenance: Mapping[str, Any], written: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+        """``dataset.json``, which BraTS has not: what the data set is, its channels and labels."""
+        content = {
+            **self.about.model_dump(mode="json"),
+            "channels": list(self.channels),
+            "labels": dict(self.classes.values),
+            "cases": len(written),
+            "provenance": self.provenance_entry(provenance),
+        }
+        return {"dataset.json": json_bytes(content)}
+
+    def _path(self, name: str, tag: str) -> str:
+        return f"{name}/{name}{'-' if self.is_recent else '_'}{tag}.nii.gz"

@@ -1,0 +1,36 @@
+"""nnU-Net's raw data: ``imagesTr/<case>_0000.nii.gz``, ``labelsTr/<case>.nii.gz``, ``dataset.json``."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from synthaug.cohort.encoding import json_bytes
+from synthaug.cohort.layouts.base import Layout
+
+
+class NNUNetLayout(Layout):
+    """The layout of nnU-Net v2, which wants label values 1, 2, 3, ..."""
+
+    @property
+    def label_values(self) -> dict[str, int]:
+        """Class name to its place among the classes, in the order of the hosts' values, from 1."""
+        return {name: i + 1 for i, name in enumerate(super().label_values)}
+
+    def image_paths(self, name: str) -> list[str]:
+        """One file for each channel, numbered."""
+        return [f"imagesTr/{name}_{i:04d}.nii.gz" for i in range(len(self.channels))]
+
+    def label_path(self, name: str) -> str:
+        """One file for each case."""
+        return f"labelsTr/{name}.nii.gz"
+
+    def description(self, provenance: Mapping[str, Any], written: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+        """``dataset.json`` as nnU-Net's planning reads it."""
+        content = {
+            **self.about_in_short,
+            "channel_names": {str(i): name for i, name in enumerate(self.channels)},
+            "labels": {"background": 0, **self.label_values},
+            "numTraining": len(written),
+            "file_ending": ".nii.gz",
+            "provenance": self.provenance_entry(provenance),
+        }
+        return {"dataset.json": json_bytes(content)}
