@@ -1,4 +1,10 @@
-"""Label-conditioned synthetic tumours, inserted into training batches on the device while training runs."""
+"""Label-conditioned synthetic tumours, inserted into training batches on the device while training runs.
+
+Stable, changed only with a warning first: `TumorInsertion`, `InsertionPlan` and its rows, `Outcome`, `Report`,
+`LowInsertionRateWarning`, `LesionBank`, `LesionShapes`, `TumorGenerator`, `PasteGenerator`, `ProceduralGenerator`,
+`load_generator`, `save_generator`, `Classes`, `get_classes`, `single` and the vocabularies. Experimental, may change in
+any version: `InsertionOptions`, `PaintedLesions`, `GANGenerator`, `DiffusionGenerator` and `GliGAN` as classes.
+"""
 
 from synthaug.classes import BRATS18, BRATS23, BRATS24, MSD_BRAIN, Classes, get_classes, single
 from synthaug.generators.base import TumorGenerator

@@ -35,6 +35,7 @@ from synthaug.generators.learned.hub import load_generator
 from synthaug.generators.learned.painter import PatchCritic
 from synthaug.generators.learned.samplers import sample
 from synthaug.generators.learned.style import class_moments, lesion_style, present_classes
+from synthaug.random import device_stream, step_seed
 from synthaug.training.cases import open_cases
 from synthaug.training.command import command
 from synthaug.training.diffusion_config import DiffusionConfig
@@ -244,7 +245,7 @@ def train(config: DiffusionConfig, out: Path) -> dict[str, Any]:
     log_start(keeper.metrics, first, precision, facts)
     for step, batch in enumerate(batches(crops, config, first, rank, processes), start=first + 1):
         set_rates(optimizers, (config.denoiser, config.critic), config.optimizer, step)
-        rng = torch.Generator().manual_seed((config.seed * 1_000_003 + step) * 4096 + rank)
+        rng = device_stream(step_seed(config.seed, step, rank))
         refining = config.refine is not None and step > config.refine.start
         student = bare if refining else None
         asked = DenoisingStep(prepare(batch, device), config, rng, accelerator, bare.mixing, student, teacher)

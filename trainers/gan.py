@@ -20,6 +20,7 @@ from diffusers.training_utils import EMAModel
 from synthaug import get_classes
 from synthaug.generators.learned.gan import CROP_SIZES, GANGenerator
 from synthaug.generators.learned.painter import Painter, PatchCritic
+from synthaug.random import step_seed
 from synthaug.training.cases import open_cases
 from synthaug.training.command import command
 from synthaug.training.gan_config import GANConfig
@@ -74,7 +75,7 @@ def train(config: GANConfig, out: Path) -> dict[str, Any]:
     for step, batch in enumerate(batches(crops, config, first, rank, processes), start=first + 1):
         set_rates(optimizers, (config.painter, config.critic), config.optimizer, step)
         batch = prepare(batch, device)
-        noise = noise_of(bare_painter, batch, (config.seed * 1_000_003 + step) * 4096 + rank)
+        noise = noise_of(bare_painter, batch, step_seed(config.seed, step, rank))
         painted = painter(batch["context"], batch["mask"], batch["style"], batch["available"], noise)
         fake = (batch["context"] + painted * batch["lesion"]) * batch["view"]
 

@@ -27,6 +27,7 @@ from synthaug.generators.learned.hub import load_generator, stored_network, with
 from synthaug.generators.learned.style import style_maps
 from synthaug.generators.learned.styled import StyledGenerator
 from synthaug.generators.learned.thinning import Moments, blocks, near, thin, thinner_blocks
+from synthaug.random import step_seed
 from synthaug.training.cases import open_cases
 from synthaug.training.command import command
 from synthaug.training.generator_batches import batches, demo_batch, make_crops, noise_of, prepare
@@ -82,7 +83,7 @@ def paint(
     if isinstance(painter, FlowPainter):
         steps = config.student.steps[step % len(config.student.steps)]
         painter = FlowPainter(painter.denoiser, steps, painter.scheduler, refined=painter.refined)
-    noise = noise_of(painter, batch, (config.seed * 1_000_003 + step) * 4096 + rank)
+    noise = noise_of(painter, batch, step_seed(config.seed, step, rank))
     painter(batch["context"], batch["mask"], batch["style"], batch["available"], noise)
 
 
