@@ -183,9 +183,9 @@ def test_swap_and_scale_statistics_on_the_real_bank(real_bank, draw):
     rows = []
     for _ in range(100):
         # only the host's decisions are looked at; placement has its own tests
-        draw = insert._decider.batch([(1.0, 1.0, 1.0)] * 20, (128, 128, 128), [None] * 20)
-        insert._decider.advance(draw.samples, draw.mix_voxels)
-        rows += draw.insertions
+        drawn = insert._decider.batch([(1.0, 1.0, 1.0)] * 20, (128, 128, 128), [None] * 20)
+        insert._decider.advance(drawn.samples, drawn.mix_voxels)
+        rows += drawn.insertions
     firsts = [r for r in rows if r.order == 0]
     low, high = binomial_bounds(0.6, 2000)
     assert low <= len(firsts) <= high
