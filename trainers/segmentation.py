@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 
 from synthaug.data import Case
 from synthaug.precision import Precision
-from synthaug.segmentation.augmentation import Augmentation, mixup
+from synthaug.segmentation.augmentation import IntensityAugmentation, SpatialAugmentation, mixup
 from synthaug.segmentation.losses import make_loss, output_weights
 from synthaug.segmentation.model import save_model
 from synthaug.segmentation.networks import named_tensors
@@ -63,7 +63,7 @@ def batches(
 ) -> Iterable[PatchBatch]:
     """The batches of this process from step `first` on; item n of the sampler is a whole batch."""
     data, times = config.data, config.optimizer.accumulate
-    augment = None if config.augmentation is None else Augmentation(config.augmentation, data.patch_size)
+    augment = None if config.augmentation is None else SpatialAugmentation(config.augmentation, data.patch_size)
     sampler = PatchSampler(
         *(volumes, data.patch_size, data.batch, data.lesion_share),
         seed=config.seed,
@@ -109,6 +109,7 @@ class Learner:
     optimizer: torch.optim.Optimizer
     scheduler: Any
     ema: EMAModel
+    intensities: IntensityAugmentation | None
 
     @classmethod
     def of(cls, config: SegmentationConfig, accelerator: Accelerator, volumes: list[CachedVolume]) -> "Learner":
@@ -124,7 +125,8 @@ class Learner:
         voxels = voxels_of(targets, volumes) if config.loss.class_weights == "balanced" else None
         weights = output_weights(config.loss.class_weights, targets, voxels)
         criterion = make_loss(config.loss, targets, weights).to(accelerator.device)
-        return cls(config, accelerator, targets, prepared[0], bare, criterion, *prepared[1:], ema)
+        intensities = None if config.augmentation is None else IntensityAugmentation(config.augmentation)
+        return cls(config, accelerator, targets, prepared[0], bare, criterion, *prepared[1:], ema, intensities)
 
     def update(self, step: int, parts: list[PatchBatch], inserter: Inserter) -> tuple[float, float]:
         """One update from the gradients of several batches; loss and norm of the gradient, not finite if skipped."""
@@ -133,6 +135,8 @@ class Learner:
         for number, batch in enumerate(parts):
             image, label = inserter(step, batch)
             target = self.targets.encode(label)
+            if self.intensities is not None:
+                image = self.intensities(image, batch.seeds)
             if self.config.augmentation is not None and self.config.augmentation.mixup is not None:
                 seed = (self.config.seed, step, number, self.accelerator.process_index)
                 image, target = mixup(image, target, self.config.augmentation.mixup, seed)

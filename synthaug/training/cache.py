@@ -12,7 +12,7 @@ from synthaug.data.cases import Case
 from synthaug.files import new_folder
 from synthaug.training.patches import CachedVolume, cache_case
 
-VERSION = 1
+VERSION = 2
 
 
 def cached_on_disk(
@@ -51,6 +51,7 @@ def cached_on_disk(
         tuple(rest["spacing_mm"]),
         np.array(rest["host_mean"], np.float32),
         np.array(rest["host_std"], np.float32),
+        np.array(rest["frame"]),
     )
 
 
@@ -69,6 +70,7 @@ def _write(volume: CachedVolume, place: Path) -> None:
         "spacing_mm": volume.spacing_mm,
         "host_mean": volume.host_mean.tolist(),
         "host_std": volume.host_std.tolist(),
+        "frame": volume.frame.tolist(),
     }
     with new_folder(place) as folder:
         np.save(folder / "image.npy", volume.image)

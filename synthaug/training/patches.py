@@ -18,8 +18,9 @@ from torch.utils.data import Dataset
 from synthaug.classes import Classes
 from synthaug.data.cases import Case, CaseError, load_case
 from synthaug.data.resampling import resample_image, resample_label
+from synthaug.frames import changed, cropped, host_frame
 from synthaug.geometry import overlap
-from synthaug.host import HostSample, scored_tissue, zscore_host
+from synthaug.host import HostSample, zscore_host
 from synthaug.random import stream
 
 LESION_VOXELS_KEPT = 10_000
@@ -38,6 +39,7 @@ class CachedVolume:
         spacing_mm: voxel size.
         host_mean: (C,) float32, mean of the tissue outside the lesions, in the image's units.
         host_std: (C,) float32, its standard deviation.
+        frame: (3, 4) float64, voxel indices to host coordinates (`synthaug.frames`).
     """
 
     name: str
@@ -47,6 +49,7 @@ class CachedVolume:
     spacing_mm: tuple[float, float, float]
     host_mean: np.ndarray
     host_std: np.ndarray
+    frame: np.ndarray
 
 
 class PatchBatch(NamedTuple):
@@ -59,6 +62,8 @@ class PatchBatch(NamedTuple):
         spacing_mm: B voxel sizes.
         host_mean: (B, C) float32 of the whole volumes; with `host_std` the `host_stats` of `TumorInsertion`.
         host_std: (B, C) float32.
+        frames: (B, 3, 4) float64, voxel indices to host coordinates, which follow the spatial augmentation.
+        seeds: of the samples, for the change of their intensities.
     """
 
     image: Tensor
@@ -67,16 +72,18 @@ class PatchBatch(NamedTuple):
     spacing_mm: list[tuple[float, float, float]]
     host_mean: Tensor
     host_std: Tensor
+    frames: Tensor
+    seeds: list[int]
 
 
 class PatchAugmentation(Protocol):
-    """What changes patches, such as `synthaug.segmentation.augmentation.Augmentation`."""
+    """What changes the shapes in patches, such as `synthaug.segmentation.augmentation.SpatialAugmentation`."""
 
     def region_size(self, seed: int) -> tuple[int, int, int]:
         """How large a region the patch of a sample is made from."""
 
-    def __call__(self, image: Tensor, label: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Image and label of the patch, and the image before its intensities changed."""
+    def __call__(self, image: Tensor, label: Tensor, seed: int) -> tuple[Tensor, Tensor, np.ndarray]:
+        """Image and label of the patch, and the map (3, 4) of its voxel indices to those of the region."""
 
 
 def cache_case(
@@ -105,13 +112,16 @@ def cache_case(
         image = zscore_host(volume.image)
     except ValueError as error:
         raise CaseError(f"{case.name}: {error}") from error
-    label, spacing = volume.label, volume.spacing_mm
+    label, spacing, affine = volume.label, volume.spacing_mm, volume.affine
     if spacing_mm is not None:
         image, affine = resample_image(image, volume.affine, spacing_mm)
         label = resample_label(label, volume.affine, affine, image.shape[1:])
         spacing = tuple(float(s) for s in spacing_mm)
     host = HostSample.of(torch.from_numpy(image), torch.from_numpy(label))
-    return CachedVolume(case.name, case.group, image.astype(dtype), label, spacing, host.mean.numpy(), host.std.numpy())
+    frame = host_frame(host.tissue.numpy(), affine)
+    return CachedVolume(
+        *(case.name, case.group, image.astype(dtype), label, spacing, host.mean.numpy(), host.std.numpy(), frame)
+    )
 
 
 class PatchSampler(Dataset):
@@ -131,7 +141,7 @@ class PatchSampler(Dataset):
         seed: of everything random; the global generators are left alone.
         rank: of this process; ranks draw different patches.
         processes: how many there are.
-        augment: changes each patch; `host_mean` and `host_std` follow the change of its intensities.
+        augment: changes the shapes in each patch.
 
     Raises:
         ValueError: no volume, volumes of differing channels, or a number out of range.
@@ -170,18 +180,20 @@ class PatchSampler(Dataset):
         """The patches of one batch, the same whenever and wherever it is asked for."""
         first = (number * self.processes + self.rank) * self.batch
         samples = [self._sample(first + i) for i in range(self.batch)]
-        volumes, images, labels, means, stds = zip(*samples, strict=True)
+        volumes, images, labels, frames, seeds = zip(*samples, strict=True)
         return PatchBatch(
             image=torch.stack(images),
             label=rearrange(list(labels), "b x y z -> b 1 x y z"),
             groups=[v.group for v in volumes],
             spacing_mm=[v.spacing_mm for v in volumes],
-            host_mean=torch.stack(means),
-            host_std=torch.stack(stds),
+            host_mean=torch.from_numpy(np.stack([v.host_mean for v in volumes])),
+            host_std=torch.from_numpy(np.stack([v.host_std for v in volumes])),
+            frames=torch.from_numpy(np.stack(frames)),
+            seeds=list(seeds),
         )
 
-    def _sample(self, number: int) -> tuple[CachedVolume, Tensor, Tensor, Tensor, Tensor]:
-        """Volume, image, label and host statistics of one sample of the training."""
+    def _sample(self, number: int) -> tuple[CachedVolume, Tensor, Tensor, np.ndarray, int]:
+        """Volume, image, label, frame and seed of one sample of the training."""
         rng = stream(self.seed, number)
         volume, start = self._place(rng)
         seed = int(rng.integers(2**31))
@@ -192,11 +204,11 @@ class PatchSampler(Dataset):
             torch.from_numpy(image.astype(np.float32)),
             torch.from_numpy(np.array(_cut(volume.label, start, size, 0))),
         )
-        mean, std = torch.from_numpy(volume.host_mean), torch.from_numpy(volume.host_std)
+        frame = cropped(volume.frame, start)
         if self.augment is not None:
-            image, label, before = self.augment(image, label, seed)
-            mean, std = followed(mean, std, before, image, label)
-        return volume, image, label, mean, std
+            image, label, matrix = self.augment(image, label, seed)
+            frame = changed(frame, matrix)
+        return volume, image, label, frame, seed
 
     def _place(self, rng: np.random.Generator) -> tuple[CachedVolume, np.ndarray]:
         """One volume and where a patch in it begins."""
@@ -222,30 +234,6 @@ def _cut(voxels: np.ndarray, start: np.ndarray, size: Sequence[int], outside: fl
     return box
 
 
-def followed(mean: Tensor, std: Tensor, before: Tensor, after: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Host statistics of a whole volume, moved as those of its patch were moved by a change of intensities.
-
-    Args:
-        mean: (C,) of the volume.
-        std: (C,) likewise.
-        before: (C, X, Y, Z), the patch as it was, background 0.
-        after: (C, X, Y, Z), as it is.
-        label: (X, Y, Z).
-
-    Returns:
-        (C,) mean and standard deviation; as they were where the patch has too little tissue to tell.
-    """
-    tissue = scored_tissue(before) & (label == 0)
-    new_mean, new_std = mean.clone(), std.clone()
-    for c, voxels in enumerate(tissue):
-        old, new = before[c][voxels], after[c][voxels]
-        if len(old) < 100 or torch.equal(old, new) or not (old.std() > 0 and new.std() > 0):
-            continue
-        gain = new.std() / old.std()
-        new_mean[c], new_std[c] = new.mean() + gain * (mean[c] - old.mean()), gain * std[c]
-    return new_mean, new_std
-
-
 def padded(volume: CachedVolume, size: Sequence[int], background: np.ndarray) -> CachedVolume:
     """The volume, at least as large as `size` along each axis; itself where it is already.
 
@@ -261,7 +249,8 @@ def padded(volume: CachedVolume, size: Sequence[int], background: np.ndarray) ->
     image = np.stack(
         [np.pad(c, sides, constant_values=value) for c, value in zip(volume.image, background, strict=True)]
     )
-    return replace(volume, image=image, label=np.pad(volume.label, sides))
+    frame = cropped(volume.frame, [-before for before, _ in sides])
+    return replace(volume, image=image, label=np.pad(volume.label, sides), frame=frame)
 
 
 def _lesion_voxels(label: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:

@@ -96,7 +96,7 @@ def test_worker_processes_augment_as_the_training_does():
     ones = np.ones(2, np.float32)
     volume = CachedVolume("a", "a", image.numpy(), label.numpy(), (1.0, 1.0, 1.0), 0 * ones, ones)
     config = AugmentationConfig(affine=0.5, elastic=0.3)
-    sampler = PatchSampler([volume], (16, 16, 16), 2, augment=Augmentation(config, (16, 16, 16)))
+    sampler = PatchSampler([volume], (16, 16, 16), 2, augment=SpatialAugmentation(config, (16, 16, 16)))
     for step, batch in enumerate(DataLoader(sampler, batch_size=None, sampler=range(2, 5), num_workers=2), start=2):
         again = sampler[step]
         assert torch.equal(batch.image, again.image) and torch.equal(batch.label, again.label)
