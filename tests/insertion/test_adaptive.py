@@ -189,7 +189,7 @@ def test_the_schedule_stays_between_its_ends(prob, end, warm, hold, step):
         {"prob": 0.5, "end_prob": -0.1},
         {"prob": 0.5, "warmup_steps": -1},
         {"prob": 0.5, "decay_from": 5},
-        {"prob": 0.5, "decay_from": 5, "decay_to": 5},
+        {"prob": 0.5, "decay_from": 6, "decay_to": 5},
         {"prob": 0.5, "warmup_steps": 9, "decay_from": 5, "decay_to": 7},
         {"prob": 0.5, "shape": "square"},
     ],
