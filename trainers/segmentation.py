@@ -38,6 +38,7 @@ from synthaug.segmentation.optim import make_optimizer, make_scheduler
 from synthaug.segmentation.targets import Targets
 from synthaug.training.artefacts import ROWS, record_rows
 from synthaug.training.cache import cached_on_disk
+from synthaug.training.carvemix import CarvedLesions
 from synthaug.training.command import command
 from synthaug.training.loop import MetricsWindow, log_start, resume, start
 from synthaug.training.patches import CachedVolume, PatchBatch, PatchSampler, cache_case
@@ -63,13 +64,17 @@ def batches(
 ) -> Iterable[PatchBatch]:
     """The batches of this process from step `first` on; item n of the sampler is a whole batch."""
     data, times = config.data, config.optimizer.accumulate
-    augment = None if config.augmentation is None else SpatialAugmentation(config.augmentation, data.patch_size)
+    augment, carved = None, None
+    if config.augmentation is not None:
+        augment = SpatialAugmentation(config.augmentation, data.patch_size)
+        carved = CarvedLesions(volumes, config.augmentation.carvemix) if config.augmentation.carvemix else None
     sampler = PatchSampler(
         *(volumes, data.patch_size, data.batch, data.lesion_share),
         seed=config.seed,
         rank=rank,
         processes=processes,
         augment=augment,
+        carved=carved,
     )
     return DataLoader(
         sampler,

@@ -56,6 +56,8 @@ class AugmentationConfig(Section):
         blur: probability of a Gaussian of 0.5 to 1 voxels.
         bias_field: probability of a smooth factor, a polynomial of degree 3.
         low_resolution: probability of sampling down to 0.5 to 1 of the resolution and up again.
+        carvemix: probability that a lesion of another training patient, with what is around it, replaces what is at
+            its place (`synthaug.training.carvemix`).
         mixup: alpha of the Beta distribution that mixes pairs of a batch (Zhang et al. 2018); None for no mixup.
     """
 
@@ -72,6 +74,7 @@ class AugmentationConfig(Section):
     blur: Share = 0.1
     bias_field: Share = 0.1
     low_resolution: Share = 0.15
+    carvemix: Share = 0.0
     mixup: PositiveFloat | None = None
 
     @model_validator(mode="after")

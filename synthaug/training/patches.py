@@ -21,7 +21,8 @@ from synthaug.data.resampling import resample_image, resample_label
 from synthaug.frames import changed, cropped, host_frame
 from synthaug.geometry import overlap
 from synthaug.host import HostSample, zscore_host
-from synthaug.random import stream
+from synthaug.random import Purpose, stream
+from synthaug.training.carvemix import CarvedLesions
 
 LESION_VOXELS_KEPT = 10_000
 """Voxels per class and volume, drawn once, on which lesion patches may be centred."""
@@ -142,6 +143,7 @@ class PatchSampler(Dataset):
         rank: of this process; ranks draw different patches.
         processes: how many there are.
         augment: changes the shapes in each patch.
+        carved: mixes lesions of other patients into patches before that, or None.
 
     Raises:
         ValueError: no volume, volumes of differing channels, or a number out of range.
@@ -158,6 +160,7 @@ class PatchSampler(Dataset):
         rank: int = 0,
         processes: int = 1,
         augment: PatchAugmentation | None = None,
+        carved: CarvedLesions | None = None,
     ):
         if not volumes:
             raise ValueError("patches: expected at least one volume, got none")
@@ -171,7 +174,7 @@ class PatchSampler(Dataset):
                 f"got {lesion_share}, {seed}, {rank} of {processes}"
             )
         self.patch_size, self.batch, self.lesion_share = tuple(patch_size), batch, lesion_share
-        self.seed, self.rank, self.processes, self.augment = seed, rank, processes, augment
+        self.seed, self.rank, self.processes, self.augment, self.carved = seed, rank, processes, augment, carved
         self._outside = np.broadcast_to(np.asarray(background, np.float32), len(volumes[0].image))
         self.volumes = [padded(volume, self.patch_size, self._outside) for volume in volumes]
         self._lesions = [_lesion_voxels(v.label, stream(seed, i)) for i, v in enumerate(self.volumes)]
@@ -200,10 +203,10 @@ class PatchSampler(Dataset):
         size = self.patch_size if self.augment is None else self.augment.region_size(seed)
         start = start - (np.array(size) - self.patch_size) // 2
         image = np.stack([_cut(c, start, size, v) for c, v in zip(volume.image, self._outside, strict=True)])
-        image, label = (
-            torch.from_numpy(image.astype(np.float32)),
-            torch.from_numpy(np.array(_cut(volume.label, start, size, 0))),
-        )
+        label = np.array(_cut(volume.label, start, size, 0))
+        if self.carved is not None:
+            image, label = self.carved.mixed(volume, start, image, label, stream(self.seed, number, Purpose.CARVE))
+        image, label = torch.from_numpy(image.astype(np.float32)), torch.from_numpy(label)
         frame = cropped(volume.frame, start)
         if self.augment is not None:
             image, label, matrix = self.augment(image, label, seed)
