@@ -45,22 +45,27 @@ from synthaug.training.patches import CachedVolume, PatchBatch, PatchSampler, ca
 from synthaug.training.report import write_run_report
 from synthaug.training.run import MetricsLog, read_metrics, save_checkpoint
 from synthaug.training.run_config import MAY_CHANGE
-from synthaug.training.segmentation_config import PatchDataConfig, SegmentationConfig, open_split
+from synthaug.training.segmentation_config import PatchDataConfig, SegmentationConfig, open_split, open_tumour_free
 from synthaug.training.segmentation_insertion import Inserter, make_insertion
 from synthaug.training.segmentation_validation import Best, score_of, summary, validate
 
 # ---------------------------------------------------------------------------------------------------- data
 
 
-def cached(cases: list[Case], config: PatchDataConfig) -> list[CachedVolume]:
+def cached(cases: list[Case], config: PatchDataConfig, tumour_free: bool = False) -> list[CachedVolume]:
     options = (config.channels, config.vocabulary, config.dtype, config.spacing_mm)
     if config.cache is None:
-        return [cache_case(case, *options) for case in cases]
-    return [cached_on_disk(case, *options, config.cache) for case in cases]
+        return [cache_case(case, *options, tumour_free) for case in cases]
+    return [cached_on_disk(case, *options, config.cache, tumour_free) for case in cases]
 
 
 def batches(
-    volumes: list[CachedVolume], config: SegmentationConfig, first: int, rank: int, processes: int
+    volumes: list[CachedVolume],
+    free: list[CachedVolume],
+    config: SegmentationConfig,
+    first: int,
+    rank: int,
+    processes: int,
 ) -> Iterable[PatchBatch]:
     """The batches of this process from step `first` on; item n of the sampler is a whole batch."""
     data, times = config.data, config.optimizer.accumulate
@@ -75,6 +80,8 @@ def batches(
         processes=processes,
         augment=augment,
         carved=carved,
+        free=free,
+        free_share=0.0 if data.tumour_free is None else data.tumour_free.share,
     )
     return DataLoader(
         sampler,
@@ -193,11 +200,12 @@ def train(config: SegmentationConfig, out: Path) -> dict[str, Any]:
     accelerator, precision = start(config, out, steps, FREE, step_scheduler_with_optimizer=False, kwargs_handlers=[ddp])
     rank, processes = accelerator.process_index, accelerator.num_processes
     train_cases, validation_cases = open_split(config.data, out, accelerator)
+    free_cases = open_tumour_free(config.data, validation_cases)
     inserter = Inserter(
         config, make_insertion(config, train_cases, validation_cases, rank, accelerator.device), accelerator, out
     )
     announce(config, inserter, accelerator, precision, train_cases, validation_cases)
-    volumes = cached(train_cases, config.data)
+    volumes, free = cached(train_cases, config.data), cached(free_cases, config.data, tumour_free=True)
     held_out = cached(validation_cases[rank::processes], config.data)
     learner = Learner.of(config, accelerator, volumes)
 
@@ -212,7 +220,7 @@ def train(config: SegmentationConfig, out: Path) -> dict[str, Any]:
         (out / ROWS).unlink(missing_ok=True)
     log_start(log, first, precision, facts_of(config, inserter, processes, train_cases, validation_cases))
 
-    left = grouped(batches(volumes, config, first, rank, processes), config.optimizer.accumulate)
+    left = grouped(batches(volumes, free, config, first, rank, processes), config.optimizer.accumulate)
     clock, clocked = time.perf_counter(), first
     learner.network.train()
     for step, parts in enumerate(() if best.stopped else left, start=first + 1):

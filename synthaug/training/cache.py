@@ -22,6 +22,7 @@ def cached_on_disk(
     dtype: str,
     spacing_mm: Sequence[float] | None,
     folder: Path,
+    tumour_free: bool = False,
 ) -> CachedVolume:
     """As `cache_case`, from a folder where it is there already; image and label are mapped, not read into memory.
 
@@ -35,13 +36,14 @@ def cached_on_disk(
         dtype: of the image.
         spacing_mm: voxel size to resample to, or None.
         folder: of the cache, made where it is missing.
+        tumour_free: as for `cache_case`.
 
     Raises:
         CaseError: as for `cache_case`.
     """
     place = folder / f"{case.name}_{_key(case, channels, classes, dtype, spacing_mm)}"
     if not place.is_dir():
-        _write(cache_case(case, channels, classes, dtype, spacing_mm), place)
+        _write(cache_case(case, channels, classes, dtype, spacing_mm, tumour_free), place)
     rest = json.loads((place / "volume.json").read_text(encoding="utf-8"))
     return CachedVolume(
         rest["name"],

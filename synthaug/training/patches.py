@@ -93,20 +93,24 @@ def cache_case(
     classes: Classes,
     dtype: str = "float32",
     spacing_mm: Sequence[float] | None = None,
+    tumour_free: bool = False,
 ) -> CachedVolume:
     """Read a case, z-score it over the brain (`zscore_host`), resample it where asked to, and keep it.
 
     Args:
-        case: with a label.
+        case: with a label, unless it is tumour-free.
         channels: in the order wanted.
         classes: vocabulary of the label.
         dtype: of the image, ``"float32"`` or ``"float16"`` (half the memory).
         spacing_mm: voxel size to resample to (`synthaug.data.resampling`); the case's own where not given.
+        tumour_free: the case is declared to have no lesion; where it has no label map, it gets one of zeros.
 
     Raises:
         CaseError: what `load_case` finds; an image that cannot be z-scored; label values outside `classes`.
     """
-    volume = load_case(case, channels)
+    volume = load_case(case, channels, require_label=not tumour_free)
+    if tumour_free and volume.label is None:
+        volume = replace(volume, label=np.zeros(volume.image.shape[1:], np.int16))
     if unknown := classes.unknown_values(volume.label):
         raise CaseError(f"{case.name}: {case.label} holds the values {unknown}; expected 0 and those of {classes!r}")
     try:
@@ -144,6 +148,8 @@ class PatchSampler(Dataset):
         processes: how many there are.
         augment: changes the shapes in each patch.
         carved: mixes lesions of other patients into patches before that, or None.
+        free: volumes without lesions, beside the others.
+        free_share: of the patches that are of them, 0 to 1.
 
     Raises:
         ValueError: no volume, volumes of differing channels, or a number out of range.
@@ -161,22 +167,28 @@ class PatchSampler(Dataset):
         processes: int = 1,
         augment: PatchAugmentation | None = None,
         carved: CarvedLesions | None = None,
+        free: Sequence[CachedVolume] = (),
+        free_share: float = 0.0,
     ):
         if not volumes:
             raise ValueError("patches: expected at least one volume, got none")
-        if len({len(v.image) for v in volumes}) != 1:
-            raise ValueError(f"patches: volumes differ in channels: { {v.name: len(v.image) for v in volumes} }")
+        every = [*volumes, *free]
+        if len({len(v.image) for v in every}) != 1:
+            raise ValueError(f"patches: volumes differ in channels: { {v.name: len(v.image) for v in every} }")
+        if wrong := [v.name for v in free if np.any(v.label > 0)]:
+            raise ValueError(f"patches: expected tumour-free volumes, got labels in {', '.join(wrong)}")
         if len(patch_size) != 3 or min(patch_size) < 1 or batch < 1:
             raise ValueError(f"patches: expected three sides and a batch above 0, got {patch_size} and {batch}")
-        if not 0 <= lesion_share <= 1 or seed < 0 or not 0 <= rank < processes:
+        if not 0 <= lesion_share <= 1 or not 0 <= free_share <= 1 or seed < 0 or not 0 <= rank < processes:
             raise ValueError(
-                "patches: expected lesion_share in [0, 1], seed >= 0 and rank below processes, "
-                f"got {lesion_share}, {seed}, {rank} of {processes}"
+                "patches: expected lesion_share and free_share in [0, 1], seed >= 0 and rank below processes, "
+                f"got {lesion_share}, {free_share}, {seed}, {rank} of {processes}"
             )
         self.patch_size, self.batch, self.lesion_share = tuple(patch_size), batch, lesion_share
         self.seed, self.rank, self.processes, self.augment, self.carved = seed, rank, processes, augment, carved
         self._outside = np.broadcast_to(np.asarray(background, np.float32), len(volumes[0].image))
         self.volumes = [padded(volume, self.patch_size, self._outside) for volume in volumes]
+        self.free, self.free_share = [padded(v, self.patch_size, self._outside) for v in free], free_share
         self._lesions = [_lesion_voxels(v.label, stream(seed, i)) for i, v in enumerate(self.volumes)]
 
     def __getitem__(self, number: int) -> PatchBatch:
@@ -215,6 +227,9 @@ class PatchSampler(Dataset):
 
     def _place(self, rng: np.random.Generator) -> tuple[CachedVolume, np.ndarray]:
         """One volume and where a patch in it begins."""
+        if self.free and rng.random() < self.free_share:
+            volume = self.free[int(rng.integers(len(self.free)))]
+            return volume, rng.integers(0, np.array(volume.label.shape) - self.patch_size + 1)
         number = int(rng.integers(len(self.volumes)))
         volume, classes = self.volumes[number], self._lesions[number]
         last = np.array(volume.label.shape) - self.patch_size

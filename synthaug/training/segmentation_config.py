@@ -14,7 +14,7 @@ from synthaug import Classes, get_classes
 from synthaug.channels import canonical_channels
 from synthaug.config import ConfigError, Section
 from synthaug.data import Case, find_cases
-from synthaug.data.folds import fold_split
+from synthaug.data.folds import fold_split, refuse_shared_patients
 from synthaug.evaluation import default_regions
 from synthaug.insertion.adaptive import ProbSchedule
 from synthaug.options import InsertionOptions, refuse_files
@@ -29,6 +29,22 @@ from synthaug.training.cases import cases_folder, open_cases
 from synthaug.training.run_config import CasesConfig, RunConfig, Seed, Share, Size
 
 
+class TumourFreeConfig(Section):
+    """Tumour-free hosts beside the labelled cases: cases without a label map, or with one of zeros.
+
+    Attributes:
+        folder: of the cases, such as `synthaug hosts mirror` writes; none may be of a validation patient.
+        share: of the patches that are of them.
+        layout: of the folder.
+        patients: which of them; all where not given.
+    """
+
+    folder: Path
+    share: Share = 0.3
+    layout: Literal["auto", "brats", "nnunet", "msd", "bids"] = "auto"
+    patients: tuple[str, ...] | None = None
+
+
 class PatchDataConfig(CasesConfig):
     """Which cases, and how patches are cut from them."""
 
@@ -41,6 +57,7 @@ class PatchDataConfig(CasesConfig):
     cache: Path | None = None
     patch_size: Size
     lesion_share: Share = 0.5
+    tumour_free: TumourFreeConfig | None = None
 
     @field_validator("channels")
     @classmethod
@@ -250,3 +267,26 @@ def open_split(config: PatchDataConfig, out: Path, accelerator: Accelerator) -> 
         return fold_split(labelled, config.folds, config.fold, config.fold_seed)
     except ValueError as error:
         raise ConfigError(f"data: {error}") from error
+
+
+def open_tumour_free(config: PatchDataConfig, validation: list[Case]) -> list[Case]:
+    """The tumour-free hosts of a configuration; none where it has no such section.
+
+    Raises:
+        ConfigError: no cases, unknown patients, or hosts of validation patients.
+    """
+    wanted = config.tumour_free
+    if wanted is None:
+        return []
+    try:
+        cases = find_cases(wanted.folder, wanted.layout, config.channels, config.group_pattern)
+        if wanted.patients is not None:
+            known = {name for case in cases for name in (case.name, case.group)}
+            if unknown := sorted({*wanted.patients} - known):
+                raise ValueError(f"no case or patient is called {', '.join(unknown)}")
+            cases = [case for case in cases if {case.name, case.group} & {*wanted.patients}]
+        held_out = {case.name: case.group for case in validation}
+        refuse_shared_patients(f"{wanted.folder}", {case.group for case in cases}, held_out, "validation")
+    except ValueError as error:
+        raise ConfigError(f"data.tumour_free: {error}") from error
+    return cases

@@ -30,7 +30,7 @@ def test_the_region_is_of_the_donor_and_the_rest_of_the_host():
     carved = CarvedLesions([HOST, DONOR], 1.0)
     depth = signed_distance(DONOR.label > 0, (1, 1, 1))
     sizes = set()
-    for seed in range(12):
+    for seed in range(40):
         image, label = carved.mixed(HOST, (0, 0, 0), HOST.image, HOST.label, np.random.default_rng(seed))
         region = (image == DONOR.image)[0] & (image != HOST.image)[0]
         assert region.any() and np.array_equal(image[0][region], DONOR.image[0][region])
