@@ -9,6 +9,7 @@ import numpy as np
 import yaml
 
 from synthaug.classes import Classes, get_classes
+from synthaug.evaluation.registry import shown_metrics
 from synthaug.evaluation.summary import summarise
 from synthaug.figures.html import render
 from synthaug.figures.slices import class_colours, require_matplotlib
@@ -24,15 +25,6 @@ LEAST_PATIENTS = 5
 """A bootstrap of fewer patients is no interval worth showing."""
 
 MOST_EXAMPLES = 8
-TABLE_METRICS = ("dice", "hd95_mm", "nsd", "lesion_dice", "lesion_recall", "false_positives")
-METRIC_WORDS = {
-    "dice": "Dice",
-    "hd95_mm": "HD95, mm",
-    "nsd": "NSD",
-    "lesion_dice": "lesion-wise Dice",
-    "lesion_recall": "lesion-wise recall",
-    "false_positives": "false positives per case",
-}
 
 
 def write_run_report(run: str | Path, out: str | Path | None = None, seed: int = 0) -> Path:
@@ -143,8 +135,8 @@ def _scores(facts: _Facts, seed: int) -> dict[str, Any] | None:
     """The tables of the last validation; None where no rows were kept."""
     if not facts.latest:
         return None
-    present = [name for name in TABLE_METRICS if any(row.get(name) is not None for row in facts.latest)]
-    found = summarise(facts.latest, metrics=present, seed=seed)
+    columns = shown_metrics(k for row in facts.latest for k, value in row.items() if value is not None)
+    found = summarise(facts.latest, metrics=[metric.name for metric in columns], seed=seed)
     cells = {(row["region"], row["size"], row["metric"]): row for row in found}
     regions = list(dict.fromkeys(row["region"] for row in found))
     sizes = [name for name in dict.fromkeys(row["size"] for row in facts.latest) if name != "all"]
@@ -152,8 +144,9 @@ def _scores(facts: _Facts, seed: int) -> dict[str, Any] | None:
     return {
         "step": facts.latest[0]["step"],
         "cases": len({row["case"] for row in facts.latest}),
-        "columns": ["", *(METRIC_WORDS[m] for m in present)],
-        "rows": [[r, *(_cell(cells.get((r, "all", m))) for m in present)] for r in regions],
+        "columns": ["", *(metric.heading for metric in columns)],
+        "lower_is_better": ", ".join(metric.words for metric in columns if metric.higher_is_better is False),
+        "rows": [[r, *(_cell(cells.get((r, "all", metric.name))) for metric in columns)] for r in regions],
         "has_sizes": bool(sizes),
         "by_size": _size_rows(facts, regions, sizes),
         "size_words": ", ".join(f"{name}: {known.words(name)}" for name in sizes if name in known.names),

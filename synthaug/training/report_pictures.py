@@ -1,11 +1,12 @@
 """Pictures of a run's report: curves over the steps, and slices with contours."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from synthaug.classes import Classes
+from synthaug.evaluation.registry import followed_metrics
 from synthaug.figures.slices import Outline, class_colours, extent, figure, grey, outlined, png, rendered
 from synthaug.training.artefacts import CaseSlices, ExampleSlice
 
@@ -17,6 +18,15 @@ Row = Mapping[str, Any]
 Series = dict[str, tuple[list[int], list[float]]]
 
 
+class _Panel(NamedTuple):
+    """One of the pictures of curves: lines over the steps, what the axis measures, and whether it ends at 0 and 1."""
+
+    title: str
+    series: Series
+    unit: str = ""
+    is_share: bool = False
+
+
 def curves(metrics: Sequence[Row], scores: Sequence[Row]) -> bytes | None:
     """Loss, learning rate, validation and insertion over the steps, those that there are; None where none is.
 
@@ -25,14 +35,16 @@ def curves(metrics: Sequence[Row], scores: Sequence[Row]) -> bytes | None:
         scores: rows of all validations, with their step.
     """
     panels = [
-        ("Loss", top_level(metrics, ("loss",)) or top_level(metrics), ""),
-        ("Validation: Dice", validation_series(metrics, scores, "dice"), "Dice"),
-        ("Validation: lesion-wise recall", validation_series(metrics, scores, "lesion_recall"), "recall"),
-        ("Insertions so far", insertion_series(metrics), "lesions"),
-        ("Learning rate", top_level(metrics, ("lr",)), ""),
-        ("Probability and adaptive weights", steering_series(metrics), ""),
+        _Panel("Loss", top_level(metrics, ("loss",)) or top_level(metrics)),
+        *(
+            _Panel(f"Validation: {m.words}", validation_series(metrics, scores, m.name), m.heading, m.is_share)
+            for m in followed_metrics()
+        ),
+        _Panel("Insertions so far", insertion_series(metrics), "lesions"),
+        _Panel("Learning rate", top_level(metrics, ("lr",))),
+        _Panel("Probability and adaptive weights", steering_series(metrics)),
     ]
-    panels = [(title, series, unit) for title, series, unit in panels if series]
+    panels = [panel for panel in panels if panel.series]
     if not panels:
         return None
     columns = min(2, len(panels))
@@ -40,9 +52,9 @@ def curves(metrics: Sequence[Row], scores: Sequence[Row]) -> bytes | None:
     drawing, canvas = figure(6.4 * columns, 3.1 * lines, 110)
     edges = {"top": 1 - 0.3 / (3.1 * lines), "bottom": 0.5 / (3.1 * lines), "left": 0.07, "right": 0.985}
     grid = drawing.add_gridspec(lines, columns, hspace=0.45, wspace=0.18, **edges)
-    for i, (title, series, unit) in enumerate(panels):
+    for i, panel in enumerate(panels):
         axes = drawing.add_subplot(grid[i // columns, i % columns])
-        _plot(axes, title, series, unit)
+        _plot(axes, panel)
         axes.set_xlim(0, 1.02 * max(row["step"] for row in metrics) or 1)
     return rendered(drawing, canvas)
 
@@ -98,13 +110,14 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _plot(axes, title: str, series: Series, unit: str) -> None:
+def _plot(axes: Any, panel: _Panel) -> None:
+    series = panel.series
     for (name, (steps, values)), colour in zip(series.items(), LINES * (1 + len(series) // len(LINES)), strict=False):
         axes.plot(steps, values, color=colour, lw=1.7, label=name, marker="o" if len(steps) < 15 else None, ms=3.5)
-    if unit in ("Dice", "recall"):
+    if panel.is_share:
         axes.set_ylim(-0.02, 1.02)
-    axes.set_title(title, fontsize=10.5, loc="left")
-    axes.set_ylabel(unit, fontsize=9)
+    axes.set_title(panel.title, fontsize=10.5, loc="left")
+    axes.set_ylabel(panel.unit, fontsize=9)
     axes.set_xlabel("training step", fontsize=9)
     axes.tick_params(labelsize=8.5)
     axes.grid(axis="y", color="#e6eaef", lw=0.8)

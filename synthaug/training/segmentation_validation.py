@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from synthaug.evaluation import evaluate_case
+from synthaug.evaluation.registry import followed_metrics
 from synthaug.segmentation.inference import predict_probabilities
 from synthaug.segmentation.postprocessing import to_label
 from synthaug.training.artefacts import keep_validation
@@ -43,11 +44,18 @@ def validate(
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean Dice and lesion-wise recall of each region and class over the cases that have them; Dice of each case."""
+    """Average the metrics that a log follows, of each region and class, over the cases that have them.
+
+    Args:
+        rows: of `validate`.
+
+    Returns:
+        ``dice`` and ``lesion_recall``, each with region to mean; and ``cases``, case to region to Dice.
+    """
     whole = [row for row in rows if row["size"] == "all"]
     names = dict.fromkeys(row["region"] for row in whole)
     result: dict[str, Any] = {}
-    for metric in ("dice", "lesion_recall"):
+    for metric in (followed.name for followed in followed_metrics()):
         values = {n: [r[metric] for r in whole if r["region"] == n and r.get(metric) is not None] for n in names}
         result[metric] = {name: float(np.mean(v)) for name, v in values.items() if v}
     cases = dict.fromkeys(row["case"] for row in whole)
