@@ -35,10 +35,11 @@ from synthaug.generators.learned.hub import load_generator
 from synthaug.generators.learned.painter import PatchCritic
 from synthaug.generators.learned.samplers import sample
 from synthaug.generators.learned.style import class_moments, lesion_style, present_classes
+from synthaug.memory_format import channels_last
 from synthaug.random import device_stream, step_seed
 from synthaug.training.cases import open_cases
 from synthaug.training.command import command
-from synthaug.training.diffusion_config import DiffusionConfig
+from synthaug.training.diffusion_config import DiffusionConfig, RefineConfig
 from synthaug.training.generator_batches import batches, demo_batch, make_crops, prepare
 from synthaug.training.generator_run import GENERATOR_MAY_CHANGE, RunKeeper, announce, averaged, set_rates
 from synthaug.training.lesion_crops import LesionCrops, fit_channel_mixing
@@ -106,10 +107,10 @@ def flow_parts(
 
 
 @torch.no_grad()
-def last_point(denoiser: Denoiser, batch: Mapping[str, Tensor], config: DiffusionConfig, rng: torch.Generator) -> Point:
+def last_point(denoiser: Denoiser, batch: Mapping[str, Tensor], config: RefineConfig, rng: torch.Generator) -> Point:
     """Where a sampler of few steps stands before its last one, with lesions in their own and in other places."""
     scene = Scene.of(batch["host"], batch["mask"], batch["style"], batch["available"])
-    steps = config.refine.steps[int(torch.randint(len(config.refine.steps), (), generator=rng))]
+    steps = config.steps[int(torch.randint(len(config.steps), (), generator=rng))]
     reached: list[Point] = []
 
     def stop(state: Tensor, time: float) -> Tensor:
@@ -144,26 +145,30 @@ class DenoisingStep:
     teacher: Denoiser | None
 
     @torch.no_grad()
-    def taught(self, scene: Scene, noise: Tensor) -> Tensor:
-        """Where the teacher's flow leads from noise, whitened."""
+    def taught(self, teacher: Denoiser, scene: Scene, noise: Tensor) -> Tensor:
+        """Follow the teacher's flow from noise to its end, whitened."""
         with self.accelerator.autocast():
-            return sample(expectation(self.teacher, scene), noise, steps=self.config.flow.reflow) * scene.lesion
+            return sample(expectation(teacher, scene), noise, steps=self.config.flow.reflow) * scene.lesion
 
-    def denoised(self, denoiser: torch.nn.Module) -> tuple[dict[str, Tensor], Tensor | None, Tensor | None]:
-        """Both in one forward pass: the flow's losses, what the jump painted, and what the critic is to see of it."""
-        end = None if self.teacher is None else self.taught
+    def denoised(self, denoiser: torch.nn.Module) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor] | None]:
+        """Learn the flow and the jump in one forward pass.
+
+        Returns:
+            The flow's losses; and, where a student refines, what the jump painted and what the critic sees of it.
+        """
+        end = None if self.teacher is None else partial(self.taught, self.teacher)
         point, lesion = flow_point(self.batch, self.mixing, self.config, self.rng, end)
-        both, count = point, len(point.time)
-        if self.student is not None:
+        count, last = len(point.time), None
+        if self.student is not None and self.config.refine is not None:
             with self.accelerator.autocast():
-                last = last_point(self.student, self.batch, self.config, self.rng)
-            both = Point.joined(point, last)
+                last = last_point(self.student, self.batch, self.config.refine, self.rng)
+        both = point if last is None else Point.joined(point, last)
         found, around = denoiser(both.scene, both.state, both.time, both.stride)
         parts = flow_parts(found[:count], around[:count], lesion, point, self.batch, self.config)
-        if self.student is None:
-            return parts, None, None
+        if last is None:
+            return parts, None
         painted = last.scene.painted(found[count:], around[count:])
-        return parts, painted, (self.batch["context"] + painted * self.batch["lesion"]) * self.batch["view"]
+        return parts, (painted, (self.batch["context"] + painted * self.batch["lesion"]) * self.batch["view"])
 
 
 # ------------------------------------------------------------------------------------------------- the loop
@@ -190,7 +195,7 @@ def make_networks(config: DiffusionConfig, mixing: Tensor) -> tuple[Denoiser, Pa
         except (ValueError, FileNotFoundError) as error:
             raise ConfigError(f"denoiser.init: {error}") from error
     denoiser.mixing.copy_(mixing)
-    return tuple(network.to(memory_format=torch.channels_last_3d) for network in (denoiser, critic))
+    return channels_last(denoiser), channels_last(critic)
 
 
 def make_teacher(config: DiffusionConfig, device: torch.device) -> Denoiser | None:
@@ -199,12 +204,12 @@ def make_teacher(config: DiffusionConfig, device: torch.device) -> Denoiser | No
     Raises:
         ConfigError: it is no diffusion generator.
     """
-    if not config.flow.reflow:
+    if not config.flow.reflow or config.denoiser.init is None:  # a configuration with reflow has one
         return None
     painter = load_generator(config.denoiser.init).painter
     if not isinstance(painter, FlowPainter):
         raise ConfigError(f"flow.reflow: expected a diffusion generator as denoiser.init, got {type(painter).__name__}")
-    return painter.denoiser.to(device, memory_format=torch.channels_last_3d)
+    return channels_last(painter.denoiser.to(device))
 
 
 def make_optimizers(config: DiffusionConfig, denoiser: Denoiser, critic: PatchCritic) -> list[torch.optim.Optimizer]:
@@ -249,8 +254,9 @@ def train(config: DiffusionConfig, out: Path) -> dict[str, Any]:
         refining = config.refine is not None and step > config.refine.start
         student = bare if refining else None
         asked = DenoisingStep(prepare(batch, device), config, rng, accelerator, bare.mixing, student, teacher)
-        parts, painted, fake = asked.denoised(denoiser)
-        if refining:
+        parts, jump = asked.denoised(denoiser)
+        if jump is not None:
+            painted, fake = jump
             critic.requires_grad_(True)
             loss = critic_loss(critic, asked.batch, fake)
             window.add({"critic": loss}, update(accelerator, critic, optimizers[1], loss, config.optimizer.clip))

@@ -20,6 +20,7 @@ from diffusers.training_utils import EMAModel
 from synthaug import get_classes
 from synthaug.generators.learned.gan import CROP_SIZES, GANGenerator
 from synthaug.generators.learned.painter import Painter, PatchCritic
+from synthaug.memory_format import channels_last
 from synthaug.random import step_seed
 from synthaug.training.cases import open_cases
 from synthaug.training.command import command
@@ -38,7 +39,7 @@ def make_networks(config: GANConfig) -> tuple[Painter, PatchCritic]:
     channels, classes = len(config.data.channels), len(get_classes(config.data.classes))
     painter = Painter(channels, classes, config.painter.widths, config.painter.head, config.painter.hidden)
     critic = PatchCritic(channels, classes, config.critic.widths)
-    return tuple(network.to(memory_format=torch.channels_last_3d) for network in (painter, critic))
+    return channels_last(painter), channels_last(critic)
 
 
 def train(config: GANConfig, out: Path) -> dict[str, Any]:

@@ -90,7 +90,8 @@ def grouped(items: Iterable, size: int) -> Iterator[list]:
 
 def voxels_of(targets: Targets, volumes: list[CachedVolume]) -> Tensor:
     """(K,) voxels of each output in the volumes."""
-    return sum(targets.encode(torch.from_numpy(np.array(v.label[None, None]))).sum((0, 2, 3, 4)) for v in volumes)
+    counts = [targets.encode(torch.from_numpy(np.array(v.label[None, None]))).sum((0, 2, 3, 4)) for v in volumes]
+    return sum(counts[1:], counts[0])
 
 
 # ------------------------------------------------------------------------------------------------ the loop
@@ -117,14 +118,15 @@ class Learner:
         targets = config.model_spec.targets
         network = config.model_spec.make_network()
         optimizer = make_optimizer(config.optimizer, network)
-        prepared = accelerator.prepare(network, optimizer, make_scheduler(config.optimizer, optimizer))
-        bare = accelerator.unwrap_model(prepared[0])
+        scheduler = make_scheduler(config.optimizer, optimizer)
+        network, optimizer, scheduler = accelerator.prepare(network, optimizer, scheduler)
+        bare = accelerator.unwrap_model(network)
         ema = EMAModel(bare.parameters(), decay=config.optimizer.ema)
         accelerator.register_for_checkpointing(ema)
         voxels = voxels_of(targets, volumes) if config.loss.class_weights == "balanced" else None
         weights = output_weights(config.loss.class_weights, targets, voxels)
         criterion = make_loss(config.loss, targets, weights).to(accelerator.device)
-        return cls(config, accelerator, targets, prepared[0], bare, criterion, *prepared[1:], ema)
+        return cls(config, accelerator, targets, network, bare, criterion, optimizer, scheduler, ema)
 
     def update(self, step: int, parts: list[PatchBatch], inserter: Inserter) -> tuple[float, float]:
         """One update from the gradients of several batches; loss and norm of the gradient, not finite if skipped."""

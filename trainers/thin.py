@@ -210,8 +210,8 @@ def train(config: ThinningConfig, out: Path) -> dict[str, Any]:
         batch = prepare(batch, device)
         with accelerator.autocast(), Watch(asked, names) as taught:
             paint(teacher, batch, config, step, rank)
-        parts = [compared(network, ours, taught, call, batch) for call in range(len(taught.calls))]
-        parts = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
+        calls = [compared(network, ours, taught, call, batch) for call in range(len(taught.calls))]
+        parts = {name: torch.stack([call[name] for call in calls]).mean() for name in calls[0]}
         loss = parts["rms"] + config.loss.features * parts["features"] + config.loss.halo * parts["halo"]
         finite = update(accelerator, network, optimizer, loss, config.optimizer.clip)
         if finite:

@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal, overload
 
 import nibabel as nib
 import numpy as np
@@ -25,6 +26,7 @@ from synthaug.data.bids import bids_images, bids_labels, is_bids
 from synthaug.data.groups import GroupOf, group_function
 from synthaug.data.nifti import (
     CaseError,
+    LabelledVolume,
     Stored,
     Volume,
     as_label,
@@ -32,8 +34,9 @@ from synthaug.data.nifti import (
     read_stored,
     volumes_first,
 )
+from synthaug.geometry import triple
 
-__all__ = ["Case", "CaseError", "Volume", "find_cases", "load_case"]
+__all__ = ["Case", "CaseError", "LabelledVolume", "Volume", "find_cases", "load_case"]
 
 _SUFFIXES = (".nii.gz", ".nii")
 _BRATS_TAGS = {"flair", "t1", "t1ce", "t2", "ct", *ALIASES}
@@ -109,6 +112,14 @@ def find_cases(
     return cases if split is None else _with_split(cases, split)
 
 
+@overload
+def load_case(case: Case, channels: Sequence[str], require_label: Literal[True] = True) -> LabelledVolume: ...
+
+
+@overload
+def load_case(case: Case, channels: Sequence[str], require_label: bool) -> Volume: ...
+
+
 def load_case(case: Case, channels: Sequence[str], require_label: bool = True) -> Volume:
     """Read the voxels of a case and check that its files fit together.
 
@@ -155,19 +166,22 @@ def load_stored(case: Case, channels: Sequence[str], require_label: bool = True)
     volumes = {path: volumes_first(stored.scaled) for path, stored in files.items()}
     where = [(case.images[n], _volume_names(case, case.images[n]).index(n)) for n in wanted]
     image = np.stack([volumes[path][v] for path, v in where]).astype(np.float32)
-    label = None if label_file is None else as_label(case.name, case.label, volumes_first(label_file.scaled)[0])
     affine = files[case.images[wanted[0]]].affine
-    spacing = tuple(float(s) for s in nib.affines.voxel_sizes(affine))
-    return StoredCase(Volume(image, label, affine, spacing), files, label_file)
+    spacing = triple(float(s) for s in nib.affines.voxel_sizes(affine))
+    if case.label is None or label_file is None:
+        return StoredCase(Volume(image, None, affine, spacing), files, None)
+    label = as_label(case.name, case.label, volumes_first(label_file.scaled)[0])
+    return StoredCase(LabelledVolume(image, label, affine, spacing), files, label_file)
 
 
 def _checked_files(case: Case, wanted: Sequence[str]) -> tuple[dict[Path, Stored], Stored | None]:
     """The files of these channels and the label, each read once, with one shape and affine."""
     paths = list(dict.fromkeys(case.images[name] for name in wanted))
     files = {path: read_stored(case.name, path, len(_volume_names(case, path))) for path in paths}
-    label = None if case.label is None else read_stored(case.name, case.label, 1)
     grids = {path: (volumes_first(f.raw), f.affine) for path, f in files.items()}
-    if label is not None:
+    label = None
+    if case.label is not None:
+        label = read_stored(case.name, case.label, 1)
         grids[case.label] = (volumes_first(label.raw), label.affine)
     for path in list(grids)[1:]:
         check_same_grid(case.name, paths[0], grids[paths[0]], path, grids[path])

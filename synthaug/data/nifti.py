@@ -6,15 +6,19 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import nibabel as nib
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
 
 AFFINE_TOLERANCE = 1e-3
 """Largest difference, in mm or mm per voxel, between two affines that count as the same."""
 
-_READ_ERRORS = (OSError, EOFError, zlib.error, ValueError, nib.filebasedimages.ImageFileError)
-_READ_ERRORS += (nib.spatialimages.HeaderDataError, nib.wrapstruct.WrapStructError)
+_READ_ERRORS = (
+    *(OSError, EOFError, zlib.error, ValueError),
+    *(nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, nib.wrapstruct.WrapStructError),
+)
 
 
 class CaseError(ValueError):
@@ -36,6 +40,13 @@ class Volume:
     label: np.ndarray | None
     affine: np.ndarray
     spacing_mm: tuple[float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledVolume(Volume):
+    """The voxels of a case that has a label."""
+
+    label: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +95,7 @@ def read_stored(case: str, path: Path, volumes: int) -> Stored:
         is_nifti2 = 540 in (int.from_bytes(content[:4], order) for order in ("little", "big"))
         nifti = (nib.Nifti2Image if is_nifti2 else nib.Nifti1Image).from_bytes(content)
         header = type(nifti.header).from_fileobj(io.BytesIO(content))
-        proxy = nifti.dataobj
+        proxy = cast(ArrayProxy, nifti.dataobj)  # as of every image that was read
         raw, voxels = proxy.get_unscaled(), np.asanyarray(proxy)
     except _READ_ERRORS as error:
         raise CaseError(f"{case}: cannot read {path} as NIfTI: {error or type(error).__name__}") from error

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from synthaug.data.nifti import Volume
+from synthaug.data.nifti import LabelledVolume
 from synthaug.data.phantoms.phantom import phantom_case
 
 DONORS, HOSTS = 4, 3
@@ -23,7 +23,7 @@ class Brain:
     """
 
     name: str
-    volume: Volume
+    volume: LabelledVolume
 
     @property
     def has_tumour(self) -> bool:
@@ -53,7 +53,7 @@ def demo_brains(seed: int, simple: bool) -> tuple[list[Brain], list[Brain]]:
     return donors, hosts
 
 
-def _maker(simple: bool) -> Callable[..., Volume]:
+def _maker(simple: bool) -> Callable[..., LabelledVolume]:
     if simple:
         return phantom_case
     from synthaug.data.phantoms.mni import mni_phantom

@@ -16,6 +16,7 @@ from synthaug.classes import BRATS18
 from synthaug.demo.brains import Brain
 from synthaug.host import zscore_host
 from synthaug.insertion.insertion import TumorInsertion
+from synthaug.memory_format import channels_last
 
 CHANNELS = ("flair", "t1", "t1ce", "t2")
 PATCH, BATCH = 64, 2
@@ -146,14 +147,15 @@ def small_network(seed: int) -> nn.Module:
     width, blocks = 24, "b c (x p) (y q) (z r) -> b (c p q r) x y z"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return nn.Sequential(
+        network = nn.Sequential(
             Rearrange(blocks, p=2, q=2, r=2),
             layer(8 * len(CHANNELS), width, 1),
             layer(width, width, 2),
             layer(width, width, 4),
             nn.Conv3d(width, 8 * (1 + len(BRATS18)), 1),
             Rearrange("b (c p q r) x y z -> b c (x p) (y q) (z r)", p=2, q=2, r=2),
-        ).to(memory_format=torch.channels_last_3d)
+        )
+    return channels_last(network)
 
 
 def dice_and_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:

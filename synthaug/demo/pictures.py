@@ -42,7 +42,7 @@ def panels(
     new, own = (x.sum((0, 1)) for x in (label_before != label_after, label_before != 0))
     both = np.minimum(new, own)
     z = int((both if both.any() else new).argmax())
-    tissue = before.any(0)
+    tissue = np.asarray(before.any(0))
     x, y = (extent(tissue.any(axis=(1 - axis, 2))) for axis in (0, 1))
 
     def cut(volume: np.ndarray) -> np.ndarray:

@@ -15,7 +15,8 @@ from einops import reduce
 from torch import Tensor, nn
 
 from synthaug.generators.learned.style import class_moments, moving_average, present_classes
-from synthaug.geometry import cube_around, drawn_symmetry, turned
+from synthaug.geometry import cube_around, drawn_symmetry, triple, turned
+from synthaug.memory_format import channels_last
 from synthaug.training.painting_losses import shell
 
 STATISTICS = ("mean", "std", "fine", "middle", "coarse")
@@ -155,7 +156,7 @@ class _Classifier(nn.Module):
     def forward(self, x: Tensor, seen: Tensor) -> Tensor:
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = F.leaky_relu(norm(conv(x)), 0.1)
-        weight = F.adaptive_avg_pool3d(seen, x.shape[2:])
+        weight = F.adaptive_avg_pool3d(seen, triple(x.shape[2:]))
         pooled = (x * weight).sum((2, 3, 4)) / weight.sum((2, 3, 4)).clamp(min=1e-3)
         return self.last(pooled)[:, 0]
 
@@ -251,7 +252,7 @@ def _fold_auc(prepared: Sequence[list], fold: int, options: ClassifierOptions, s
     test = [[item for item, f in side if f == fold] for side in prepared]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _Classifier(prepared[0][0][0][0].shape[0]).to(memory_format=torch.channels_last_3d)
+        network = channels_last(_Classifier(prepared[0][0][0][0].shape[0]))
     optimizer = torch.optim.AdamW(network.parameters(), options.lr, weight_decay=1e-2)
     half = options.batch // 2
     truth = torch.cat((torch.zeros(half), torch.ones(half)))

@@ -106,8 +106,7 @@ def paired_differences(
     names = _metrics([*sides[0].values(), *sides[1].values()], by, metrics)
     differences = []
     for key, row in sides[0].items():
-        pairs = {name: (row.get(name), sides[1][key].get(name)) for name in names}
-        values = {name: None if None in pair else pair[0] - pair[1] for name, pair in pairs.items()}
+        values = {name: _difference(row.get(name), sides[1][key].get(name)) for name in names}
         differences.append({k: v for k, v in row.items() if k in (*NOT_METRICS, *by)} | values)
     return summarise(differences, by, names, seed, resamples, level)
 
@@ -156,6 +155,10 @@ def _metrics(rows: Sequence[Row], by: Sequence[str], metrics: Sequence[str] | No
     if missing:
         raise ValueError(f"metrics: no row has {', '.join(missing)}; known are {', '.join(known)}")
     return list(metrics)
+
+
+def _difference(ours: float | None, theirs: float | None) -> float | None:
+    return None if ours is None or theirs is None else ours - theirs
 
 
 def _is_number(value: Any) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 COLOURS = {"NCR": "#56b4e9", "ED": "#f0e442", "ET": "#ff6a2b", "RC": "#c39bff"}
 """Colours of the glioma classes."""
@@ -49,7 +50,7 @@ def axial(volume: np.ndarray, z: int, x: slice = slice(None), y: slice = slice(N
     return np.rot90(volume[x, y, z])
 
 
-def extent(mask: np.ndarray, margin: int = 2) -> slice:
+def extent(mask: ArrayLike, margin: int = 2) -> slice:
     """Where a (N,) mask is true, from its first to its last, with a margin.
 
     Raises:

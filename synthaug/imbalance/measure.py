@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import cc3d
@@ -12,7 +13,7 @@ import torch
 from synthaug.channels import canonical_channels
 from synthaug.classes import Classes, get_classes
 from synthaug.data import Case, CaseError, find_cases, load_case
-from synthaug.data.nifti import Volume
+from synthaug.data.nifti import LabelledVolume
 from synthaug.host import HostSample
 from synthaug.insertion.plan import equivalent_diameter_mm
 from synthaug.lesions.cutting import MIN_VOXELS
@@ -121,7 +122,7 @@ def measure_folder(
         ValueError: no case in the folder, or no tumour in any that could be read.
     """
     vocabulary, names = get_classes(classes), canonical_channels(channels)
-    cases = [case for case in find_cases(folder, layout=layout) if case.label is not None]
+    cases = [case for case in find_cases(Path(folder), layout=layout) if case.label is not None]
     return measure_cases(cases, vocabulary, names, min_voxels, seed)
 
 
@@ -166,7 +167,7 @@ def measure_cases(
     return measured
 
 
-def _measure(measured: Measurements, case: Case, volume: Volume, rng: np.random.Generator) -> dict[str, Any]:
+def _measure(measured: Measurements, case: Case, volume: LabelledVolume, rng: np.random.Generator) -> dict[str, Any]:
     voxel_mm3 = float(np.prod(volume.spacing_mm))
     index = measured.classes.index_map(volume.label)
     voxels = np.bincount(index.ravel(), minlength=len(measured.classes) + 1)[1:]

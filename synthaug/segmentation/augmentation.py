@@ -4,7 +4,8 @@ Intensities change inside the body only: what was exactly 0, the background of z
 that background can still be told from tissue. Channels draw their intensity changes separately.
 """
 
-from typing import Annotated
+from collections.abc import Hashable, Sequence
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor
 
 from synthaug.config import Section
+from synthaug.geometry import triple
 from synthaug.host import scored_tissue
 from synthaug.random import stream
 
@@ -86,7 +88,8 @@ class Augmentation:
     """
 
     def __init__(self, config: AugmentationConfig, patch_size: tuple[int, int, int]):
-        self.config, self.patch_size = config, tuple(patch_size)
+        self.config, self.patch_size = config, triple(patch_size)
+        self._spatial: dict[str, RandAffined | Rand3DElasticd]
         self._spatial = {"affine": self._affine(), "elastic": self._elastic()}
         keys = ("image", "label")
         self._flips = Compose([RandFlipd(keys, prob=config.flip, spatial_axis=axis) for axis in range(3)])
@@ -103,7 +106,7 @@ class Augmentation:
         """How large a region the sample's patch is made from."""
         if self.spatial(seed) is None:
             return self.patch_size
-        return tuple(2 * round(REACH * side / 2) + side % 2 for side in self.patch_size)
+        return triple(2 * round(REACH * side / 2) + side % 2 for side in self.patch_size)
 
     def __call__(self, image: Tensor, label: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """Augment one sample.
@@ -117,7 +120,7 @@ class Augmentation:
             Image (C, x, y, z), label (x, y, z) of the patch size, and the image before its intensities changed.
         """
         kind, seeds = self.spatial(seed), np.random.SeedSequence((seed, 1)).generate_state(3) % 2**31
-        data = {"image": image, "label": label[None].float()}
+        data: dict[Hashable, Any] = {"image": image, "label": label[None].float()}
         if kind is not None:
             data = self._spatial[kind].set_random_state(int(seeds[0]))(data)
         data = self._flips.set_random_state(int(seeds[1]))(data)
@@ -141,10 +144,10 @@ class Augmentation:
             "prob": 1.0,
         }
 
-    def _affine(self) -> Transform:
+    def _affine(self) -> RandAffined:
         return RandAffined(("image", "label"), spatial_size=self.patch_size, **self._geometry())
 
-    def _elastic(self) -> Transform:
+    def _elastic(self) -> Rand3DElasticd:
         # MONAI smooths uniform noise, which leaves about 1 / 170 of it at sigma 6; 2.5 deviations are the greatest
         magnitude = 170 / 2.5 * self.config.elastic_vox
         return Rand3DElasticd(
@@ -173,7 +176,6 @@ class AboveZero(RandomizableTransform):
 
 def _intensity_transforms(config: AugmentationConfig) -> list[Transform]:
     """In nnU-Net's order, with a bias field after blur."""
-    gamma = {"gamma": (0.7, 1.5), "retain_stats": True}
     return [
         RandGaussianNoise(config.noise, std=0.1),
         RandGaussianSmooth((0.5, 1.0), (0.5, 1.0), (0.5, 1.0), prob=config.blur),
@@ -181,8 +183,8 @@ def _intensity_transforms(config: AugmentationConfig) -> list[Transform]:
         RandShiftIntensity(0.3, prob=config.brightness),
         RandScaleIntensityFixedMean(prob=config.contrast, factors=0.25, preserve_range=True),
         RandSimulateLowResolution(config.low_resolution, zoom_range=(0.5, 1.0)),
-        RandAdjustContrast(config.gamma / 3, invert_image=True, **gamma),
-        RandAdjustContrast(config.gamma * 2 / 3, **gamma),
+        RandAdjustContrast(config.gamma / 3, (0.7, 1.5), invert_image=True, retain_stats=True),
+        RandAdjustContrast(config.gamma * 2 / 3, (0.7, 1.5), retain_stats=True),
     ]
 
 
@@ -191,7 +193,7 @@ def _plain(image: Tensor) -> Tensor:
     return image.as_tensor() if hasattr(image, "as_tensor") else image
 
 
-def mixup(image: Tensor, target: Tensor, alpha: float, seed: int) -> tuple[Tensor, Tensor]:
+def mixup(image: Tensor, target: Tensor, alpha: float, seed: int | Sequence[int]) -> tuple[Tensor, Tensor]:
     """Mix each sample of a batch with another one (Zhang et al. 2018); MONAI's `MixUp` keeps its weights on the CPU.
 
     Args:

@@ -57,6 +57,7 @@ def predict_probabilities(
     for axes in flips:
         dims = [2 + axis for axis in axes]
         logits = infer(batch.flip(dims), network)
+        assert isinstance(logits, Tensor)  # what the inferer gives of a network with one output
         total = total + targets.probabilities(logits).flip(dims)
     network.train(training)
     return total[0] / len(flips)

@@ -105,7 +105,7 @@ class Segmenter:
         image = torch.from_numpy(prepared).to(next(self.networks[0].parameters()).device)
         options = inference or self.config.inference
         found = [predict_probabilities(n, image, self.targets, self.config.patch_size, options) for n in self.networks]
-        probabilities = sum(found) / len(found)
+        probabilities = sum(found[1:], found[0]) / len(found)
         if self.config.spacing_mm is not None:
             probabilities = resample_onto(probabilities, affine, volume.affine, volume.image.shape[1:])
         background = torch.from_numpy(volume.image).to(probabilities.device)

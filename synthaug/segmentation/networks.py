@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from synthaug.config import Section
+from synthaug.geometry import triple
+from synthaug.memory_format import channels_last
 
 Levels = Annotated[tuple[PositiveInt, ...], Field(min_length=2)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -306,7 +308,7 @@ class SegmentationNetwork(nn.Module):
     def __init__(self, config: NetworkConfig, channels: int, outputs: int, patch_size: Size):
         super().__init__()
         check_patch_size(config, patch_size)
-        self.network = config.build(channels, outputs, tuple(patch_size)).to(memory_format=torch.channels_last_3d)
+        self.network = channels_last(config.build(channels, outputs, triple(patch_size)))
 
     def forward(self, image: Tensor) -> list[Tensor] | Tensor:
         """(B, C, X, Y, Z) to logits (B, K, ...), a list of them while it trains."""

@@ -77,10 +77,10 @@ def to_label(
     Returns:
         (X, Y, Z) int16.
     """
-    label = targets.decode(probabilities, config.thresholds)
+    decoded = targets.decode(probabilities, config.thresholds)
     if config.brain_mask:
-        label = torch.where(scored_tissue(image).any(0), label, 0)
-    label = label.cpu().numpy().astype(np.int16)
+        decoded = torch.where(scored_tissue(image).any(0), decoded, 0)
+    label = decoded.cpu().numpy().astype(np.int16)
     for name, volume_mm3 in config.min_component_mm3.items():
         members = regions.get(name, (name,))
         least = int(np.ceil(volume_mm3 / np.prod(spacing_mm)))

@@ -37,8 +37,8 @@ class Targets:
 
     def __init__(self, classes: Classes, regions: Mapping[str, Sequence[str]] | None = None):
         self.classes, self.exclusive = classes, regions is None
-        members = {name: (name,) for name in classes.names} if regions is None else regions
-        members = {name: tuple(classes.canonical(c) for c in names) for name, names in members.items()}
+        listed = {name: (name,) for name in classes.names} if regions is None else regions
+        members = {name: tuple(classes.canonical(c) for c in names) for name, names in listed.items()}
         members = dict(sorted(members.items(), key=lambda item: -len(item[1]))) if regions is not None else members
         self.own = tuple(members) if self.exclusive else _own_classes(members, classes)
         self.names = (BACKGROUND, *members) if self.exclusive else tuple(members)

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from synthaug.files import replace_file
+from synthaug.geometry import triple
 from synthaug.host import host_tissue
 from synthaug.insertion.report import append_rows
 
@@ -167,10 +168,9 @@ def read_validation(run: str | Path) -> dict[str, CaseSlices]:
     """The slices that were kept, by the name of their case."""
     found = {}
     for path in sorted((Path(run) / CASES).glob("*.npz")):
-        values = _read(path)
-        values |= {"z": tuple(values["z"].tolist()), "spacing_mm": tuple(values["spacing_mm"].tolist())}
-        case = str(values.pop("case"))
-        found[case] = CaseSlices(case=case, **values)
+        kept = _read(path)
+        case, z, spacing = str(kept.pop("case")), kept.pop("z").tolist(), kept.pop("spacing_mm").tolist()
+        found[case] = CaseSlices(case=case, z=tuple(z), spacing_mm=triple(spacing), **kept)
     return found
 
 
@@ -178,13 +178,13 @@ def read_examples(run: str | Path) -> list[ExampleSlice]:
     """The examples that were kept, in the order of their steps."""
     examples = []
     for path in sorted((Path(run) / EXAMPLES).glob("step_*.npz")):
-        values = _read(path)
-        values |= {"step": int(values["step"]), "z": int(values["z"]), "rows": json.loads(str(values["rows"]))}
-        examples.append(ExampleSlice(**values))
+        kept = _read(path)
+        step, z, rows = int(kept.pop("step")), int(kept.pop("z")), json.loads(str(kept.pop("rows")))
+        examples.append(ExampleSlice(step=step, z=z, rows=rows, **kept))
     return examples
 
 
-def _write(path: Path, **arrays: np.ndarray) -> None:
+def _write(path: Path, **arrays: Any) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     replace_file(path, buffer.getvalue())

@@ -40,7 +40,7 @@ class RefineConfig(Section):
     """The refinement for few steps."""
 
     start: Annotated[int, Field(ge=0)]
-    steps: tuple[PositiveInt, ...] = Field((1, 2, 4, 8), min_length=1)
+    steps: tuple[PositiveInt, ...] = Field(default=(1, 2, 4, 8), min_length=1)
 
 
 class DiffusionLossConfig(PaintingLossConfig):

@@ -32,7 +32,7 @@ class CropDataConfig(CasesConfig):
 class CropConfig(Section):
     """How crops are drawn; see `synthaug.training.lesion_crops.CropOptions`."""
 
-    sizes: dict[PositiveInt, PositiveFloat] = Field({32: 1, 48: 4, 64: 4, 96: 1}, min_length=1)
+    sizes: dict[PositiveInt, PositiveFloat] = Field(default={32: 1, 48: 4, 64: 4, 96: 1}, min_length=1)
     transplant: Share = 0.4
     swap: Share = 0.2
     zoom: Share = 0.2
@@ -61,16 +61,16 @@ class GeneratorNetworkConfig(Section):
 class PainterConfig(GeneratorNetworkConfig):
     """The painter."""
 
-    widths: tuple[PositiveInt, ...] = Field((32, 64, 96, 128), min_length=4, max_length=4)
+    widths: tuple[PositiveInt, ...] = Field(default=(32, 64, 96, 128), min_length=4, max_length=4)
     head: PositiveInt = 16
-    hidden: tuple[PositiveInt, ...] | None = Field(None, min_length=7, max_length=7)
+    hidden: tuple[PositiveInt, ...] | None = Field(default=None, min_length=7, max_length=7)
     lr: PositiveFloat = 3e-4
 
 
 class CriticConfig(GeneratorNetworkConfig):
     """The critic."""
 
-    widths: tuple[PositiveInt, ...] = Field((32, 64, 96), min_length=2)
+    widths: tuple[PositiveInt, ...] = Field(default=(32, 64, 96), min_length=2)
     lr: PositiveFloat = 6e-4
 
 

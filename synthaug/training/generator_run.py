@@ -12,8 +12,8 @@ from torch import Tensor
 
 from synthaug.data import Case
 from synthaug.generators.learned.hub import save_generator
-from synthaug.generators.learned.painter import Painter
 from synthaug.generators.learned.styled import StyledGenerator
+from synthaug.memory_format import Network
 from synthaug.precision import Precision
 from synthaug.training.demo_pictures import demo_picture, save_picture
 from synthaug.training.generator_config import AdamConfig, GeneratorConfig, GeneratorNetworkConfig
@@ -62,7 +62,7 @@ class RunKeeper:
         out: its folder.
         accelerator: of the run.
         window: what the loop adds up for the next row of metrics.
-        demo: samples of the pictures; the main process alone needs them.
+        demo: samples of the pictures; None in all but the main process.
         first: steps that were done before.
     """
 
@@ -87,7 +87,7 @@ class RunKeeper:
             seconds = (time.perf_counter() - self.clock) / (step - self.clocked)
             self.metrics.write({"step": step, "seconds_per_step": seconds} | self.window.close())
             self.clock, self.clocked = time.perf_counter(), step
-        if main and (step % config.demo.every == 0 or last):
+        if self.demo is not None and (step % config.demo.every == 0 or last):
             save_picture(demo_picture(make().painter, self.demo, config.seed), out / "demos" / f"step_{step:08d}.png")
         if step % config.checkpoint_every == 0 or last:
             own = {"window": self.window.state_dict()}
@@ -96,8 +96,8 @@ class RunKeeper:
                 save_generator(make(), out / "generator")
 
 
-def averaged(painter: Painter, ema: EMAModel) -> Painter:
-    """A copy of the painter with the averaged weights."""
-    painter = copy.deepcopy(painter)
-    ema.copy_to(painter.parameters())
-    return painter
+def averaged(network: Network, ema: EMAModel) -> Network:
+    """Copy a network and give the copy the averaged weights."""
+    network = copy.deepcopy(network)
+    ema.copy_to(network.parameters())
+    return network

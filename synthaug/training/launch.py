@@ -41,6 +41,7 @@ def load_trainer(name: str) -> ModuleType:
     file, known_as = trainer_file(name), f"synthaug.trainers.{name}"  # as it would be imported from a wheel
     if known_as not in sys.modules:
         spec = importlib.util.spec_from_file_location(known_as, file)
+        assert spec is not None and spec.loader is not None  # of a file that ends in .py there always are
         module = sys.modules[known_as] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)

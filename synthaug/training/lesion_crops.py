@@ -208,9 +208,9 @@ class LesionCrops(Dataset):
         """One augmented crop: image (C, s, s, s), mask (K, s, s, s) and tissue (1, s, s, s)."""
         zoom = 0.8 + 0.45 * torch.rand((), generator=rng).item() if _chance(rng, self.options.zoom) else 1.0
         side = round(size / zoom)
-        image = cube_around(volume.image, center, side, volume.background.half()).float()
+        image = cube_around(volume.image, center.tolist(), side, volume.background.half()).float()
         labels = torch.stack((volume.classes, volume.tissue.to(torch.uint8)))
-        index, tissue = cube_around(labels, center, side, torch.zeros(2, dtype=torch.uint8))
+        index, tissue = cube_around(labels, center.tolist(), side, torch.zeros(2, dtype=torch.uint8))
         if side != size:
             image = F.interpolate(image[None], size=(size,) * 3, mode="trilinear")[0]
             index, tissue = (
@@ -228,7 +228,7 @@ class LesionCrops(Dataset):
         if _chance(rng, 0.5):
             scale = 0.4 + 0.6 * torch.rand((), generator=rng).item()
             theta = torch.eye(3, 4)[None] / scale
-            grid = F.affine_grid(theta, (1, *mask.shape), align_corners=False)
+            grid = F.affine_grid(theta, [1, *mask.shape], align_corners=False)
             mask = F.grid_sample(mask[None], grid, mode="nearest", align_corners=False)[0]
         if _chance(rng, self.options.swap) and len(mask) > 1:
             a, b = torch.randperm(len(mask), generator=rng)[:2].tolist()

@@ -52,7 +52,7 @@ def log_start(log: MetricsLog, first: int, precision: Precision, facts: Mapping[
     """Log the facts of a run that begins, and what it computes in; of one that goes on, the latter where it changed."""
     told = {"precision": asdict(precision)}
     if first == 0:
-        log.write({"step": 0} | facts | told)
+        log.write({"step": 0, **facts, **told})
     elif told["precision"] != next((r["precision"] for r in reversed(log.rows()) if "precision" in r), None):
         log.write({"step": first} | told)
 

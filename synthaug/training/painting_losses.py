@@ -13,6 +13,7 @@ from torch import Tensor
 
 from synthaug.generators.learned.painter import PatchCritic
 from synthaug.generators.learned.style import class_moments, lesion_style, moving_average, present_classes
+from synthaug.geometry import triple
 
 
 def region_mean(values: Tensor, region: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ def feature_loss(fake: Sequence[Tensor], real: Sequence[Tensor], mask: Tensor) -
     """
     terms = []
     for f, r in zip(fake, real, strict=True):
-        weight = F.adaptive_avg_pool3d(mask, f.shape[2:])
+        weight = F.adaptive_avg_pool3d(mask, triple(f.shape[2:]))
         got, wanted = (class_moments(x.float(), weight)[0] for x in (f, r))
         present = (reduce(weight, "n k x y z -> n k", "sum") > 1).to(got.dtype)[:, :, None]
         terms.append(((got - wanted.detach()).abs() * present).sum() / (present.sum() * f.shape[1]).clamp(min=1))

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from synthaug.classes import Classes
 from synthaug.data.cases import Case, CaseError, load_case
 from synthaug.data.resampling import resample_image, resample_label
-from synthaug.geometry import overlap
+from synthaug.geometry import overlap, triple
 from synthaug.host import HostSample, scored_tissue, zscore_host
 from synthaug.random import stream
 
@@ -109,7 +109,7 @@ def cache_case(
     if spacing_mm is not None:
         image, affine = resample_image(image, volume.affine, spacing_mm)
         label = resample_label(label, volume.affine, affine, image.shape[1:])
-        spacing = tuple(float(s) for s in spacing_mm)
+        spacing = triple(float(s) for s in spacing_mm)
     host = HostSample.of(torch.from_numpy(image), torch.from_numpy(label))
     return CachedVolume(case.name, case.group, image.astype(dtype), label, spacing, host.mean.numpy(), host.std.numpy())
 
@@ -160,7 +160,7 @@ class PatchSampler(Dataset):
                 "patches: expected lesion_share in [0, 1], seed >= 0 and rank below processes, "
                 f"got {lesion_share}, {seed}, {rank} of {processes}"
             )
-        self.patch_size, self.batch, self.lesion_share = tuple(patch_size), batch, lesion_share
+        self.patch_size, self.batch, self.lesion_share = triple(patch_size), batch, lesion_share
         self.seed, self.rank, self.processes, self.augment = seed, rank, processes, augment
         self._outside = np.broadcast_to(np.asarray(background, np.float32), len(volumes[0].image))
         self.volumes = [padded(volume, self.patch_size, self._outside) for volume in volumes]
@@ -187,11 +187,9 @@ class PatchSampler(Dataset):
         seed = int(rng.integers(2**31))
         size = self.patch_size if self.augment is None else self.augment.region_size(seed)
         start = start - (np.array(size) - self.patch_size) // 2
-        image = np.stack([_cut(c, start, size, v) for c, v in zip(volume.image, self._outside, strict=True)])
-        image, label = (
-            torch.from_numpy(image.astype(np.float32)),
-            torch.from_numpy(np.array(_cut(volume.label, start, size, 0))),
-        )
+        cut = np.stack([_cut(c, start, size, v) for c, v in zip(volume.image, self._outside, strict=True)])
+        image = torch.from_numpy(cut.astype(np.float32))
+        label = torch.from_numpy(np.array(_cut(volume.label, start, size, 0)))
         mean, std = torch.from_numpy(volume.host_mean), torch.from_numpy(volume.host_std)
         if self.augment is not None:
             image, label, before = self.augment(image, label, seed)
@@ -202,7 +200,7 @@ class PatchSampler(Dataset):
         """One volume and where a patch in it begins."""
         number = int(rng.integers(len(self.volumes)))
         volume, classes = self.volumes[number], self._lesions[number]
-        last = np.array(volume.label.shape) - self.patch_size
+        last = np.subtract(volume.label.shape, self.patch_size)
         start = rng.integers(0, last + 1)
         if rng.random() < self.lesion_share and classes:
             voxels = classes[rng.integers(len(classes))]
@@ -213,7 +211,7 @@ class PatchSampler(Dataset):
 
 def _cut(voxels: np.ndarray, start: np.ndarray, size: Sequence[int], outside: float) -> np.ndarray:
     """The box of `size` from `start` on, which may reach beyond the voxels."""
-    source, target = overlap(start, size, voxels.shape)
+    source, target = overlap(start.tolist(), size, voxels.shape)
     inside = voxels[source]
     if inside.shape == tuple(size):
         return inside

@@ -16,7 +16,7 @@ from synthaug.figures.slices import class_colours, require_matplotlib
 from synthaug.files import replace_file
 from synthaug.precision import Precision
 from synthaug.sizes import SizeClasses
-from synthaug.training.artefacts import ExampleSlice, read_examples, read_rows, read_validation
+from synthaug.training.artefacts import CaseSlices, ExampleSlice, read_examples, read_rows, read_validation
 from synthaug.training.report_pictures import case_pictures, curves, example_pictures, shown_channels
 from synthaug.training.run import read_metrics
 
@@ -88,9 +88,8 @@ class _Facts:
         self.channels = named if count in (None, len(named)) else tuple(f"channel {c + 1}" for c in range(count))
 
     def _channels_in_files(self) -> int | None:
-        for kept in (*self.slices.values(), *self.examples):
-            return len(kept.levels)
-        return None
+        kept: list[CaseSlices | ExampleSlice] = [*self.slices.values(), *self.examples]
+        return len(kept[0].levels) if kept else None
 
     @property
     def latest(self) -> list[dict[str, Any]]:
@@ -125,7 +124,7 @@ def _mean_dice(facts: _Facts) -> dict[str, float]:
     rows = [r for r in facts.latest if r["size"] == "all" and r.get("dice") is not None]
     rows = [r for r in rows if r["kind"] == "region"] or rows
     if not rows:
-        logged = next((r["validation"] for r in reversed(facts.metrics) if r.get("validation")), {})
+        logged: dict[str, Any] = next((r["validation"] for r in reversed(facts.metrics) if r.get("validation")), {})
         return dict(logged.get("dice", {}))
     names = dict.fromkeys(row["region"] for row in rows)
     return {name: float(np.mean([row["dice"] for row in rows if row["region"] == name])) for name in names}

@@ -1,6 +1,6 @@
 """Pictures of a run's report: curves over the steps, and slices with contours."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,7 +62,7 @@ def curves(metrics: Sequence[Row], scores: Sequence[Row]) -> bytes | None:
 def top_level(metrics: Sequence[Row], names: Sequence[str] = ()) -> Series:
     """Numbers that stand in the rows themselves; all but counters and times where no names are given."""
     wanted = names or dict.fromkeys(k for row in metrics for k, v in row.items() if _is_number(v) and k not in _ASIDE)
-    return _series(metrics, {name: lambda row, name=name: row.get(name) for name in wanted})
+    return _series(metrics, wanted, lambda row, name: row.get(name))
 
 
 _ASIDE = ("step", "seconds_per_step", "skipped", "skipped_steps", "samples", "processes", "lr", "grad_norm")
@@ -73,9 +73,7 @@ def validation_series(metrics: Sequence[Row], scores: Sequence[Row], metric: str
     chosen = [row for row in scores if row["size"] == "all" and row.get(metric) is not None]
     if not chosen:
         logged = dict.fromkeys(name for row in metrics for name in (row.get("validation") or {}).get(metric, {}))
-        return _series(
-            metrics, {n: lambda row, n=n: (row.get("validation") or {}).get(metric, {}).get(n) for n in logged}
-        )
+        return _series(metrics, logged, lambda row, name: (row.get("validation") or {}).get(metric, {}).get(name))
     regions = [row["region"] for row in chosen if row["kind"] == "region"] or [row["region"] for row in chosen]
     series: Series = {}
     for region in dict.fromkeys(regions):
@@ -87,20 +85,21 @@ def validation_series(metrics: Sequence[Row], scores: Sequence[Row], metric: str
 
 def insertion_series(metrics: Sequence[Row]) -> Series:
     """Insertions asked for and done since the start."""
-    return _series(metrics, {n: lambda row, n=n: (row.get("insertion") or {}).get(n) for n in ("asked", "done")})
+    return _series(metrics, ("asked", "done"), lambda row, name: (row.get("insertion") or {}).get(name))
 
 
 def steering_series(metrics: Sequence[Row]) -> Series:
     """The scheduled probability and the weights of adaptive insertion, where they were logged."""
     weights = dict.fromkeys(name for row in metrics for name in (row.get("adaptive") or {}).get("weights", {}))
-    getters = {name: lambda r, n=name: (r.get("adaptive") or {}).get("weights", {}).get(n) for name in weights}
-    return _series(metrics, {"prob": lambda row: row.get("prob")} | getters)
+    steered = _series(metrics, weights, lambda row, name: (row.get("adaptive") or {}).get("weights", {}).get(name))
+    return top_level(metrics, ("prob",)) | steered
 
 
-def _series(metrics: Sequence[Row], getters: Mapping[str, Callable[[Row], Any]]) -> Series:
+def _series(metrics: Sequence[Row], names: Iterable[str], get: Callable[[Row, str], Any]) -> Series:
+    """The points of each line that has any, where `get` finds a number of that name in a row."""
     found: Series = {}
-    for name, get in getters.items():
-        points = [(row["step"], float(get(row))) for row in metrics if _is_number(get(row))]
+    for name in names:
+        points = [(row["step"], float(get(row, name))) for row in metrics if _is_number(get(row, name))]
         if points:
             found[name] = [step for step, _ in points], [value for _, value in points]
     return found
@@ -176,7 +175,8 @@ class _Cut:
         return np.rot90(values[self.box])
 
     def grey(self, values: np.ndarray, channel: int) -> np.ndarray:
-        return grey(self(values).astype(np.float32), self.inside, *self.levels[channel], self.zoom)
+        low, high = self.levels[channel]
+        return grey(self(values).astype(np.float32), self.inside, low, high, self.zoom)
 
 
 def _class_outlines(label: np.ndarray, classes: Classes) -> list[Outline]:

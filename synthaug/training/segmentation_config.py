@@ -141,7 +141,7 @@ class InsertionConfig(InsertionOptions):
     def painting(self) -> dict[str, Any]:
         """Of `synthaug.PaintedLesions`, but for its banks: what is then not the insertion's."""
         given = self.model_dump(include={*PAINTED, "seed"}, exclude_none=True)
-        pace = self.painted.model_dump(exclude={"bank"}, exclude_none=True)
+        pace = {} if self.painted is None else self.painted.model_dump(exclude={"bank"}, exclude_none=True)
         return given | pace | {"generator": self.generator} | self.generator_options
 
 
@@ -226,7 +226,7 @@ def open_split(config: PatchDataConfig, out: Path, accelerator: Accelerator) -> 
     Raises:
         ConfigError: no cases, a split that does not fit them, or none left for training.
     """
-    if config.folds is None:
+    if config.folds is None or config.fold is None:  # a configuration has both or neither
         return open_cases(config, out, accelerator)
     folder = cases_folder(config, out, accelerator)
     try:

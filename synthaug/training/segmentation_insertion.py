@@ -15,10 +15,11 @@ from synthaug.config import ConfigError
 from synthaug.data import Case
 from synthaug.data.folds import refuse_shared_patients
 from synthaug.insertion.adaptive import AdaptiveInsertion
+from synthaug.lesions.base import LesionSource
 from synthaug.stopwatch import Stopwatch
 from synthaug.training.artefacts import keep_example
 from synthaug.training.patches import PatchBatch
-from synthaug.training.segmentation_config import SegmentationConfig
+from synthaug.training.segmentation_config import InsertionConfig, SegmentationConfig
 
 
 def make_insertion(
@@ -34,44 +35,58 @@ def make_insertion(
         return None
     classes, channels = config.data.vocabulary, config.data.channels
     try:
+        lesions: LesionSource
         if options.lesions == "shapes":
             lesions = LesionShapes(classes=classes)
-        elif options.bank is not None:
-            lesions = LesionBank.load(options.bank)
-            refuse_validation_donors(options.bank, lesions, validation)
         else:
-            lesions = LesionBank.from_cases(train, classes, channels)
-        if options.painted is not None:
-            lesions = painted_lesions(config, lesions, validation, rank, device)
+            lesions = donors = (
+                LesionBank.from_cases(train, classes, channels)
+                if options.bank is None
+                else checked_bank(options.bank, validation)
+            )
+            if options.painted is not None:
+                start = None if options.painted.bank is None else checked_bank(options.painted.bank, validation)
+                spacing = config.data.spacing_mm
+                lesions = painted_lesions(options, donors, start, spacing, rank=rank, device=device)
         return TumorInsertion(lesions, classes=classes, channels=channels, rank=rank, **options.arguments())
     except (TypeError, ValueError, OSError) as error:
         raise ConfigError(f"insertion: {error}") from error
 
 
 def painted_lesions(
-    config: SegmentationConfig, donors: LesionBank, validation: list[Case], rank: int, device: str | torch.device
+    options: InsertionConfig,
+    donors: LesionBank,
+    start: LesionBank | None,
+    spacing_mm: Sequence[float] | None,
+    rank: int,
+    device: str | torch.device,
 ) -> PaintedLesions:
-    """The pool of lesions that are painted ahead, in the voxel size of the patches, or else the donors' usual one."""
-    options, start = config.insertion, None
-    if options.painted.bank is not None:
-        start = LesionBank.load(options.painted.bank)
-        refuse_validation_donors(options.painted.bank, start, validation)
-    usual = np.median([lesion.spacing_mm for lesion in donors], axis=0)
-    spacing = usual if config.data.spacing_mm is None else config.data.spacing_mm
+    """Make the pool of lesions that are painted ahead.
+
+    Args:
+        options: of the insertion.
+        donors: bank whose masks are painted.
+        start: painted bank that the pool begins with, or None.
+        spacing_mm: voxel size of the patches; the donors' median where None.
+        rank: number of this process; ranks paint different lesions.
+        device: where they are painted.
+    """
+    spacing = np.median([lesion.spacing_mm for lesion in donors], axis=0) if spacing_mm is None else spacing_mm
     return PaintedLesions(
         donors, start=start, rank=rank, device=device, spacing_mm=spacing, progress=rank == 0, **options.painting()
     )
 
 
-def refuse_validation_donors(path: Path, bank: LesionBank, validation: list[Case]) -> None:
-    """Check that no donor of a bank is a validation patient.
+def checked_bank(path: Path, validation: list[Case]) -> LesionBank:
+    """Load a bank none of whose donors is a validation patient.
 
     Raises:
         ValueError: some are; patients and cases are named.
     """
-    refuse_shared_patients(
-        f"the bank {path}", bank.groups, {case.name: case.group for case in validation}, "validation"
-    )
+    bank = LesionBank.load(path)
+    patients = {case.name: case.group for case in validation}
+    refuse_shared_patients(f"the bank {path}", bank.groups, patients, "validation")
+    return bank
 
 
 class Inserter:
@@ -86,14 +101,14 @@ class Inserter:
 
     def __init__(self, config: SegmentationConfig, insert: TumorInsertion | None, accelerator: Accelerator, out: Path):
         self.insert, self.accelerator, self.out = insert, accelerator, out
-        self.options, self.watch = config.insertion, Stopwatch(accelerator.device)
-        self.schedule = None if insert is None else config.insertion.schedule
+        self.options, self.watch = None if insert is None else config.insertion, Stopwatch(accelerator.device)
+        self.schedule = None if self.options is None else self.options.schedule
         self.total_steps = config.optimizer.steps
         self.steps, self.latest_step = 0, 0
-        self.painted = insert.lesions if insert is not None and self.options.painted is not None else None
+        self.painted = insert.lesions if insert is not None and isinstance(insert.lesions, PaintedLesions) else None
         self.counted = (0.0, 0.0)
         self.adaptive = None
-        if insert is not None and self.options.adaptive is not None:
+        if insert is not None and self.options is not None and self.options.adaptive is not None:
             try:
                 self.adaptive = AdaptiveInsertion(insert, **self.options.adaptive.model_dump())
             except ValueError as error:
@@ -104,16 +119,18 @@ class Inserter:
         """Image (B, C, X, Y, Z) and label (B, 1, X, Y, Z) of a batch on the device, with tumours inserted there."""
         device = self.accelerator.device
         image, label = batch.image.to(device, non_blocking=True), batch.label.to(device, non_blocking=True)
-        if self.insert is None:
+        if self.insert is None or self.schedule is None:
             return image, label
         self.insert.prob = self.schedule(step)
         self.steps, self.latest_step = self.steps + (step != self.latest_step), step
         with self.watch:
             stats = (batch.host_mean, batch.host_std)
-            *changed, plan = self.insert.recorded(image, label, batch.spacing_mm, groups=batch.groups, host_stats=stats)
+            changed, changed_label, plan = self.insert.recorded(
+                image, label, batch.spacing_mm, groups=batch.groups, host_stats=stats
+            )
         if self.examples_left:
-            self._keep_examples(step, (image, label), changed, plan.to_rows())
-        return tuple(changed)
+            self._keep_examples(step, (image, label), (changed, changed_label), plan.to_rows())
+        return changed, changed_label
 
     def begin(self) -> None:
         """Paint what the first batch needs to have, so that no step waits for it.
@@ -121,19 +138,22 @@ class Inserter:
         Raises:
             ConfigError: no donor has the sizes that were asked for.
         """
-        if self.painted is not None:
+        if self.insert is not None and self.painted is not None:
             try:
                 self.painted.follow(self.insert.number)
             except ValueError as error:
                 raise ConfigError(f"insertion.painted: {error}") from error
 
-    def _keep_examples(self, step: int, before: Sequence[Tensor], after: Sequence[Tensor], rows: list[dict]) -> None:
-        """The first sample of the batch that got a tumour, for the report."""
+    def _keep_examples(
+        self, step: int, before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], rows: list[dict]
+    ) -> None:
+        """Keep the first sample of the batch that got a tumour, for the report."""
         done = [row["sample"] for row in rows if row["outcome"] == "done"]
         if done:
             b = done[0]
-            images, labels = [x[b] for x in (before[0], after[0])], [x[b, 0] for x in (before[1], after[1])]
-            keep_example(self.out, step, *images, *labels, [row for row in rows if row["sample"] == b])
+            (image, label), (changed, changed_label) = before, after
+            mine = [row for row in rows if row["sample"] == b]
+            keep_example(self.out, step, image[b], changed[b], label[b, 0], changed_label[b, 0], mine)
             self.examples_left -= 1
 
     def follow(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -142,27 +162,17 @@ class Inserter:
 
     def expected(self, samples: int) -> float:
         """Insertions that will be asked for over a run of so many samples, on average."""
-        if self.insert is None:
+        if self.options is None:
             return 0.0
-        return samples * self.schedule.mean(self.total_steps) * (1 + self.options.second)
+        return samples * self.options.schedule.mean(self.total_steps) * (1 + self.options.second)
 
     def announcement(self, samples: int) -> str:
         """The same in words."""
-        if self.insert is None:
+        if self.options is None:
             return "insertion is off"
         adapted = ", adapted to validation" if self.adaptive is not None else ""
-        return f"about {self.expected(samples):.0f} insertions will be asked for{adapted}{self._painted_words()}"
-
-    def _painted_words(self) -> str:
-        painted = self.options.painted
-        if painted is None:
-            return ""
-        words = f"; {painted.count} lesions are painted ahead by {self.options.generator}"
-        if painted.refresh is not None:
-            return f"{words}, {painted.refresh:g} anew for each patch"
-        if painted.budget is not None:
-            return f"{words}, and as many anew as keep insertion within {painted.budget:.1%} of the time"
-        return words
+        painted = _painted_words(self.options)
+        return f"about {self.expected(samples):.0f} insertions will be asked for{adapted}{painted}"
 
     def counts(self, seconds_per_step: float) -> dict[str, Any]:
         """Counts since the start, summed over the processes, and the share of the time; nothing where it is off."""
@@ -198,6 +208,19 @@ class Inserter:
             self.insert.load_state_dict(state["insert"])
         if self.adaptive is not None:
             self.adaptive.load_state_dict(state["adaptive"])
+
+
+def _painted_words(options: InsertionConfig) -> str:
+    """What is painted ahead, as the end of a sentence."""
+    painted = options.painted
+    if painted is None:
+        return ""
+    words = f"; {painted.count} lesions are painted ahead by {options.generator}"
+    if painted.refresh is not None:
+        return f"{words}, {painted.refresh:g} anew for each patch"
+    if painted.budget is not None:
+        return f"{words}, and as many anew as keep insertion within {painted.budget:.1%} of the time"
+    return words
 
 
 def total_of(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

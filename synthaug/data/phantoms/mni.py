@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from synthaug.classes import BRATS18, Classes
-from synthaug.data.nifti import Volume
+from synthaug.data.nifti import LabelledVolume
 from synthaug.data.phantoms.glioma import check_glioma_classes, grow_glioma, label_of, replace_tissue
 from synthaug.data.phantoms.mr import SEQUENCES, TISSUES, acquire, band_noise, check_sequences, sigmoid
 from synthaug.random import stream
@@ -22,7 +22,7 @@ _MARGIN_VOX = 12
 
 def mni_phantom(
     seed: int, classes: Classes = BRATS18, channels: Sequence[str] = SEQUENCES, tumour: bool = True
-) -> Volume:
+) -> LabelledVolume:
     """One brain of MNI152 anatomy at 1 mm, cropped to its box, with a nested glioma where wanted; about 3 s.
 
     Args:
@@ -51,7 +51,7 @@ def mni_phantom(
         glioma = grow_glioma(fractions, brain, (1.0, 1.0, 1.0), rng_tumour)
         fractions, label = replace_tissue(fractions, glioma), label_of(glioma, classes)
     image = acquire(fractions, brain, channels, rng_scan)
-    return Volume(image=image, label=label, affine=affine, spacing_mm=(1.0, 1.0, 1.0))
+    return LabelledVolume(image=image, label=label, affine=affine, spacing_mm=(1.0, 1.0, 1.0))
 
 
 @lru_cache(maxsize=1)

@@ -12,7 +12,7 @@ import numpy as np
 
 from synthaug.classes import BRATS18, Classes
 from synthaug.data.cases import Case, find_cases
-from synthaug.data.nifti import Volume
+from synthaug.data.nifti import LabelledVolume
 from synthaug.data.phantoms.glioma import check_glioma_classes, grow_glioma, label_of, replace_tissue
 from synthaug.data.phantoms.mr import SEQUENCES, TISSUES, acquire, band_noise, check_sequences, sigmoid
 from synthaug.random import stream
@@ -34,7 +34,7 @@ def phantom_case(
     channels: Sequence[str] = SEQUENCES,
     tumour: bool = True,
     spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
-) -> Volume:
+) -> LabelledVolume:
     """One procedural brain, with a nested glioma where wanted; about 0.3 s at 96^3.
 
     Args:
@@ -67,7 +67,7 @@ def phantom_case(
         glioma = grow_glioma(fractions, brain, spacing, rng_tumour)
         fractions, label = replace_tissue(fractions, glioma), label_of(glioma, classes)
     image = acquire(fractions, brain, channels, rng_scan)
-    return Volume(image=image, label=label, affine=np.diag([*spacing, 1.0]), spacing_mm=spacing)
+    return LabelledVolume(image=image, label=label, affine=np.diag([*spacing, 1.0]), spacing_mm=spacing)
 
 
 def write_phantom_dataset(
@@ -108,7 +108,7 @@ def write_phantom_dataset(
     return find_cases(folder)
 
 
-def _write_case(folder: Path, name: str, volume: Volume) -> None:
+def _write_case(folder: Path, name: str, volume: LabelledVolume) -> None:
     (folder / name).mkdir(parents=True, exist_ok=True)
     arrays = {**dict(zip(SEQUENCES, volume.image, strict=True)), "seg": volume.label}
     for tag, voxels in arrays.items():
