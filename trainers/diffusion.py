@@ -51,14 +51,14 @@ from synthaug.training.run import read_metrics
 
 
 def drawn_noise(scene: Scene, mixing: Tensor, rng: torch.Generator) -> Tensor:
-    """Noise of a scene, drawn on the CPU so that it does not depend on the device."""
+    """Draw the noise of a scene, on the CPU so that it does not depend on the device."""
     count, channels, *size = scene.context.shape
     images = [torch.randn((count, *s), generator=rng) for s in noise_shapes(channels, size)]
     return scene.noise([image.to(scene.context.device) for image in images], mixing)
 
 
 def expectation(denoiser: Denoiser, scene: Scene) -> Callable[[Tensor, float], Tensor]:
-    """What a solver asks of the network: the mean of all lesions behind a state."""
+    """Make the function that a solver calls: the network's mean of all lesions behind a state."""
 
     def denoise(state: Tensor, time: float) -> Tensor:
         times = state.new_full((len(state),), time)
@@ -74,7 +74,7 @@ def flow_point(
     rng: torch.Generator,
     end: Callable[[Scene, Tensor], Tensor] | None = None,
 ) -> tuple[Point, Tensor]:
-    """A point of the path to each real lesion, or to the `end` that a scene and its noise have, and that lesion."""
+    """Draw a point of each path, to the real lesion or to the `end` of a scene and its noise; and give that lesion."""
     real, mask = batch["real"], batch["real_mask"]
     scene = Scene.of(real, mask, lesion_style(real, mask), batch["available"])
     noise = drawn_noise(scene, mixing, rng)
@@ -90,7 +90,7 @@ def flow_point(
 def flow_parts(
     found: Tensor, around: Tensor, lesion: Tensor, point: Point, batch: Mapping[str, Tensor], config: DiffusionConfig
 ) -> dict[str, Tensor]:
-    """Squared error of the lesion found: mean over each class's voxels, then over classes, channels and samples.
+    """Average the squared error of the lesion found over each class's voxels, then over classes, channels and samples.
 
     So a class of few voxels weighs as much as one of many, and what surrounds the lesion nothing.
     """
@@ -108,7 +108,7 @@ def flow_parts(
 
 @torch.no_grad()
 def last_point(denoiser: Denoiser, batch: Mapping[str, Tensor], config: RefineConfig, rng: torch.Generator) -> Point:
-    """Where a sampler of few steps stands before its last one, with lesions in their own and in other places."""
+    """Follow a sampler of few steps to its last one, with lesions in their own and in other places."""
     scene = Scene.of(batch["host"], batch["mask"], batch["style"], batch["available"])
     steps = config.steps[int(torch.randint(len(config.steps), (), generator=rng))]
     reached: list[Point] = []
@@ -124,14 +124,14 @@ def last_point(denoiser: Denoiser, batch: Mapping[str, Tensor], config: RefineCo
 
 @dataclass
 class DenoisingStep:
-    """What the denoiser is asked in one step.
+    """One training step of the denoiser, before its update.
 
     Attributes:
-        batch: of `synthaug.training.generator_batches.prepare`.
-        config: of the run.
-        rng: of the step's noise and times.
-        accelerator: of the run.
-        mixing: of the noise's channels.
+        batch: crops, of `synthaug.training.generator_batches.prepare`.
+        config: configuration of the run.
+        rng: random stream of the step's noise and times.
+        accelerator: accelerator of this process.
+        mixing: (2, K, C, C) mixing of the noise's channels.
         student: the network that follows the path to its last step; None where nothing is refined yet.
         teacher: the network whose lesions the paths lead to; None where they lead to the real ones.
     """
@@ -179,7 +179,7 @@ CRITIC_BETAS = (0.5, 0.99)
 
 
 def make_networks(config: DiffusionConfig, mixing: Tensor) -> tuple[Denoiser, PatchCritic]:
-    """Both networks; the denoiser may start from a trained painter or denoiser.
+    """Make both networks; the denoiser may start from a trained painter or denoiser.
 
     Raises:
         ConfigError: `denoiser.init` is of another shape, or no generator.
@@ -199,7 +199,7 @@ def make_networks(config: DiffusionConfig, mixing: Tensor) -> tuple[Denoiser, Pa
 
 
 def make_teacher(config: DiffusionConfig, device: torch.device) -> Denoiser | None:
-    """The network of `denoiser.init` as it was, where reflow asks for it.
+    """Load the network of `denoiser.init` as it was, where reflow asks for it.
 
     Raises:
         ConfigError: it is no diffusion generator.

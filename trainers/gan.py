@@ -34,7 +34,7 @@ from synthaug.training.run import read_metrics
 
 
 def make_networks(config: GANConfig) -> tuple[Painter, PatchCritic]:
-    """Both networks; their convolutions are slow on CPUs without channels last."""
+    """Make both networks, weights with channels last."""
     set_seed(config.seed)  # the first weights
     channels, classes = len(config.data.channels), len(get_classes(config.data.classes))
     painter = Painter(channels, classes, config.painter.widths, config.painter.head, config.painter.hidden)

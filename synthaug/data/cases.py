@@ -46,7 +46,7 @@ Split = Mapping[str, str] | Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class Case:
-    """Where the files of one case are.
+    """Files of one case.
 
     Attributes:
         name: the case, for example ``"Brats18_CBICA_AME_1"``; unique in what `find_cases` returns.
@@ -143,9 +143,9 @@ class StoredCase:
     """A case and its files as they are stored.
 
     Attributes:
-        volume: its voxels as arrays.
-        files: path to the file, of those that hold the channels asked for.
-        label: the label's file, or None.
+        volume: voxels as arrays.
+        files: path to content of the files that hold the channels asked for.
+        label: content of the label's file, or None.
     """
 
     volume: Volume
@@ -154,7 +154,7 @@ class StoredCase:
 
 
 def load_stored(case: Case, channels: Sequence[str], require_label: bool = True) -> StoredCase:
-    """As `load_case`, and with the files as they are stored, so that they can be written again."""
+    """Read a case as `load_case` does, and keep the files as they are stored, so that they can be written again."""
     wanted = canonical_channels(channels)
     missing = [name for name in wanted if name not in case.images]
     if missing:
@@ -175,7 +175,7 @@ def load_stored(case: Case, channels: Sequence[str], require_label: bool = True)
 
 
 def _checked_files(case: Case, wanted: Sequence[str]) -> tuple[dict[Path, Stored], Stored | None]:
-    """The files of these channels and the label, each read once, with one shape and affine."""
+    """Read the files of these channels and the label, each once, and check that they have one shape and affine."""
     paths = list(dict.fromkeys(case.images[name] for name in wanted))
     files = {path: read_stored(case.name, path, len(_volume_names(case, path))) for path in paths}
     grids = {path: (volumes_first(f.raw), f.affine) for path, f in files.items()}
@@ -200,7 +200,7 @@ def _stem(path: Path) -> str:
 
 
 def _nifti_files(folder: Path, pattern: str = "*") -> list[Path]:
-    """NIfTI files, without hidden ones and those in hidden folders, sorted."""
+    """List NIfTI files, without hidden ones and those in hidden folders, sorted."""
     found = (p for p in folder.glob(pattern) if p.name.endswith(_SUFFIXES) and p.is_file())
     return sorted(
         p for p in found if not any(part.startswith((".", "__MACOSX")) for part in p.relative_to(folder).parts)
@@ -208,7 +208,7 @@ def _nifti_files(folder: Path, pattern: str = "*") -> list[Path]:
 
 
 def _detect(folder: Path) -> str:
-    """nnU-Net and MSD keep images in ``imagesTr``; only in MSD has an image the name of its label."""
+    """Tell the layout: nnU-Net and MSD have ``imagesTr``, and only in MSD has an image the name of its label."""
     if not (folder / "imagesTr").is_dir():
         return "bids" if is_bids(folder) else "brats"
     images = _nifti_files(folder / "imagesTr")
@@ -274,7 +274,7 @@ def _find_bids(folder: Path, channels: Sequence[str] | None, group_of: GroupOf) 
 
 
 def _listed_channels(folder: Path, channels: Sequence[str] | None) -> tuple[str, ...]:
-    """Channel names as given, or from ``dataset.json`` (``channel_names``; ``modality`` in MSD and nnU-Net 1)."""
+    """Take channel names as given, or from ``dataset.json`` (``channel_names``; ``modality`` in MSD and nnU-Net 1)."""
     if channels is not None:
         return canonical_channels(channels)
     file = folder / "dataset.json"
@@ -320,7 +320,7 @@ def _nothing_found(folder: Path, layout: str) -> str:
 
 
 def folder_of(case: Case) -> Path:
-    """The folder that a case's images, or else its label, lie in."""
+    """Find the folder that a case's images, or else its label, lie in."""
     return next(p for p in (*case.images.values(), case.label) if p is not None).parent
 
 

@@ -1,4 +1,4 @@
-"""The voxels of one NIfTI file, checked, and what a case's voxels are once they are arrays."""
+"""The voxels of one NIfTI file, checked, and of one case, as arrays."""
 
 import gzip
 import io
@@ -58,8 +58,8 @@ class Stored:
         raw: (X, Y, Z) or (X, Y, Z, V) in the file's dtype and byte order, before scaling.
         scaled: the same, scaled as the header says; `raw` itself where the header says nothing.
         affine: (4, 4).
-        slope: of the scaling.
-        inter: likewise.
+        slope: factor of the scaling.
+        inter: offset of the scaling.
     """
 
     header: nib.Nifti1Header
@@ -70,7 +70,7 @@ class Stored:
     inter: float = 0.0
 
     def stored_values(self, values: np.ndarray) -> np.ndarray:
-        """Scaled intensities as the file stores them: rounded and clipped to the range where its dtype is integer."""
+        """Convert scaled intensities to stored values: rounded and clipped to the range where the dtype is integer."""
         raw = (values.astype(np.float64) - self.inter) / self.slope
         if self.raw.dtype.kind in "iu":
             limits = np.iinfo(self.raw.dtype)
@@ -115,12 +115,12 @@ def read_stored(case: str, path: Path, volumes: int) -> Stored:
 
 
 def read_nifti(case: str, path: Path, volumes: int) -> tuple[np.ndarray, np.ndarray]:
-    """The voxels (volumes, X, Y, Z) of one file, scaled as the header says, and the affine (4, 4).
+    """Read the voxels (volumes, X, Y, Z) of one file, scaled as the header says, and the affine (4, 4).
 
     Args:
-        case: as for `read_stored`.
-        path: likewise.
-        volumes: likewise.
+        case: name of the case, for messages.
+        path: a NIfTI file, as for `read_stored`.
+        volumes: how many volumes it should have.
 
     Raises:
         CaseError: as for `read_stored`.
@@ -130,21 +130,21 @@ def read_nifti(case: str, path: Path, volumes: int) -> tuple[np.ndarray, np.ndar
 
 
 def volumes_first(voxels: np.ndarray) -> np.ndarray:
-    """(V, X, Y, Z) of (X, Y, Z, V) or (X, Y, Z)."""
+    """Turn (X, Y, Z, V) or (X, Y, Z) voxels into (V, X, Y, Z)."""
     return voxels[None] if voxels.ndim == 3 else np.moveaxis(voxels, -1, 0)
 
 
 def nifti_bytes(
     like: nib.Nifti1Header, raw: np.ndarray, level: int | None = 1, scaling: Sequence[float] | None = None
 ) -> bytes:
-    """A NIfTI file with a header like another file's: its affine, units, description and extensions are kept.
+    """Encode a NIfTI file with a header like another file's: its affine, units, description and extensions are kept.
 
     The same voxels give the same bytes whenever they are written: no time stamp goes into the compressed file.
 
     Args:
         like: the header, of `Stored`; left as it is.
         raw: (X, Y, Z) or (X, Y, Z, V), stored values; dtype and shape go into the new header where they differ.
-        level: of gzip compression, 1 to 9, or None for a file without.
+        level: level of gzip compression, 1 to 9, or None for a file without.
         scaling: slope and intercept in place of those of `like`.
     """
     header = like.copy()
@@ -177,7 +177,7 @@ def check_same_grid(case: str, path_a: Path, a: tuple, path_b: Path, b: tuple) -
 
 
 def as_label(case: str, path: Path, voxels: np.ndarray) -> np.ndarray:
-    """A label map's voxels (X, Y, Z) as int16.
+    """Convert a label map's voxels (X, Y, Z) to int16.
 
     Raises:
         CaseError: a value that is not integral or does not fit.

@@ -1,4 +1,4 @@
-"""Other voxel sizes: z-scored images and label maps, with MONAI's resampling, which is imported where it is used."""
+"""Resampling of z-scored images and label maps to other voxel sizes, by MONAI, imported where it is used."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -51,11 +51,11 @@ def resample_label(label: np.ndarray, affine: np.ndarray, onto: np.ndarray, size
 
 
 def resample_onto(voxels: torch.Tensor, affine: np.ndarray, onto: np.ndarray, size: Sequence[int]) -> torch.Tensor:
-    """(C, X, Y, Z) values onto another grid, linearly; beyond their border they go on as at the border.
+    """Resample (C, X, Y, Z) values onto another grid, linearly; beyond their border they go on as at the border.
 
     Args:
-        voxels: float, on any device.
-        affine: (4, 4) of them.
+        voxels: (C, X, Y, Z) float, on any device.
+        affine: (4, 4) of the voxels.
         onto: (4, 4) of the new grid.
         size: (x, y, z) of the new grid.
     """
@@ -74,7 +74,7 @@ def _sizes(affine: np.ndarray) -> list[float]:
 
 
 def _smoothed(voxels: torch.Tensor, affine: np.ndarray, spacing_mm: Sequence[float]) -> torch.Tensor:
-    """Against aliasing: a Gaussian of (factor - 1) / 2 voxels along each axis that gets coarser."""
+    """Smooth against aliasing, by a Gaussian of (factor - 1) / 2 voxels along each axis that gets coarser."""
     from monai.networks.layers import GaussianFilter
 
     sigma = [max(0.0, (new / old - 1) / 2) for new, old in zip(spacing_mm, _sizes(affine), strict=True)]

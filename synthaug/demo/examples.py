@@ -23,10 +23,10 @@ class Example:
     """One insertion; images (C, X, Y, Z), labels (X, Y, Z).
 
     Attributes:
-        title: what is special about it, in words.
+        title: options in words.
         code: the arguments of `TumorInsertion`, as written in Python.
         host: name of the brain.
-        row: of the plan, as `InsertionPlan.to_rows` gives it.
+        row: row of the plan, as `InsertionPlan.to_rows` gives it.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""One case scored: flat rows, one for each class and region, and one for each of their size classes."""
+"""Scores of one case: flat rows, one for each class and region, and one for each of their size classes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,8 +30,8 @@ def evaluate_case(
 
     Args:
         prediction: (X, Y, Z) integer label map, an array or a tensor.
-        label: likewise.
-        classes: vocabulary of both.
+        label: (X, Y, Z) integer label map, the truth.
+        classes: vocabulary of both maps.
         spacing_mm: voxel size.
         case: name for the rows.
         group: patient, the case where not given; `summarise` resamples patients.
@@ -49,6 +49,15 @@ def evaluate_case(
     Raises:
         TypeError: a label map that is not of integers.
         ValueError: shapes, label values, regions or a voxel size that do not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> label = np.zeros((32, 32, 32), np.int16)
+        >>> label[8:20, 8:20, 8:20], label[12:16, 12:16, 12:16] = 2, 4  # oedema around enhancing tumour
+        >>> prediction = np.where(label == 4, 1, label)  # taken for necrosis
+        >>> rows = evaluate_case(prediction, label, "BRATS18", spacing_mm=(1, 1, 1), case="a", surface=False)
+        >>> {row["region"]: row["dice"] for row in rows if row["size"] == "all"}
+        {'WT': 1.0, 'TC': 1.0, 'ET': 0.0, 'NCR': 0.0, 'ED': 1.0}
     """
     vocabulary, spacing = get_classes(classes), checked_spacing(spacing_mm)
     masks = checked_regions(regions, per_class, vocabulary)
@@ -71,6 +80,6 @@ def evaluate_case(
 
 
 def _of_size(lesions: Sequence[LesionScore], size: str) -> Scores:
-    """The figures of the lesions of one size class; of a class without any, counts are 0 and all else is undefined."""
+    """Compute the figures of one size class; of a class without lesions, counts are 0 and all else is undefined."""
     mine = [lesion for lesion in lesions if lesion.size == size]
     return {m.name: m.measure(mine) if mine or m.count else None for m in LESIONS if m.by_size}

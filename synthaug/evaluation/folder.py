@@ -1,4 +1,4 @@
-"""A folder of predicted label maps scored against the labelled cases that they are of."""
+"""Scores of a folder of predicted label maps against labelled cases."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -25,10 +25,10 @@ def evaluate_folder(
 
     Args:
         predictions: folder of the predicted label maps.
-        folder: of the labelled cases; those without a prediction are not scored, unless none has one.
-        classes: vocabulary of both.
-        layout: of `folder`, see `synthaug.data.find_cases`.
-        **options: of `evaluate_case`, such as ``surface=False``.
+        folder: folder of the labelled cases; those without a prediction are not scored, unless none has one.
+        classes: vocabulary of both maps.
+        layout: layout of `folder`, see `synthaug.data.find_cases`.
+        **options: options of `evaluate_case`, such as ``surface=False``.
 
     Yields:
         The rows of a case, or, where its files cannot be used, why.
@@ -52,7 +52,7 @@ def _prediction(folder: Path, case: str) -> Path | None:
 def _scored(
     case: Case, true: Path, path: Path, classes: Classes, options: Mapping[str, Any]
 ) -> list[dict[str, Any]] | CaseError:
-    """Rows of a case from the file of its true label and the file of its prediction, or what is wrong with them."""
+    """Score a case from the files of its true label and its prediction, or give what is wrong with them."""
     try:
         truth, found = read_nifti(case.name, true, 1), read_nifti(case.name, path, 1)
         check_same_grid(case.name, true, truth, path, found)

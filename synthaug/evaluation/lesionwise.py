@@ -31,13 +31,13 @@ from synthaug.sizes import SizeClasses
 
 @dataclass(frozen=True)
 class Lesionwise:
-    """How lesions are matched and scored; the defaults are those of BraTS glioma.
+    """Matching and scoring of lesions; the defaults are those of BraTS glioma.
 
     Args:
-        dilation_mm: of the truth, before components are joined and matched.
+        dilation_mm: dilation of the truth before components are joined and matched.
         min_lesion_mm3: lesions of this volume or less are ignored.
         penalty_mm: HD95 of a lesion that is missed or invented.
-        sizes: by which lesions and false positives are counted.
+        sizes: size classes by which lesions and false positives are counted.
 
     Raises:
         ValueError: a number below 0.
@@ -60,8 +60,8 @@ class LesionScore:
 
     Attributes:
         status: ``"found"``, ``"missed"`` or ``"false_positive"``.
-        volume_ml: of the true lesion, of the prediction where it is a false positive.
-        diameter_mm: of the sphere of that volume.
+        volume_ml: volume of the true lesion, or of the prediction where that is a false positive.
+        diameter_mm: diameter of the sphere of that volume.
         size: name of its size class.
         dice: 0 unless found.
         hd95_mm: the penalty unless found; None where distances were not asked for.
@@ -82,13 +82,13 @@ def match_lesions(
     options: Lesionwise | None = None,
     surface: bool = True,
 ) -> list[LesionScore]:
-    """The lesions of one mask and what was found of them, lesions first, then false positives; see the rules above.
+    """Match the lesions of a predicted and a true mask, by the rules above; lesions first, then false positives.
 
     Args:
         prediction: (X, Y, Z) bool.
-        truth: likewise.
+        truth: (X, Y, Z) bool.
         spacing_mm: voxel size.
-        options: the defaults where not given.
+        options: matching and scoring, the defaults where not given.
         surface: whether HD95 is wanted.
 
     Raises:
@@ -161,13 +161,13 @@ def false_positives(scores: Sequence[LesionScore]) -> int:
 
 
 def dilation_steps(dilation_mm: float, spacing_mm: Sequence[float]) -> list[tuple[bool, bool, bool]]:
-    """The steps of a dilation: which axes take part in each, so that every axis grows by about `dilation_mm`."""
+    """List the steps of a dilation: which axes take part in each, so that every axis grows by about `dilation_mm`."""
     x, y, z = (int(np.floor(dilation_mm / s + 0.5)) for s in spacing_mm)
     return [(x > i, y > i, z > i) for i in range(max(x, y, z))]
 
 
 def dilated(mask: np.ndarray, steps: Sequence[Sequence[bool]]) -> np.ndarray:
-    """The mask after these steps, each by the 18 neighbours along the axes that take part."""
+    """Dilate a mask by these steps, each by the 18 neighbours along the axes that take part."""
     from scipy.ndimage import binary_dilation, generate_binary_structure
 
     for axes in steps:

@@ -1,4 +1,4 @@
-"""A predicted mask beside its truth: what voxel and surface metrics are computed from, each part worked out once."""
+"""A predicted mask beside its truth, with the counts and distances that metrics need, each worked out once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class MaskPair:
 
     Attributes:
         prediction: (X, Y, Z) bool.
-        truth: likewise.
+        truth: (X, Y, Z) bool.
         spacing_mm: voxel size.
         nsd_tolerance_mm: distance that the normalised surface Dice forgives.
         penalty_mm: distances where one of the masks is empty.
@@ -83,7 +83,7 @@ def mask_pair(prediction: Any, truth: Any, spacing_mm: Sequence[float], **measur
 
     Args:
         prediction: (X, Y, Z).
-        truth: likewise.
+        truth: (X, Y, Z).
         spacing_mm: voxel size.
         **measured: `MaskPair.nsd_tolerance_mm` and `MaskPair.penalty_mm`.
 

@@ -56,7 +56,7 @@ def hd95_mm(pair: MaskPair) -> float:
 
 
 def nsd(pair: MaskPair) -> float:
-    """Share of surface voxels within the tolerance of the other surface (normalised surface Dice, Nikolov 2018)."""
+    """Compute the share of surface voxels within the tolerance of the other surface (Nikolov et al. 2018)."""
     if pair.distances is None:
         return float(pair.both_empty)
     return float((np.concatenate(pair.distances) <= pair.nsd_tolerance_mm).mean())

@@ -1,4 +1,4 @@
-"""The metrics, a line each: what computes them, and their name, unit and direction in every table.
+"""The registry of metrics, a line each: function, name, unit and direction in every table.
 
 A new metric is a function, of `MaskPair` or of the lesions of a case, and a line in one of the tuples here; the rows of
 `evaluate_case`, ``synthaug evaluate``, the log and the report of a training run follow.
@@ -109,13 +109,13 @@ def measured(which: Iterable[Metric[Scored]], scored: Scored) -> Scores:
 
 
 def shown_metrics(present: Iterable[str]) -> list[Metric[Any]]:
-    """The columns of a table for readers, in order, of those metrics that are there."""
+    """Choose the columns of a table for readers, in order, of those metrics that are there."""
     there = set(present)
     return [metric for metric in METRICS.values() if metric.shown and metric.name in there]
 
 
 def followed_metrics() -> list[Metric[Any]]:
-    """The metrics that a training logs at every validation."""
+    """Choose the metrics that a training logs at every validation."""
     return [metric for metric in METRICS.values() if metric.followed]
 
 
@@ -131,7 +131,7 @@ def mask_metrics(
 
     Args:
         prediction: (X, Y, Z) bool, an array or a tensor.
-        truth: likewise.
+        truth: (X, Y, Z) bool.
         spacing_mm: voxel size.
         surface: whether HD95, NSD and ASSD are wanted, which take most of the time.
         nsd_tolerance_mm: distance that the normalised surface Dice forgives.
@@ -159,7 +159,7 @@ def lesionwise_metrics(scores: Sequence[LesionScore]) -> Scores:
     """Compute the lesion-wise metrics of one case, or of one size class, if only its lesions are given.
 
     Args:
-        scores: of `match_lesions`.
+        scores: lesions, of `match_lesions`.
 
     Returns:
         The values of `LESIONS`; ``lesion_hd95_mm`` is None where distances were not asked for.

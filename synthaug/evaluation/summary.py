@@ -1,4 +1,4 @@
-"""Rows of cases to tables: mean, median and a bootstrap interval by patient; paired differences; CSV and JSON."""
+"""Tables from rows of cases: mean, median and a bootstrap interval by patient; paired differences; CSV and JSON."""
 
 import csv
 import io
@@ -25,19 +25,19 @@ def summarise(
     resamples: int = 2000,
     level: float = 0.95,
 ) -> list[dict[str, Any]]:
-    """Mean, median and interval of every metric in every group of rows.
+    """Compute mean, median and interval of every metric in every group of rows.
 
     The interval is the percentile bootstrap of the mean: patients are drawn with replacement, all rows of a patient
     together, since two scans of one patient are no two observations. With one patient there is none. Values that are
     None are in no figure; `n` says how many were there.
 
     Args:
-        rows: of `evaluate_case`.
+        rows: rows of `evaluate_case`.
         by: keys whose values make a group, in the order of the table; ``size`` is one of them wherever rows have it.
         metrics: keys to summarise; all that hold numbers where not given.
-        seed: of the bootstrap; the figures of one group do not depend on the other groups.
-        resamples: of the bootstrap.
-        level: of the interval.
+        seed: seed of the bootstrap; the figures of one group do not depend on the other groups.
+        resamples: number of draws of the bootstrap.
+        level: level of the interval, in (0, 1).
 
     Returns:
         A row for each group and metric: the keys of `by`, ``metric``, ``n``, ``groups`` (patients), ``mean``,
@@ -45,6 +45,15 @@ def summarise(
 
     Raises:
         ValueError: no row, a row without a key of `by`, a metric that no row has, or a level outside (0, 1).
+
+    Example:
+        >>> rows = [{"case": c, "region": "WT", "dice": d} for c, d in (("a", 0.5), ("b", 0.75), ("c", 1.0))]
+        >>> (row,) = summarise(rows)
+        >>> row["metric"], row["n"], row["mean"]
+        ('dice', 3, 0.75)
+        >>> print(format_table([row]))
+        region  dice
+        WT      0.75 (0.75) [0.5, 1]
     """
     rows = [dict(row) for row in rows]
     if not rows:
@@ -77,11 +86,11 @@ def paired_differences(
     resamples: int = 2000,
     level: float = 0.95,
 ) -> list[dict[str, Any]]:
-    """`summarise` of rows minus the baseline's rows of the same case, which takes out how hard each case is.
+    """Summarise rows minus the baseline's rows of the same case, which takes out how hard each case is.
 
     Args:
-        rows: of `evaluate_case`.
-        baseline: of another model on the same cases.
+        rows: rows of `evaluate_case`.
+        baseline: rows of another model on the same cases.
         by: as for `summarise`.
         match: keys that make a pair; keys that no row has are left out. Add ``"seed"`` for several runs.
         metrics: as for `summarise`; a value that is None on either side makes no difference.
@@ -125,10 +134,10 @@ def write_table(rows: Sequence[Row], path: str | Path) -> None:
 
 
 def format_table(table: Sequence[Row], metrics: Sequence[str] | None = None, size: str | None = "all") -> str:
-    """A table of `summarise` as text: a line for each group, "mean (median) [low, high]" for each metric.
+    """Write a table as text: a line for each group, "mean (median) [low, high]" for each metric.
 
     Args:
-        table: of `summarise` or `paired_differences`.
+        table: rows of `summarise` or `paired_differences`.
         metrics: columns, all where not given.
         size: the size class that is shown, or None for all of them.
     """

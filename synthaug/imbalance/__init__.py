@@ -1,4 +1,4 @@
-"""Class imbalance of a data set: what it is, a picture of it, and a suggested insertion with its reasons."""
+"""Class imbalance of a data set: figures, a picture, and a suggested insertion with its reasons."""
 
 import json
 import os
@@ -42,13 +42,13 @@ def run_imbalance(
     """Measure a folder, and write a page, its picture, the figures and a suggested ``insertion`` section.
 
     Args:
-        folder: of labelled cases; only read.
+        folder: labelled cases; only read.
         out: folder for `FILES`; made if it is not there.
         classes: vocabulary of the labels.
         channels: whose intensities are compared.
-        layout: of the folder, see `synthaug.data.find_cases`.
+        layout: layout of `folder`, see `synthaug.data.find_cases`.
         min_voxels: smaller components are specks.
-        seed: of the voxels and sizes that are drawn.
+        seed: seed of the voxels and sizes that are drawn.
 
     Returns:
         The same in words.

@@ -1,4 +1,4 @@
-"""How unequal a data set is: voxels, lesions and sizes per class, case by case, and samples of their intensities."""
+"""Measurements of a data set: voxels, lesions and sizes per class, case by case, and samples of their intensities."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -31,12 +31,12 @@ class MeasuredLesion:
     """A connected part (26 neighbours) of the tumour, or of one class of it.
 
     Attributes:
-        case: where it is.
-        group: the patient.
-        voxels: how many.
-        ml: its volume.
-        diameter_mm: of the sphere of that volume.
-        parts_ml: of a whole lesion, the volume of each class, in their order; empty for a part of one class.
+        case: case that it is in.
+        group: patient of the case.
+        voxels: number of voxels.
+        ml: volume in millilitres.
+        diameter_mm: diameter of the sphere of that volume.
+        parts_ml: volume of each class in a whole lesion, in their order; empty for a part of one class.
     """
 
     case: str
@@ -49,7 +49,7 @@ class MeasuredLesion:
 
 @dataclass
 class Measurements:
-    """What a folder of cases holds.
+    """Voxels, lesions, sizes and intensities of a folder of cases.
 
     Attributes:
         classes: the vocabulary.
@@ -140,7 +140,7 @@ def measure_cases(
         classes: vocabulary of their labels.
         channels: whose intensities are compared.
         min_voxels: smaller components are specks.
-        seed: of the voxels that are drawn.
+        seed: seed of the voxels that are drawn.
 
     Raises:
         ValueError: no tumour in any case that could be read.
@@ -190,7 +190,7 @@ def _measure(measured: Measurements, case: Case, volume: LabelledVolume, rng: np
 def _components(
     mask: np.ndarray, index: np.ndarray | None, case: Case, spacing_mm: Sequence[float], measured: Measurements
 ) -> tuple[list[MeasuredLesion], int]:
-    """Lesions in a mask, largest first, and how many components were too small."""
+    """Find the lesions in a mask, largest first, and count the components that are too small."""
     labels = cc3d.connected_components(mask > 0, connectivity=26)
     sizes = np.bincount(labels.ravel())[1:]
     millilitre, found = float(np.prod(spacing_mm)) / 1000, []
@@ -207,7 +207,7 @@ def _components(
 
 
 def _draw_intensities(measured: Measurements, image: np.ndarray, index: np.ndarray, rng: np.random.Generator) -> int:
-    """Add this case's voxels to the samples; the number of voxels of healthy tissue."""
+    """Add this case's voxels to the samples; returns the number of voxels of healthy tissue."""
     volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
     host = HostSample.of(volume, torch.from_numpy(index))
     z = host.to_model(volume).flatten(1).numpy()

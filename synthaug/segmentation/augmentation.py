@@ -80,11 +80,11 @@ class AugmentationConfig(Section):
 
 
 class Augmentation:
-    """Augments single patches.
+    """Spatial and intensity augmentation of single patches.
 
     Args:
-        config: what is done how often.
-        patch_size: (X, Y, Z) of what comes out.
+        config: probabilities and ranges.
+        patch_size: (X, Y, Z) of an augmented patch, in voxels.
     """
 
     def __init__(self, config: AugmentationConfig, patch_size: tuple[int, int, int]):
@@ -96,14 +96,14 @@ class Augmentation:
         self._intensity = Compose(_intensity_transforms(config))
 
     def spatial(self, seed: int) -> str | None:
-        """Which spatial transform a sample has: affine, elastic or None."""
+        """Draw the spatial transform of a sample: affine, elastic or None."""
         draw = stream(seed, 0).random()
         if draw < self.config.affine:
             return "affine"
         return "elastic" if draw < self.config.affine + self.config.elastic else None
 
     def region_size(self, seed: int) -> tuple[int, int, int]:
-        """How large a region the sample's patch is made from."""
+        """Tell the size of the region that a sample's patch is made from."""
         if self.spatial(seed) is None:
             return self.patch_size
         return triple(2 * round(REACH * side / 2) + side % 2 for side in self.patch_size)
@@ -114,7 +114,7 @@ class Augmentation:
         Args:
             image: (C, X, Y, Z) float32 of `region_size`, background exactly 0.
             label: (X, Y, Z) integer.
-            seed: of the sample.
+            seed: seed of the sample.
 
         Returns:
             Image (C, x, y, z), label (x, y, z) of the patch size, and the image before its intensities changed.
@@ -163,19 +163,19 @@ class AboveZero(RandomizableTransform):
         self.transform = transform
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> "AboveZero":
-        """Of the transform within."""
+        """Seed the transform within."""
         self.transform.set_random_state(seed, state)
         return self
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Any shape."""
+        """Transform an image of any shape."""
         least = image.min()
         changed = _plain(self.transform(image - least)) + least
         return changed if self.transform._do_transform else image  # there and back again would round
 
 
 def _intensity_transforms(config: AugmentationConfig) -> list[Transform]:
-    """In nnU-Net's order, with a bias field after blur."""
+    """Make the transforms of intensities, in nnU-Net's order, with a bias field after blur."""
     return [
         RandGaussianNoise(config.noise, std=0.1),
         RandGaussianSmooth((0.5, 1.0), (0.5, 1.0), (0.5, 1.0), prob=config.blur),
@@ -189,7 +189,7 @@ def _intensity_transforms(config: AugmentationConfig) -> list[Transform]:
 
 
 def _plain(image: Tensor) -> Tensor:
-    """Without MONAI's metadata."""
+    """Take MONAI's metadata off a tensor."""
     return image.as_tensor() if hasattr(image, "as_tensor") else image
 
 
@@ -199,8 +199,8 @@ def mixup(image: Tensor, target: Tensor, alpha: float, seed: int | Sequence[int]
     Args:
         image: (B, C, X, Y, Z).
         target: (B, K, X, Y, Z), encoded.
-        alpha: of Beta(alpha, alpha), the shares of the first.
-        seed: of the shares and the pairs.
+        alpha: parameter of Beta(alpha, alpha), from which the shares of the first come.
+        seed: seed of the shares and the pairs.
     """
     rng = np.random.default_rng(seed)
     order = torch.from_numpy(rng.permutation(len(image))).to(image.device)

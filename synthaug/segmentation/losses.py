@@ -47,14 +47,14 @@ TERMS: dict[LossName, tuple[str, ...]] = {
 
 
 class LossConfig(Section):
-    """Which loss; the distance losses transform distances on the CPU in every step and are slow.
+    """Name, targets and weights of the loss; distance losses work on the CPU in every step and are slow.
 
     Attributes:
         name: one of `TERMS`; ``ce`` with `class_weights` is the weighted cross-entropy.
         targets: classes (softmax) or regions (sigmoid).
-        weights: of the terms, 1 each where not given.
-        class_weights: of the outputs in cross-entropy, by name, 1 where not named; or ``"balanced"``: median voxel
-            frequency over frequency in the training volumes (Eigen & Fergus 2015).
+        weights: weight of each term, 1 where not given.
+        class_weights: weights of the outputs in cross-entropy, by name, 1 where not named; or ``"balanced"``: median
+            voxel frequency over frequency in the training volumes (Eigen & Fergus 2015).
         batch_dice: Dice over the whole batch of a process rather than per sample. Two processes then differ from one
             with the doubled batch.
         alpha: weight of false positives in Tversky.
@@ -82,14 +82,14 @@ class LossConfig(Section):
 
 
 class FocalTverskyLoss(nn.Module):
-    """(1 - TI)^(1 / gamma) per sample and class, TI the Tversky index (Abraham & Khan 2018, eq. 4)."""
+    """Focal Tversky loss, (1 - TI)^(1 / gamma) per sample and class, TI the index (Abraham & Khan 2018, eq. 4)."""
 
     def __init__(self, gamma: float, **options: Any):
         super().__init__()
         self.gamma, self.tversky = gamma, TverskyLoss(reduction="none", **options)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Scalar; MONAI's Tversky loss is 1 - TI."""
+        """Compute the loss, a scalar; MONAI's Tversky loss is 1 - TI."""
         return self.tversky(logits, target).clamp_min(1e-6).pow(1 / self.gamma).mean()
 
 
@@ -101,16 +101,16 @@ class SumLoss(nn.Module):
         self.losses, self.weights = nn.ModuleList(losses), tuple(weights)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Scalar."""
+        """Compute the sum, a scalar."""
         return sum(w * loss(logits, target) for w, loss in zip(self.weights, self.losses, strict=True))
 
 
 def make_loss(config: LossConfig, targets: Targets, class_weights: Tensor | None = None) -> DeepSupervisionLoss:
-    """The loss of a list of heads, halved from head to head, against the encoded targets.
+    """Make the loss of a list of heads, halved from head to head, against the encoded targets.
 
     Args:
-        config: which.
-        targets: of the network.
+        config: name and options of the loss.
+        targets: outputs of the network.
         class_weights: (K,) for cross-entropy, of `output_weights`.
     """
     made = [_term(name, config, targets, class_weights) for name in TERMS[config.name]]
@@ -119,7 +119,7 @@ def make_loss(config: LossConfig, targets: Targets, class_weights: Tensor | None
 
 
 class _Activation(TypedDict):
-    """How MONAI's losses turn logits into probabilities, and whether the first output is background."""
+    """Arguments of MONAI's losses: which function gives probabilities, and whether background counts."""
 
     softmax: bool
     sigmoid: bool
@@ -153,11 +153,11 @@ def _term(name: str, config: LossConfig, targets: Targets, class_weights: Tensor
 def output_weights(
     chosen: Mapping[str, float] | Literal["balanced"] | None, targets: Targets, voxels: Tensor | None = None
 ) -> Tensor | None:
-    """(K,) cross-entropy weights of the outputs; for regions, of their inside.
+    """Work out the (K,) cross-entropy weights of the outputs; for regions, of their inside.
 
     Args:
         chosen: name to weight, ``"balanced"``, or None.
-        targets: of the network.
+        targets: outputs of the network.
         voxels: (K,) training voxels of each output, for ``"balanced"``.
 
     Raises:

@@ -21,9 +21,9 @@ def predict_folder(
 
     Args:
         model: trained.
-        folder: of cases, labelled or not; see `synthaug.data.find_cases`.
+        folder: cases, labelled or not; see `synthaug.data.find_cases`.
         out: folder of the label maps, made where it is missing.
-        layout: of the folder.
+        layout: layout of `folder`.
         inference: in place of the model's own.
 
     Raises:

@@ -13,7 +13,7 @@ from synthaug.training.run_config import CasesConfig, PhantomConfig
 
 
 def open_cases(config: CasesConfig, out: Path, accelerator: Accelerator) -> tuple[list[Case], list[Case]]:
-    """Training and validation cases; phantoms are written into the run's folder first.
+    """Find and split training and validation cases; phantoms are written into the run's folder first.
 
     Raises:
         ConfigError: no cases, a split that does not fit them, or none left for training.
@@ -31,7 +31,7 @@ def open_cases(config: CasesConfig, out: Path, accelerator: Accelerator) -> tupl
 
 
 def cases_folder(config: CasesConfig, out: Path, accelerator: Accelerator) -> Path:
-    """The folder of the cases; that of the phantoms is made by the main process."""
+    """Find the folder of the cases; that of phantoms is made by the main process."""
     phantom, classes = config.phantom, get_classes(config.classes)
     if config.folder is not None:
         return config.folder

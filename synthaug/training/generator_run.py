@@ -1,4 +1,4 @@
-"""Runs of the generators' trainers: what may change, the learning rates, and what a run leaves behind."""
+"""Runs of the generators' trainers: keys that may change, learning rates, and files that a run writes."""
 
 import copy
 import time
@@ -28,7 +28,7 @@ GENERATOR_MAY_CHANGE = (*MAY_CHANGE, "data.cache", "demo", "optimizer.steps", "o
 def announce(
     config: GeneratorConfig, accelerator: Accelerator, precision: Precision, cases: list[Case], held_out: list[Case]
 ) -> None:
-    """Say, before anything is read, what the run will do."""
+    """Print, before anything is read, steps, cases and precision of the run."""
     accelerator.print(
         f"{config.optimizer.steps} steps on crops of {len(cases)} training cases; {len(held_out)} cases are for "
         f"validation; computing in {precision}",
@@ -37,7 +37,7 @@ def announce(
 
 
 def lr_factor(config: AdamConfig, step: int) -> float:
-    """Share of the learning rates at a step: 1, then a line to 0.05 from `decay_from` of the training on."""
+    """Scale the learning rates at a step by this: 1, then a line to 0.05 from `decay_from` of the training on."""
     start = config.decay_from * config.steps
     return 1.0 if step < start else 1 - 0.95 * (step - start) / max(1.0, config.steps - start)
 
@@ -48,20 +48,20 @@ def set_rates(
     config: AdamConfig,
     step: int,
 ) -> None:
-    """The learning rates of a step, each network's own."""
+    """Set the learning rates of a step, each network's own."""
     for optimizer, options in zip(optimizers, networks, strict=True):
         for group in optimizer.param_groups:
             group["lr"] = options.lr * lr_factor(config, step)
 
 
 class RunKeeper:
-    """Keeps what a run is to leave behind: metrics, pictures of fixed samples, checkpoints, the generator.
+    """Writes the files of a run: metrics, pictures of fixed samples, checkpoints, the generator.
 
     Args:
-        config: of the run.
-        out: its folder.
-        accelerator: of the run.
-        window: what the loop adds up for the next row of metrics.
+        config: configuration of the run.
+        out: folder of the run.
+        accelerator: accelerator of this process.
+        window: sums that the loop adds up for the next row of metrics.
         demo: samples of the pictures; None in all but the main process.
         first: steps that were done before.
     """
@@ -80,7 +80,7 @@ class RunKeeper:
         self.clock, self.clocked = time.perf_counter(), first
 
     def keep(self, step: int, make: Callable[[], StyledGenerator]) -> None:
-        """Keep what is due after this step; `make` is called where the generator is needed as it now is."""
+        """Write the files that are due after this step; `make` is called where the generator is needed as it now is."""
         config, out, main = self.config, self.out, self.accelerator.is_main_process
         last = step == config.optimizer.steps
         if step % config.log_every == 0 or last:

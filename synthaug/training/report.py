@@ -1,4 +1,4 @@
-"""The report of a training run: one HTML page from what the run left in its folder; what is missing is said."""
+"""The report of a training run: one HTML page from the files in its folder, which says what is missing."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -31,13 +31,13 @@ def write_run_report(run: str | Path, out: str | Path | None = None, seed: int =
     """Write the page of a run.
 
     Args:
-        run: its folder, with ``metrics.jsonl`` and ``config.yaml``; and, where the trainer kept them, the files of
+        run: folder of the run: ``metrics.jsonl``, ``config.yaml`` and, where the trainer kept them, the files of
             `synthaug.training.artefacts`.
         out: the page; ``report.html`` in the run's folder where not given.
-        seed: of the bootstrap intervals.
+        seed: seed of the bootstrap intervals.
 
     Returns:
-        Where it is.
+        The page's file.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -74,7 +74,7 @@ def write_run_report(run: str | Path, out: str | Path | None = None, seed: int =
 
 
 class _Facts:
-    """What a run left."""
+    """Log, configuration, scores, slices and examples of a run."""
 
     def __init__(self, run: Path, metrics: Sequence[Mapping[str, Any]]):
         self.metrics = metrics
@@ -99,11 +99,11 @@ class _Facts:
 
     @property
     def insertion(self) -> dict[str, Any]:
-        """Counts of insertions at the end."""
+        """Counts of insertions in the last row that has any."""
         return next((row["insertion"] for row in reversed(self.metrics) if row.get("insertion")), {})
 
     def last(self, name: str) -> Any:
-        """The latest value of a number in the log, or None."""
+        """Find the latest value of a number in the log, or None."""
         return next((row[name] for row in reversed(self.metrics) if row.get(name) is not None), None)
 
 
@@ -131,7 +131,7 @@ def _mean_dice(facts: _Facts) -> dict[str, float]:
 
 
 def _scores(facts: _Facts, seed: int) -> dict[str, Any] | None:
-    """The tables of the last validation; None where no rows were kept."""
+    """Make the tables of the last validation; None where no rows were kept."""
     if not facts.latest:
         return None
     columns = shown_metrics(k for row in facts.latest for k, value in row.items() if value is not None)
@@ -173,7 +173,7 @@ def _cell(row: Mapping[str, Any] | None) -> str:
 
 
 def _cases(facts: _Facts) -> list[dict[str, Any]]:
-    """Rows of the gallery of the best and the worst cases, one for each slice that was kept."""
+    """Make the rows of the gallery of the best and the worst cases, one for each slice in the files."""
     scores = {case: value for case, value in _case_dice(facts).items() if case in facts.slices}
     order = sorted(scores, key=lambda case: -scores[case])
     best = order[: min(EXTREME_CASES, (len(order) + 1) // 2)]
@@ -203,7 +203,7 @@ def _case_words(facts: _Facts, case: str, z: int) -> str:
 
 
 def _inserted(facts: _Facts) -> dict[str, Any] | None:
-    """Counts of insertions, in all and by class; None where the run inserted nothing."""
+    """Make the tables of inserted lesions, in all and by class; None where the run inserted nothing."""
     counts = facts.insertion
     if not counts:
         return None
@@ -218,7 +218,7 @@ def _inserted(facts: _Facts) -> dict[str, Any] | None:
 
 
 def _class_cells(facts: _Facts, counts: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
-    """Head and rows: lesions that have a class, by size where the run counted sizes, and the class's voxels."""
+    """Make head and rows: lesions that have a class, by size where the run counted sizes, and the class's voxels."""
     sizes = [name for name in SizeClasses().names if name in counts.get("sizes", {})]
     voxels, lesions = counts.get("voxels", {}), counts.get("lesions", {})
     total = sum(voxels.values())
@@ -233,7 +233,7 @@ def _class_cells(facts: _Facts, counts: Mapping[str, Any]) -> tuple[list[str], l
 
 
 def _examples(facts: _Facts) -> list[dict[str, Any]]:
-    """Rows of the gallery of samples, spread evenly over the run."""
+    """Make the rows of the gallery of samples, spread evenly over the run."""
     spread = np.linspace(0, len(facts.examples) - 1, min(MOST_EXAMPLES, len(facts.examples))).round().astype(int)
     return [
         {

@@ -19,7 +19,7 @@ Series = dict[str, tuple[list[int], list[float]]]
 
 
 class _Panel(NamedTuple):
-    """One of the pictures of curves: lines over the steps, what the axis measures, and whether it ends at 0 and 1."""
+    """A picture of curves: lines over the steps, what the axis measures, and whether it ends at 0 and 1."""
 
     title: str
     series: Series
@@ -28,7 +28,7 @@ class _Panel(NamedTuple):
 
 
 def curves(metrics: Sequence[Row], scores: Sequence[Row]) -> bytes | None:
-    """Loss, learning rate, validation and insertion over the steps, those that there are; None where none is.
+    """Draw loss, learning rate, validation and insertion over the steps, as far as logged; None where none is.
 
     Args:
         metrics: rows of ``metrics.jsonl``.
@@ -60,7 +60,7 @@ def curves(metrics: Sequence[Row], scores: Sequence[Row]) -> bytes | None:
 
 
 def top_level(metrics: Sequence[Row], names: Sequence[str] = ()) -> Series:
-    """Numbers that stand in the rows themselves; all but counters and times where no names are given."""
+    """Collect numbers that stand in the rows themselves; all but counters and times where no names are given."""
     wanted = names or dict.fromkeys(k for row in metrics for k, v in row.items() if _is_number(v) and k not in _ASIDE)
     return _series(metrics, wanted, lambda row, name: row.get(name))
 
@@ -69,7 +69,7 @@ _ASIDE = ("step", "seconds_per_step", "skipped", "skipped_steps", "samples", "pr
 
 
 def validation_series(metrics: Sequence[Row], scores: Sequence[Row], metric: str) -> Series:
-    """Mean over the cases of each region; from the rows of the cases where they were kept, else from the log."""
+    """Average over the cases of each region; from the rows of the cases where they were kept, else from the log."""
     chosen = [row for row in scores if row["size"] == "all" and row.get(metric) is not None]
     if not chosen:
         logged = dict.fromkeys(name for row in metrics for name in (row.get("validation") or {}).get(metric, {}))
@@ -84,19 +84,19 @@ def validation_series(metrics: Sequence[Row], scores: Sequence[Row], metric: str
 
 
 def insertion_series(metrics: Sequence[Row]) -> Series:
-    """Insertions asked for and done since the start."""
+    """Collect the insertions asked for and done since the start."""
     return _series(metrics, ("asked", "done"), lambda row, name: (row.get("insertion") or {}).get(name))
 
 
 def steering_series(metrics: Sequence[Row]) -> Series:
-    """The scheduled probability and the weights of adaptive insertion, where they were logged."""
+    """Collect the scheduled probability and the weights of adaptive insertion, where they were logged."""
     weights = dict.fromkeys(name for row in metrics for name in (row.get("adaptive") or {}).get("weights", {}))
     steered = _series(metrics, weights, lambda row, name: (row.get("adaptive") or {}).get("weights", {}).get(name))
     return top_level(metrics, ("prob",)) | steered
 
 
 def _series(metrics: Sequence[Row], names: Iterable[str], get: Callable[[Row, str], Any]) -> Series:
-    """The points of each line that has any, where `get` finds a number of that name in a row."""
+    """Collect the points of each line that has any, where `get` finds a number of that name in a row."""
     found: Series = {}
     for name in names:
         points = [(row["step"], float(get(row, name))) for row in metrics if _is_number(get(row, name))]
@@ -129,13 +129,13 @@ def _plot(axes: Any, panel: _Panel) -> None:
 
 
 def shown_channels(channels: Sequence[str]) -> list[int]:
-    """Positions of two channels to show: FLAIR and T1ce where there are, else the first ones."""
+    """Choose the positions of two channels to show: FLAIR and T1ce where there are, else the first ones."""
     preferred = [list(channels).index(name) for name in PREFERRED if name in channels]
     return (preferred + [c for c in range(len(channels)) if c not in preferred])[:2]
 
 
 def case_pictures(slices: CaseSlices, n: int, classes: Classes, channels: Sequence[str]) -> list[tuple[str, bytes]]:
-    """Slice `n` of a case: its channels, the truth and the prediction, which has the truth's outline in white."""
+    """Draw slice `n` of a case: its channels, the truth and the prediction, which has the truth's outline in white."""
     cut = _Cut(slices.tissue[n], slices.levels)
     shown = shown_channels(channels)
     greys = [cut.grey(slices.image[n, c], c) for c in shown]
@@ -150,7 +150,7 @@ def case_pictures(slices: CaseSlices, n: int, classes: Classes, channels: Sequen
 
 
 def example_pictures(example: ExampleSlice, classes: Classes, channels: Sequence[str]) -> list[tuple[str, bytes]]:
-    """A sample's channels before and after insertion, and its label; what the host had before is dashed in white."""
+    """Draw a sample's channels before and after insertion, and its label; the host's own is dashed in white."""
     cut = _Cut(example.tissue, example.levels)
     pictures = []
     for c in shown_channels(channels):

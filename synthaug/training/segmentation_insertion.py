@@ -1,4 +1,4 @@
-"""Insertion in trainers/segmentation.py: how it is made, and what surrounds it in a training step."""
+"""Insertion in trainers/segmentation.py: making it, calling it in a training step, counting it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,7 +25,7 @@ from synthaug.training.segmentation_config import InsertionConfig, SegmentationC
 def make_insertion(
     config: SegmentationConfig, train: list[Case], validation: list[Case], rank: int, device: str | torch.device = "cpu"
 ) -> TumorInsertion | None:
-    """The insertion of a process, or None where it is off. Donors are training cases and nobody else.
+    """Make the insertion of a process, or None where it is off. Donors are training cases and nobody else.
 
     Raises:
         ConfigError: options that do not fit, or a bank with lesions of validation patients.
@@ -64,7 +64,7 @@ def painted_lesions(
     """Make the pool of lesions that are painted ahead.
 
     Args:
-        options: of the insertion.
+        options: options of the insertion.
         donors: bank whose masks are painted.
         start: painted bank that the pool begins with, or None.
         spacing_mm: voxel size of the patches; the donors' median where None.
@@ -90,13 +90,13 @@ def checked_bank(path: Path, validation: list[Case]) -> LesionBank:
 
 
 class Inserter:
-    """Insertion in the training loop: its schedule, its adaptation, its share of the time, and examples for the report.
+    """Insertion in the training loop, with its schedule, adaptation, share of the time and examples for the report.
 
     Args:
-        config: of the run.
-        insert: None where insertion is off.
-        accelerator: of this process.
-        out: the run's folder.
+        config: configuration of the run.
+        insert: insertion of this process, None where insertion is off.
+        accelerator: accelerator of this process.
+        out: folder of the run.
     """
 
     def __init__(self, config: SegmentationConfig, insert: TumorInsertion | None, accelerator: Accelerator, out: Path):
@@ -116,7 +116,7 @@ class Inserter:
         self.examples_left = config.examples if accelerator.is_main_process else 0
 
     def __call__(self, step: int, batch: PatchBatch) -> tuple[Tensor, Tensor]:
-        """Image (B, C, X, Y, Z) and label (B, 1, X, Y, Z) of a batch on the device, with tumours inserted there."""
+        """Move a batch to the device and insert there; returns image (B, C, X, Y, Z) and label (B, 1, X, Y, Z)."""
         device = self.accelerator.device
         image, label = batch.image.to(device, non_blocking=True), batch.label.to(device, non_blocking=True)
         if self.insert is None or self.schedule is None:
@@ -133,7 +133,7 @@ class Inserter:
         return changed, changed_label
 
     def begin(self) -> None:
-        """Paint what the first batch needs to have, so that no step waits for it.
+        """Paint the lesions of the first batch, so that no step waits for them.
 
         Raises:
             ConfigError: no donor has the sizes that were asked for.
@@ -157,17 +157,17 @@ class Inserter:
             self.examples_left -= 1
 
     def follow(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Adapt to the rows of a validation; what was set, for the log."""
+        """Adapt to the rows of a validation; returns the new weights, for the log."""
         return {} if self.adaptive is None else {"adaptive": self.adaptive.update(rows)}
 
     def expected(self, samples: int) -> float:
-        """Insertions that will be asked for over a run of so many samples, on average."""
+        """Compute how many insertions a run of so many samples will ask for, on average."""
         if self.options is None:
             return 0.0
         return samples * self.options.schedule.mean(self.total_steps) * (1 + self.options.second)
 
     def announcement(self, samples: int) -> str:
-        """The same in words."""
+        """Say in words how many insertions will be asked for."""
         if self.options is None:
             return "insertion is off"
         adapted = ", adapted to validation" if self.adaptive is not None else ""
@@ -175,7 +175,7 @@ class Inserter:
         return f"about {self.expected(samples):.0f} insertions will be asked for{adapted}{painted}"
 
     def counts(self, seconds_per_step: float) -> dict[str, Any]:
-        """Counts since the start, summed over the processes, and the share of the time; nothing where it is off."""
+        """Sum counts since the start over the processes, and work out the share of the time; empty where it is off."""
         if self.insert is None:
             return {}
         reports = gather_object([self.insert.report().to_dict()])
@@ -189,20 +189,20 @@ class Inserter:
         return {"insertion": total_of(reports)} | share
 
     def _painting_and_waiting(self) -> tuple[float, float]:
-        """Seconds of painting in the background, and of waiting for it, since they were counted last."""
+        """Take the seconds of painting in the background, and of waiting for it, since the last call."""
         if self.painted is None:
             return 0.0, 0.0
         before, self.counted = self.counted, (self.painted.painting_seconds, self.painted.waited_seconds)
         return self.counted[0] - before[0], self.counted[1] - before[1]
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """Give the state of insertion and adaptation, JSON-able."""
         state = None if self.insert is None else self.insert.state_dict()
         adaptive = None if self.adaptive is None else self.adaptive.state_dict()
         return {"insert": state, "adaptive": adaptive, "examples_left": self.examples_left}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
+        """Continue from a `state_dict`."""
         self.examples_left = state["examples_left"]
         if self.insert is not None:
             self.insert.load_state_dict(state["insert"])
@@ -211,7 +211,7 @@ class Inserter:
 
 
 def _painted_words(options: InsertionConfig) -> str:
-    """What is painted ahead, as the end of a sentence."""
+    """Say what is painted ahead, as the end of a sentence."""
     painted = options.painted
     if painted is None:
         return ""
@@ -224,7 +224,7 @@ def _painted_words(options: InsertionConfig) -> str:
 
 
 def total_of(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Counts of several processes as one; tables of counts are summed name by name."""
+    """Sum the counts of several processes; tables of counts name by name."""
     total: dict[str, Any] = {key: sum(report[key] for report in reports) for key in ("samples", "asked", "done")}
     for key in ("refused", "voxels", "sizes"):
         total[key] = _summed([report[key] for report in reports])
