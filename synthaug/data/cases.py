@@ -93,6 +93,15 @@ def find_cases(
         ValueError: no folder, nothing found, two files for one channel, two cases of one name, channel names that
             are missing or do not fit, a pattern that does not match, a split that names unknown cases or that
             puts one patient in two splits.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from synthaug.data import write_phantom_dataset
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = write_phantom_dataset(folder, 2, size=(32, 32, 32))
+        ...     first, second = find_cases(folder, split={"validation": ["Phantom_001_1"]})
+        >>> first.name, list(first.images), second.split
+        ('Phantom_000_1', ['flair', 't1', 't1ce', 't2'], 'validation')
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -134,6 +143,15 @@ def load_case(case: Case, channels: Sequence[str], require_label: bool = True) -
     Raises:
         CaseError: a missing channel or label; a file that is missing, damaged or no NIfTI; wrong dimensions;
             shapes or affines that differ; voxels that are not finite; a label that is not integral.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from synthaug.data import write_phantom_dataset
+        >>> with TemporaryDirectory() as folder:
+        ...     (case,) = write_phantom_dataset(folder, 1, size=(40, 32, 32))
+        ...     volume = load_case(case, ("flair", "t1ce"))
+        >>> volume.image.shape, volume.label.shape, volume.spacing_mm
+        ((2, 40, 32, 32), (40, 32, 32), (1.0, 1.0, 1.0))
     """
     return load_stored(case, channels, require_label).volume
 

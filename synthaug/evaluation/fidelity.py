@@ -192,8 +192,8 @@ def classifier_auc(
     """Train a small 3-D network to tell inserted from real, and compute its area under the ROC curve.
 
     It is cross-validated by patient: 0.5 means that it cannot tell, on patients that it was not trained on.
-    Everything outside the region is zeroed in both; the network is given the classes and the region, so masks that differ can be told by their shape:
-    compare lesions of equal masks.
+    Everything outside the region is zeroed in both; the network is given the classes and the region, so masks that
+    differ can be told by their shape: compare lesions of equal masks.
 
     Args:
         real: real lesions.

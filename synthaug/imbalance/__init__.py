@@ -5,8 +5,6 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from synthaug.classes import Classes
 from synthaug.figures.slices import require_matplotlib
 from synthaug.files import replace_file
@@ -66,7 +64,7 @@ def run_imbalance(
         raise ValueError(f"out: expected a folder, got the file {out}")
     measured = measure_folder(folder, classes, channels, layout, min_voxels, seed)
     sizes = SizeClasses()
-    pairs = compare_all({name: np.concatenate(s) for name, s in measured.samples.items()}, measured.channels)
+    pairs = compare_all(measured.intensities, measured.channels)
     suggestion = suggest(measured, pairs, sizes, seed)
     picture = draw(measured, pairs, suggestion, sizes)
     replace_file(out / FILES[0], report.to_page(measured, pairs, suggestion, sizes, picture, Path(folder).name))

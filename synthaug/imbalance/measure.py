@@ -56,9 +56,9 @@ class Measurements:
         channels: canonical names.
         min_voxels: smaller components are specks, which are counted and not measured.
         cases: names of the cases that were read, with their patients.
-        left_out: what could not be used and why, in words.
+        left_out: messages about cases that could not be used.
         ml: (cases, classes) volume of each class in each case.
-        voxels: (classes,) of all cases.
+        voxels: (classes,) voxels in all cases.
         host_ml: (cases,) healthy tissue.
         voxel_mm3: (cases,) volume of a voxel.
         lesions: whole lesions, all classes together.
@@ -80,6 +80,11 @@ class Measurements:
     parts: dict[str, list[MeasuredLesion]] = field(default_factory=dict)
     specks: dict[str, int] = field(default_factory=dict)
     samples: dict[str, list[np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def intensities(self) -> dict[str, np.ndarray]:
+        """Samples (N, C) of each class and of `HOST`, those of all cases together."""
+        return {name: np.concatenate(cases) for name, cases in self.samples.items()}
 
     @property
     def shares(self) -> dict[str, float]:
@@ -120,6 +125,15 @@ def measure_folder(
 
     Raises:
         ValueError: no case in the folder, or no tumour in any that could be read.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from synthaug.data import write_phantom_dataset
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = write_phantom_dataset(folder, 2, size=(48, 48, 48))
+        ...     measured = measure_folder(folder)
+        >>> len(measured.cases), measured.ml.shape, measured.present
+        (2, (2, 3), ('ED', 'ET', 'NCR'))
     """
     vocabulary, names = get_classes(classes), canonical_channels(channels)
     cases = [case for case in find_cases(Path(folder), layout=layout) if case.label is not None]

@@ -70,8 +70,22 @@ def suggest(
     Args:
         measured: the data.
         pairs: comparisons, `compare_all` of its samples.
-        sizes: by which lesion sizes are told in words.
+        sizes: size classes by which lesions are told in words.
         seed: seed of the draws that show which diameters the suggestion leads to.
+
+    Returns:
+        The section, and a reason in words for each of its keys.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from synthaug.data import write_phantom_dataset
+        >>> from synthaug.imbalance import compare_all, measure_folder
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = write_phantom_dataset(folder, 2, size=(48, 48, 48))
+        ...     measured = measure_folder(folder)
+        >>> suggestion = suggest(measured, compare_all(measured.intensities, measured.channels))
+        >>> sorted(suggestion.config)
+        ['generator', 'lesions', 'prob', 'scale', 'second', 'swap_draw', 'swaps']
     """
     sizes = sizes or SizeClasses()
     suggestion = Suggestion({"lesions": "bank", "generator": "paste"})

@@ -62,8 +62,19 @@ class Segmenter:
         networks: one, or several whose probabilities are averaged, such as those of the folds of a cross-validation.
 
     Example:
-        >>> model = Segmenter.load("runs/segmentation_brats")  # doctest: +SKIP
-        >>> label = model.segment(load_case(case, model.config.channels))  # doctest: +SKIP
+        A run of ``synthaug train segmentation`` leaves such a folder; this one has random weights.
+
+        >>> from tempfile import TemporaryDirectory
+        >>> from synthaug.data import phantom_case
+        >>> from synthaug.config import read_config
+        >>> from synthaug.shipped import find_config
+        >>> from synthaug.training.segmentation_config import SegmentationConfig
+        >>> config = read_config(find_config("segmentation_tiny"), SegmentationConfig).model_spec
+        >>> with TemporaryDirectory() as folder:
+        ...     save_model(Path(folder), config, named_tensors(config.make_network()))
+        ...     model = Segmenter.load(folder)
+        >>> model.segment(phantom_case(0, size=(40, 32, 32))).shape
+        (40, 32, 32)
     """
 
     config: ModelConfig
