@@ -1,6 +1,7 @@
 """Train the diffusion generator: a flow from informed noise to lesions, then its refinement for few steps.
 
-    accelerate launch trainers/diffusion.py --config configs/diffusion_tiny.yaml [--out runs/x] [key=value ...]
+    synthaug train diffusion --config diffusion_tiny [--out runs/x] [key=value ...]
+    accelerate launch --quiet trainers/diffusion.py --config configs/diffusion_tiny.yaml ...
 
 Read from top to bottom: the flow, the refinement, the loop. The flow learns from one point of each lesion's path a
 step; with `flow.reflow` the path does not end in the real lesion but where the flow of `denoiser.init` leads from the

@@ -1,6 +1,7 @@
 """Train the GAN generator: one network that paints all channels of a lesion.
 
-    accelerate launch trainers/gan.py --config configs/gan_tiny.yaml [--out runs/x] [key=value ...]
+    synthaug train gan --config gan_tiny [--out runs/x] [key=value ...]
+    accelerate launch --quiet trainers/gan.py --config configs/gan_tiny.yaml ...
 
 Read from top to bottom: the networks, the loop, the generator that it leaves. The same command again continues a run
 that was stopped, from its latest checkpoint. Crops and noise are functions of (seed, step, rank): on a CPU the weights

@@ -1,6 +1,7 @@
 """Train a tumour segmentation network, with synthetic tumours inserted into its training batches.
 
-    accelerate launch trainers/segmentation.py --config configs/segmentation_tiny.yaml [--out runs/x] [key=value ...]
+    synthaug train segmentation --config segmentation_tiny [--out runs/x] [key=value ...]
+    accelerate launch --quiet trainers/segmentation.py --config configs/segmentation_tiny.yaml ...
     ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 trainers/segmentation.py ...  (several processes on CPUs)
 
 Read from top to bottom: data, insertion, validation, the loop. The same command again continues a run that was

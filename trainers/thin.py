@@ -1,6 +1,7 @@
 """Make a trained generator thinner, so that it paints almost the same for less.
 
-    accelerate launch trainers/thin.py --config configs/thin_tiny.yaml [--out runs/x] [key=value ...]
+    synthaug train thin --config thin_tiny [--out runs/x] [key=value ...]
+    accelerate launch --quiet trainers/thin.py --config configs/thin_tiny.yaml ...
 
 Read from top to bottom: what is compared, the thinning, the loop. First the blocks are thinned by least squares
 (`synthaug.generators.learned.thinning`); then they, and nothing else, learn for a while to answer what the teacher
