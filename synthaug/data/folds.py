@@ -13,8 +13,8 @@ def patient_folds(patients: Iterable[str], folds: int, seed: int) -> list[set[st
     The same folds as those of `monai.data.partition_dataset`, which shuffles in this way.
 
     Args:
-        patients: their names, in any order and as often as they like.
-        folds: how many, 2 or more.
+        patients: names of patients, in any order and as often as they like.
+        folds: number of folds, 2 or more.
         seed: seed of the shuffle, 0 to 2**32 - 1.
 
     Raises:
@@ -34,9 +34,9 @@ def fold_split(cases: Sequence[Case], folds: int, fold: int, seed: int = 0) -> t
     """Split cases into training and validation of one fold; the cases of a patient stay together.
 
     Args:
-        cases: labelled.
-        folds: how many, 2 or more.
-        fold: which is for validation, from 0.
+        cases: labelled cases.
+        folds: number of folds, 2 or more.
+        fold: number of the fold that is for validation, from 0.
         seed: seed of the shuffle of the patients.
 
     Raises:

@@ -12,7 +12,7 @@ def read_map(case: Case, name: str, volume: Volume) -> np.ndarray:
     """Read a map of a case's voxels.
 
     Args:
-        case: whose map it is.
+        case: case that the map is of.
         name: name of the file in the folder of the case's images, ``.nii``, ``.nii.gz`` or ``.npy``; one that begins
             with ``_`` or ``-`` follows the case's name, as in ``_host.nii.gz``.
         volume: voxels of the case, which the map must fit.

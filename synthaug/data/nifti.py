@@ -84,7 +84,7 @@ def read_stored(case: str, path: Path, volumes: int) -> Stored:
     Args:
         case: name of the case, for messages.
         path: a NIfTI-1 or NIfTI-2 file, gzip-compressed where it ends in ``.gz``.
-        volumes: how many volumes it should have: 1 for a 3-D image.
+        volumes: number of volumes that it should have: 1 for a 3-D image.
 
     Raises:
         CaseError: the file cannot be read, or its dimensions, voxels or affine are not usable.
@@ -120,7 +120,7 @@ def read_nifti(case: str, path: Path, volumes: int) -> tuple[np.ndarray, np.ndar
     Args:
         case: name of the case, for messages.
         path: a NIfTI file, as for `read_stored`.
-        volumes: how many volumes it should have.
+        volumes: number of volumes that it should have.
 
     Raises:
         CaseError: as for `read_stored`.

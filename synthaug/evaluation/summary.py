@@ -91,12 +91,12 @@ def paired_differences(
     Args:
         rows: rows of `evaluate_case`.
         baseline: rows of another model on the same cases.
-        by: as for `summarise`.
+        by: keys whose values make a group.
         match: keys that make a pair; keys that no row has are left out. Add ``"seed"`` for several runs.
-        metrics: as for `summarise`; a value that is None on either side makes no difference.
-        seed: as for `summarise`.
-        resamples: as for `summarise`.
-        level: as for `summarise`.
+        metrics: keys to summarise; a value that is None on either side makes no difference.
+        seed: seed of the bootstrap.
+        resamples: number of draws of the bootstrap.
+        level: level of the interval, in (0, 1).
 
     Raises:
         ValueError: rows without a partner, two rows of one key, and what `summarise` raises.

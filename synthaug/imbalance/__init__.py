@@ -43,7 +43,7 @@ def run_imbalance(
         folder: labelled cases; only read.
         out: folder for `FILES`; made if it is not there.
         classes: vocabulary of the labels.
-        channels: whose intensities are compared.
+        channels: channels whose intensities are compared.
         layout: layout of `folder`, see `synthaug.data.find_cases`.
         min_voxels: smaller components are specks.
         seed: seed of the voxels and sizes that are drawn.

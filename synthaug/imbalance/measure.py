@@ -152,7 +152,7 @@ def measure_cases(
     Args:
         cases: labelled.
         classes: vocabulary of their labels.
-        channels: whose intensities are compared.
+        channels: channels whose intensities are compared.
         min_voxels: smaller components are specks.
         seed: seed of the voxels that are drawn.
 

@@ -42,7 +42,7 @@ class ClassPair:
 
     Attributes:
         first: name of a class, or of healthy tissue.
-        second: of another.
+        second: name of another.
         by_channel: channel name to `Separability`; `ALL` for all together.
     """
 

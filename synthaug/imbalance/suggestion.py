@@ -43,7 +43,7 @@ class Suggestion:
     Attributes:
         config: keys and values as trainers read them; keys that are not in it keep their defaults.
         reasons: key to words, for the keys that were chosen by what was measured.
-        notes: what else the figures say, in words.
+        notes: further conclusions from the figures, in words.
         diameters_mm: diameters of inserted lesions, drawn as the suggestion would draw them.
     """
 

@@ -29,8 +29,8 @@ def cached_on_disk(
     of them changed. Several processes may ask at once.
 
     Args:
-        case: with a label.
-        channels: in the order wanted.
+        case: case with a label.
+        channels: channel names in the order wanted.
         classes: vocabulary of the label.
         dtype: ``"float32"`` or ``"float16"``, of the image.
         spacing_mm: voxel size to resample to, or None.

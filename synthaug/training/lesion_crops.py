@@ -118,14 +118,14 @@ class LesionCrops(Dataset):
     1 where host and mask are not the real crop's own. All float32.
 
     Args:
-        cases: with lesions; a case without any raises.
+        cases: cases with lesions; one without any raises.
         channels: canonical channel names.
         classes: lesion classes.
-        options: how samples are drawn.
+        options: sizes and probabilities of the samples.
         seed: seed of the whole sequence.
         group: samples per step; those of one step have one crop size.
-        cache: how many cases are kept in memory.
-        prior_cases: how many cases, the first ones, `fitted_volumes` gives and the style prior is fitted to.
+        cache: number of cases kept in memory.
+        prior_cases: number of cases, the first ones, that the style prior is fitted to.
         prior: a style prior to use in place of fitting one.
 
     Raises:

@@ -89,8 +89,8 @@ def cache_case(
     """Read a case, z-score it over the brain (`zscore_host`), resample it where asked to, and keep it.
 
     Args:
-        case: with a label.
-        channels: in the order wanted.
+        case: case with a label.
+        channels: channel names in the order wanted.
         classes: vocabulary of the label.
         dtype: ``"float32"`` or ``"float16"`` (half the memory), of the image.
         spacing_mm: voxel size to resample to (`synthaug.data.resampling`); the case's own where not given.

@@ -81,7 +81,7 @@ def run_precision(out: Path, asked: str) -> Precision:
     machines fp32 from the start is safest.
 
     Args:
-        out: the run's folder.
+        out: folder of the run.
         asked: one of `synthaug.precision.PRECISIONS`.
 
     Raises:
@@ -115,7 +115,7 @@ class MetricsLog:
     """One JSON object per step in ``metrics.jsonl``, the same numbers in tensorboard, and a line on the screen.
 
     Args:
-        out: the run's folder.
+        out: folder of the run.
         accelerator: made with ``log_with="tensorboard"`` and ``project_dir=out``.
         step: that the run goes on from. Rows after it are dropped, for these steps are done again; 0 drops all.
     """
@@ -168,10 +168,10 @@ def save_checkpoint(out: Path, accelerator: Accelerator, step: int, keep: int, o
     """Save the state of the accelerator and `own`; written beside and renamed, so that a kill leaves no half of it.
 
     Args:
-        out: the run's folder.
+        out: folder of the run.
         accelerator: `Accelerator.save_state` is called.
         step: steps that are done.
-        keep: how many checkpoints stay, the latest ones.
+        keep: number of checkpoints that stay, the latest ones.
         own: JSON-able values that each process has for itself.
     """
     unfinished, done = (out / "checkpoints" / f"{prefix}_{step:08d}" for prefix in ("unfinished", "step"))

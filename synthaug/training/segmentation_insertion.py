@@ -39,15 +39,14 @@ def make_insertion(
         if options.lesions == "shapes":
             lesions = LesionShapes(classes=classes)
         else:
-            lesions = donors = (
-                LesionBank.from_cases(train, classes, channels)
-                if options.bank is None
-                else checked_bank(options.bank, validation)
+            given = options.bank
+            donors = (
+                LesionBank.from_cases(train, classes, channels) if given is None else checked_bank(given, validation)
             )
+            lesions = donors
             if options.painted is not None:
                 start = None if options.painted.bank is None else checked_bank(options.painted.bank, validation)
-                spacing = config.data.spacing_mm
-                lesions = painted_lesions(options, donors, start, spacing, rank=rank, device=device)
+                lesions = painted_lesions(options, donors, start, config.data.spacing_mm, rank, device)
         return TumorInsertion(lesions, classes=classes, channels=channels, rank=rank, **options.arguments())
     except (TypeError, ValueError, OSError) as error:
         raise ConfigError(f"insertion: {error}") from error
@@ -69,7 +68,7 @@ def painted_lesions(
         start: painted bank that the pool begins with, or None.
         spacing_mm: voxel size of the patches; the donors' median where None.
         rank: number of this process; ranks paint different lesions.
-        device: where they are painted.
+        device: device that paints them.
     """
     spacing = np.median([lesion.spacing_mm for lesion in donors], axis=0) if spacing_mm is None else spacing_mm
     return PaintedLesions(

@@ -83,10 +83,10 @@ def write_phantom_dataset(
 
     Args:
         folder: made if it is not there; must hold no NIfTI files yet.
-        count: how many cases: ``Phantom_000_1``, ``Phantom_001_1``, ...; each is a patient of its own.
+        count: number of cases: ``Phantom_000_1``, ``Phantom_001_1``, ...; each is a patient of its own.
         seed: case number i is the phantom of ``seed + i``.
         size: voxels along X, Y, Z.
-        tumour_free: how many of them, the last ones, have no tumour.
+        tumour_free: number of cases, the last ones, that have no tumour.
         classes: label values.
         spacing_mm: voxel size.
 
