@@ -39,10 +39,10 @@ def make_insertion(
         if options.lesions == "shapes":
             lesions = LesionShapes(classes=classes)
         else:
-            given = options.bank
-            donors = (
-                LesionBank.from_cases(train, classes, channels) if given is None else checked_bank(given, validation)
-            )
+            if options.bank is None:
+                donors = LesionBank.from_cases(train, classes, channels)
+            else:
+                donors = checked_bank(options.bank, validation)
             lesions = donors
             if options.painted is not None:
                 start = None if options.painted.bank is None else checked_bank(options.painted.bank, validation)
