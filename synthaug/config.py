@@ -7,6 +7,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -50,22 +51,23 @@ def read_config(path: str | Path | None, model: type[Model], overrides: Sequence
     Example:
         >>> read_config("configs/segmentation_tiny.yaml", Config, ["optimizer.steps=50"])  # doctest: +SKIP
     """
-    path = "configuration" if path is None else Path(path)
+    file = None if path is None else Path(path)
+    name = "configuration" if file is None else str(file)
     try:
-        content = None if path == "configuration" else yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
+        content = None if file is None else yaml.load(file.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+        raise ConfigError(f"{name}: cannot be read: {error}") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
+        raise ConfigError(f"{name}: not YAML: {error}") from error
     content = {} if content is None else content
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected keys and values, got {type(content).__name__}")
+        raise ConfigError(f"{name}: expected keys and values, got {type(content).__name__}")
     content = overridden(content, overrides)
     try:
         return model.model_validate(content)
     except ValidationError as error:
         problems = "\n".join(f"  {problem(item, model)}" for item in error.errors())
-        raise ConfigError(f"{path}:\n{problems}") from error
+        raise ConfigError(f"{name}:\n{problems}") from error
 
 
 def overridden(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -99,7 +101,7 @@ def _override(content: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override {override!r}: the value is not YAML: {error}") from error
 
 
-def problem(item: dict[str, Any], model: type[BaseModel]) -> str:
+def problem(item: ErrorDetails, model: type[BaseModel]) -> str:
     """One pydantic error in words: the dotted key, what is wrong, what came.
 
     Args:

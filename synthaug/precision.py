@@ -89,10 +89,10 @@ def bf16_support(kind: str) -> tuple[bool, str]:
     """
     if kind == "cpu":
         return _on_cpu()
-    backend = getattr(torch, kind, None)
-    if not hasattr(backend, "is_bf16_supported"):
+    supported = getattr(getattr(torch, kind, None), "is_bf16_supported", None)
+    if supported is None:
         return False, f"torch does not tell whether {kind} has bf16 instructions"
-    able = backend.is_bf16_supported(including_emulation=False)
+    able = supported(including_emulation=False)
     return able, f"this {kind} device has {'' if able else 'no '}bf16 instructions"
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,18 @@ class SizeClasses:
             return f"{low:g} mm or more" if low else "any size"
         return f"{low:g} to {high:g} mm" if low else f"below {high:g} mm"
 
-    def counts(self, diameters_mm: Sequence[float]) -> dict[str, int]:
+    def counts(self, diameters_mm: ArrayLike) -> dict[str, int]:
         """How many of the diameters are in each class."""
         found = np.bincount(self.index(np.asarray(diameters_mm, dtype=float)), minlength=len(self))
         return {name: int(n) for name, n in zip(self.names, found, strict=True)}
+
+
+def equivalent_diameter_mm(voxels: Any, spacing_mm: Sequence[float]) -> Any:
+    """Diameter in mm of the sphere that has the volume of `voxels` voxels; a number or an array of them.
+
+    Example:
+        >>> round(equivalent_diameter_mm(4189, (1.0, 1.0, 1.0)), 1)
+        20.0
+    """
+    volume = voxels * spacing_mm[0] * spacing_mm[1] * spacing_mm[2]
+    return (6.0 * volume / math.pi) ** (1.0 / 3.0)

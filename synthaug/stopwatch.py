@@ -4,9 +4,11 @@ import functools
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class Stopwatch:
@@ -16,13 +18,13 @@ class Stopwatch:
         self.cuda, self.seconds = device.type == "cuda", 0.0
         self.events: deque[list[torch.cuda.Event]] = deque()
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         self.begin = time.perf_counter()
         if self.cuda:
             self.events.append([torch.cuda.Event(enable_timing=True) for _ in range(2)])
             self.events[-1][0].record()
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         if self.cuda:
             self.events[-1][1].record()
         else:
@@ -38,7 +40,7 @@ class Stopwatch:
         return seconds
 
 
-def costed(method: Callable) -> Callable:
+def costed(method: Method) -> Method:
     """A method of an insertion, called with a batch's image, that tells a source which `changes` what it took."""
 
     @functools.wraps(method)
@@ -52,4 +54,4 @@ def costed(method: Callable) -> Callable:
         self.lesions.spent(self._watch.take(wait=False))
         return result
 
-    return measured
+    return cast(Method, measured)  # `wraps` gives it the method's signature, which its own does not say

@@ -18,6 +18,10 @@ NOT_A_CLASS = torch.iinfo(torch.int32).max
 """Takes the place of label values that are not whole numbers, so that the engine names them as unknown."""
 
 
+Images = Mapping[Any, Tensor]
+"""A framework's images by the name, key or position that it has for them."""
+
+
 @dataclass(frozen=True)
 class EngineBatch:
     """A framework's batch as `TumorInsertion` takes it.
@@ -31,7 +35,7 @@ class EngineBatch:
         joined: whether `image` was put together from several.
     """
 
-    images: Mapping[str, Tensor]
+    images: Images
     label: Tensor
     image: Tensor
     classes: Tensor
@@ -39,9 +43,7 @@ class EngineBatch:
     joined: bool
 
     @classmethod
-    def of(
-        cls, images: Mapping[str, Tensor], label: Tensor, channels: tuple[str, ...], partial: bool = False
-    ) -> "EngineBatch":
+    def of(cls, images: Images, label: Tensor, channels: tuple[str, ...], partial: bool = False) -> "EngineBatch":
         """Put a batch into the engine's form.
 
         Args:
@@ -61,7 +63,7 @@ class EngineBatch:
         image = _joined(images, channels, partial) if joined else next(iter(images.values()))
         return cls(images, label, image, whole_numbers(label), channels, joined)
 
-    def back(self, image: Tensor, classes: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    def back(self, image: Tensor, classes: Tensor) -> tuple[dict[Any, Tensor], Tensor]:
         """What the engine returned, with the names, dtypes and subclasses that came in; unchanged, the same objects."""
         if image is self.image:
             return dict(self.images), self.label
@@ -104,7 +106,7 @@ def canonical(name: str) -> str:
     return ALIASES.get(str(name).lower(), str(name).lower())
 
 
-def _joined(images: Mapping[str, Tensor], channels: tuple[str, ...], partial: bool) -> Tensor:
+def _joined(images: Images, channels: tuple[str, ...], partial: bool) -> Tensor:
     by_channel = {canonical(name): plain(image) for name, image in images.items()}
     fits = set(by_channel) <= set(channels) if partial and images else set(by_channel) == set(channels)
     if not fits or len(by_channel) < len(images):

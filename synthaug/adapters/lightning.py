@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from synthaug.adapters.images import EngineBatch, check_label, chosen_spacing
 from synthaug.generators.base import TumorGenerator
@@ -13,8 +13,13 @@ __all__ = ["TumorInsertionMixin"]
 
 CHECKPOINT_KEY = "synthaug"
 
+if TYPE_CHECKING:
+    from lightning import LightningModule as _Mixed  # what follows the mixin, and has the hooks that it extends
+else:
+    _Mixed = object
 
-class TumorInsertionMixin:
+
+class TumorInsertionMixin(_Mixed):
     """Makes a `LightningModule` insert tumours into its training batches, on their device.
 
     Put it before `LightningModule` and call `insert_tumors` in ``__init__``::

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Hashable, Mapping
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ __all__ = [
 class _RandomInsertion(RandomizableTransform):
     """What the array and the dictionary form share: the draw, and the insertion into one sample."""
 
-    backend = (TransformBackends.TORCH,)
+    backend = [TransformBackends.TORCH]  # noqa: RUF012 (MONAI has a list there, too)
     _partial = False
 
     def __init__(self, insertion: TumorInsertion, prob: float | None, spacing_mm: Any):
@@ -68,8 +69,8 @@ class _RandomInsertion(RandomizableTransform):
         self._number = int(self.R.randint(DRAWS))
 
     def _insert(
-        self, images: Mapping[str, NdarrayOrTensor], label: NdarrayOrTensor, group: str | None
-    ) -> tuple[dict[str, NdarrayOrTensor], NdarrayOrTensor]:
+        self, images: Mapping[Any, NdarrayOrTensor], label: NdarrayOrTensor, group: str | None
+    ) -> tuple[dict[Any, NdarrayOrTensor], NdarrayOrTensor]:
         """One sample with what `randomize` drew; `rows` tells what was done."""
         refuse_accelerator_in_worker(self.insertion.generator)
         samples = {key: _sample(key, value) for key, value in images.items()}
@@ -82,8 +83,8 @@ class _RandomInsertion(RandomizableTransform):
         if not len(plan):
             return dict(images), label
         new, new_label = batch.back(image, classes)
-        new = {k: convert_to_dst_type(x[0], images[k])[0] for k, x in new.items()}
-        return new, convert_to_dst_type(new_label.reshape(label.shape), label)[0]
+        as_given: dict[Any, NdarrayOrTensor] = {k: convert_to_dst_type(x[0], images[k])[0] for k, x in new.items()}
+        return as_given, convert_to_dst_type(new_label.reshape(label.shape), label)[0]
 
 
 class RandInsertTumor(_RandomInsertion):
@@ -104,7 +105,7 @@ class RandInsertTumor(_RandomInsertion):
     def __init__(self, insertion: TumorInsertion, prob: float | None = None, spacing_mm: Any = None):
         super().__init__(insertion, prob, spacing_mm)
 
-    def __call__(
+    def __call__(  # type: ignore[override] # takes several arrays, as MONAI's own array transforms do
         self, img: NdarrayOrTensor, label: NdarrayOrTensor, group: str | None = None, randomize: bool = True
     ) -> tuple[NdarrayOrTensor, NdarrayOrTensor]:
         """Insert into one sample.
@@ -251,7 +252,7 @@ def _running_engine() -> Workflow | None:
     Engines do not tell `prepare_batch` who they are, and an augmentation must never act in validation: so the innermost
     caller that holds one is looked up on the stack.
     """
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         for value in frame.f_locals.values():
             if isinstance(value, Workflow):

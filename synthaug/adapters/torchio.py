@@ -21,6 +21,7 @@ from torchio.transforms.transform import Transform
 from synthaug.adapters.images import EngineBatch, affine_spacing
 from synthaug.adapters.workers import drawn, refuse_accelerator_in_worker
 from synthaug.checks import checked_probability
+from synthaug.geometry import triple
 from synthaug.insertion.insertion import TumorInsertion
 from synthaug.insertion.plan import InsertionPlan
 
@@ -82,11 +83,11 @@ class RandomTumor(RandomTransform):
         refuse_accelerator_in_worker(self.insertion.generator)
         images, label = _find(subject, self.include, self.exclude, self.label_name)
         batch = _engine_batch(subject, images, label, self.insertion)
-        groups = None if self.group_key is None else [subject[self.group_key]]
+        groups: list[Any] | None = None if self.group_key is None else [subject[self.group_key]]
         with drawn(self.insertion, self._get_random_seed(), self.p) as insertion:
             plan = insertion.plan(batch.image, batch.classes, _spacing(subject, images), groups=groups)
             if len(plan):
-                arguments = {"insertion": InsertionReference(self._name, insertion), "rows": plan}
+                arguments: dict[str, Any] = {"insertion": InsertionReference(self._name, insertion), "rows": plan}
                 subject = InsertTumor(**self._add_base_args(arguments | {"label_name": label}))(subject)
             else:
                 insertion.apply(batch.image, batch.classes, plan)  # the sample was seen
@@ -134,7 +135,7 @@ class InsertTumor(Transform):
         batch = _engine_batch(subject, images, label, insertion)
         new, new_label = batch.back(*insertion.apply(batch.image, batch.classes, self._plan))
         for name, tensor in (new | {label: new_label}).items():
-            subject[name].set_data(tensor[0])
+            subject.get_image(name).set_data(tensor[0])
         return subject
 
 
@@ -146,7 +147,7 @@ class InsertionReference:
         insertion: looked up where not given.
     """
 
-    known: ClassVar[WeakValueDictionary] = WeakValueDictionary()
+    known: ClassVar[WeakValueDictionary[str, TumorInsertion]] = WeakValueDictionary()
 
     def __init__(self, name: str, insertion: TumorInsertion | None = None):
         self.name, self._insertion = name, self.known.get(name) if insertion is None else insertion
@@ -218,7 +219,9 @@ class InsertTumorsInBatch:
         return {**batch, **{name: {**batch[name], "data": x} for name, x in (new | {label: new_label}).items()}}
 
 
-def _find(subject: torchio.Subject, include, exclude, label_name: str | None) -> tuple[list[str], str]:
+def _find(
+    subject: torchio.Subject, include: Iterable[str] | None, exclude: Iterable[str] | None, label_name: str | None
+) -> tuple[list[str], str]:
     types = {name: image.type for name, image in subject.get_images_dict(intensity_only=False).items()}
     return _roles(types, include, exclude, label_name)
 
@@ -239,8 +242,8 @@ def _roles(
 def _engine_batch(
     subject: torchio.Subject, images: Sequence[str], label: str, insertion: TumorInsertion
 ) -> EngineBatch:
-    tensors = {name: _floating(subject[name].data)[None] for name in images}
-    return EngineBatch.of(tensors, subject[label].data[None], insertion.channels)
+    tensors = {name: _floating(subject.get_image(name).data)[None] for name in images}
+    return EngineBatch.of(tensors, subject.get_image(label).data[None], insertion.channels)
 
 
 def _floating(image: Tensor) -> Tensor:
@@ -249,4 +252,4 @@ def _floating(image: Tensor) -> Tensor:
 
 
 def _spacing(subject: torchio.Subject, images: Sequence[str]) -> tuple[float, float, float]:
-    return tuple(float(mm) for mm in subject[images[0]].spacing)
+    return triple(float(mm) for mm in subject.get_image(images[0]).spacing)

@@ -181,7 +181,10 @@ class CohortConfig(Section):
     @property
     def total(self) -> int:
         """Synthetic cases asked for."""
-        return self.count if self.balance is None else self.balance.per_class * len(self.kinds)
+        if self.balance is not None:
+            return self.balance.per_class * len(self.kinds)
+        assert self.count is not None  # `_fits` asks for one of the two
+        return self.count
 
     @property
     def generator_name(self) -> str:

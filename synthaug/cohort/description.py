@@ -46,7 +46,12 @@ def description(
     return files | {SUMMARY: json_bytes(_summary(config, provenance, records, files))}
 
 
-def _summary(config: CohortConfig, provenance, records, files: Mapping[str, bytes]) -> dict[str, Any]:
+def _summary(
+    config: CohortConfig,
+    provenance: Mapping[str, Any],
+    records: Sequence[Mapping[str, Any]],
+    files: Mapping[str, bytes],
+) -> dict[str, Any]:
     synthetic = [r for r in records if not r["real"]]
     return {
         "layout": config.layout,

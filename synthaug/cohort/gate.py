@@ -59,15 +59,16 @@ class Gate:
     ):
         self.config, self.classes, self.segmenter = config, classes, segmenter
         compares = config.deviation is not None or config.border_jump is not None
-        if compares and not isinstance(lesions, LesionBank):
+        bank = lesions if isinstance(lesions, LesionBank) else None
+        if compares and bank is None:
             raise ConfigError(
                 "gate: deviation and border_jump compare with a bank's lesions, expected lesions.bank; "
                 "gate.deviation=null gate.border_jump=null leaves them out"
             )
         if (config.agreement is None) != (segmenter is None):
             raise ConfigError("gate: agreement and segmenter go together, expected both or none of them")
-        if compares:
-            self._learn(lesions, channels)
+        if compares and bank is not None:
+            self._learn(bank, channels)
 
     def _learn(self, bank: LesionBank, channels: tuple[str, ...]) -> None:
         if missing := [c for c in channels if c not in bank.channels]:
@@ -112,7 +113,7 @@ class Gate:
             measured["border_jump"] = round(border_jump(z, mask) / self._bank_jump, 3)
         if self.segmenter is not None:
             tissue = host.tissue[0].to(image.device)[box]
-            measured["agreement"] = self._agreement(z * tissue, mask)
+            measured["agreement"] = self._agreement(self.segmenter, z * tissue, mask)
         return measured, self._refusal(measured)
 
     def _refusal(self, measured: dict[str, Any]) -> str | None:
@@ -135,9 +136,9 @@ class Gate:
         return round(worst, 3)
 
     @torch.no_grad()
-    def _agreement(self, z: Tensor, lesion: Tensor) -> float:
+    def _agreement(self, segmenter: Segmenter, z: Tensor, lesion: Tensor) -> float:
         pad = [n for size in reversed(lesion.shape) for n in (0, -size % WINDOW_STEP)]
-        logits = self.segmenter(F.pad(z, pad)[None].float())
+        logits = segmenter(F.pad(z, pad)[None].float())
         found = (logits.argmax(1)[0] > 0)[tuple(slice(n) for n in lesion.shape)]
         both, either = (found & lesion).sum(), found.sum() + lesion.sum()
         return round(float(2 * both / either.clamp(min=1)), 3)

@@ -11,7 +11,7 @@ from synthaug.config import ConfigError
 from synthaug.data.cases import Case, StoredCase, find_cases, load_stored
 from synthaug.data.maps import read_map
 from synthaug.data.nifti import CaseError, as_label, read_stored
-from synthaug.geometry import bounding_box
+from synthaug.geometry import EVERYWHERE, Box, bounding_box, triple
 from synthaug.host import HostSample, tissue_in_range
 from synthaug.random import Purpose, stream
 
@@ -36,7 +36,7 @@ class Host:
 
     case: Case
     stored: StoredCase
-    box: tuple[slice, slice, slice]
+    box: Box
     image: Tensor
     label: Tensor
     tissue: Tensor
@@ -102,12 +102,12 @@ def read_host(case: Case, config: CohortConfig) -> Host:
     found = HostSample.of(image, label, given)
     tissue, mean, std = found.tissue, found.mean, found.std
     margin = [int(config.lesions.clearance_mm / s) + BOX_MARGIN_VOX for s in volume.spacing_mm]
-    box = bounding_box(tissue.numpy(), margin) if tissue.any() else (slice(None),) * 3
-    crop = (x[(..., *box)].contiguous() for x in (image[None], label[None], tissue[None]))
+    box = bounding_box(tissue.numpy(), margin) if tissue.any() else EVERYWHERE
+    crops = triple(x[..., *box].contiguous() for x in (image[None], label[None], tissue[None]))
     # the whole volume in float is several times the files: let it go, the files are enough to write the case again
     stored = replace(stored, volume=replace(volume, image=volume.image[:0]))
     prior = maps["prior"][box][None].contiguous() if "prior" in maps else None
-    return Host(case, stored, box, *crop, mean.tolist(), std.tolist(), prior)
+    return Host(case, stored, box, *crops, mean.tolist(), std.tolist(), prior)
 
 
 def _has_tumour(case: Case) -> bool | None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -101,7 +101,14 @@ def generate(
 class _Production:
     """One process of the making of a cohort."""
 
-    def __init__(self, config: CohortConfig, out: Path, generator, segmenter, processes: Processes):
+    def __init__(
+        self,
+        config: CohortConfig,
+        out: Path,
+        generator: TumorGenerator | None,
+        segmenter: Segmenter | None,
+        processes: Processes,
+    ):
         if find_spec("matplotlib") is None:
             raise ModuleNotFoundError("the report of a cohort needs matplotlib")
         self.config, self.processes, self.job, self.layout = config, processes, Job(out), make_layout(config)
@@ -125,8 +132,8 @@ class _Production:
         """Make what is missing; then the main process writes what describes the whole."""
         done = self.processes.from_main(self._begin)
         todo = [i for i in range(self.total) if i not in done]
-        failed = self._make(todo, progress) if todo else []
-        failures = dict(sorted(self.processes.gathered(list(failed.items()) if todo else [])))
+        failed = self._make(todo, progress) if todo else {}
+        failures = dict(sorted(self.processes.gathered(list(failed.items()))))
         written, refused = self.processes.from_main(lambda: self._finish(bool(todo)))
         return Summary(self.job.out, self.config.total, written, refused, failures, len(todo) - len(failures))
 
@@ -243,7 +250,7 @@ def _leak_proof(config: CohortConfig, hosts: Sequence[Case], lesions: LesionSour
 
 
 @contextmanager
-def _threads(count: int):
+def _threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

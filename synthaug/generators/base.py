@@ -47,8 +47,7 @@ class TumorGenerator(ABC):
             ValueError: a channel or class that the generator does not know; the message names both sides.
         """
         for what, wanted, known in (("channels", channels, self.channels), ("classes", classes, self.classes)):
-            unknown = [] if known is None else [name for name in wanted if name not in known]
-            if unknown:
+            if known is not None and not set(wanted) <= set(known):
                 raise ValueError(
                     f"{type(self).__name__} knows the {what} {', '.join(known)}; the insertion has {', '.join(wanted)}"
                 )

@@ -32,10 +32,7 @@ def generator_facts(given: str | os.PathLike | TumorGenerator, generator: TumorG
         return {"name": name, "sha256": None}
     folder = SHIPPED / name if (SHIPPED / name).is_dir() else Path(name)
     files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    if len(files) == 1:
-        weights = file_sha256(files[0])
-    else:
-        weights = parameters_sha256(generator)
+    weights = file_sha256(files[0]) if len(files) == 1 else parameters_sha256(generator)
     return {"name": Path(name).name if folder.is_dir() and "/" in name else name, "sha256": weights}
 
 

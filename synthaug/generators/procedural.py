@@ -45,6 +45,9 @@ class ProceduralGenerator(TumorGenerator):
         ValueError: an empty table, classes with unlike channels, or a standard deviation below 0.
     """
 
+    channels: tuple[str, ...]
+    classes: tuple[str, ...]
+
     def __init__(self, table: Table = GLIOMA_MRI):
         if not table:
             raise ValueError("table: expected at least one class, got none")
@@ -105,7 +108,7 @@ class ProceduralGenerator(TumorGenerator):
 
 def texture(seed: int, channels: int, size: Sequence[int], device: torch.device) -> Tensor:
     """Texture (C, *size) of about unit variance: smooth and partly common to all channels, and a little white noise."""
-    total, power = 0.0, 0.0
+    total, power = torch.zeros((), device=device), 0.0
     for octave, (divisions, weight) in enumerate(OCTAVES):
         nodes = [max(2, -(-n * divisions // 64) + 1) for n in size]
         noise = seeded_noise([(seed + 1 + octave) % 2**63], (channels + 1, *nodes), device)

@@ -60,12 +60,12 @@ class ProbSchedule:
         checked_probability("prob", self.prob)
         checked_probability("end_prob", self.end_prob)
         checked_at_least("warmup_steps", self.warmup_steps)
-        if (self.decay_from is None) != (self.decay_to is None):
-            raise ValueError(f"give both decay_from and decay_to; got {self.decay_from} and {self.decay_to}")
-        if self.decay_from is not None and not self.warmup_steps <= self.decay_from < self.decay_to:
+        begin, end = self.decay_from, self.decay_to
+        if (begin is None) != (end is None):
+            raise ValueError(f"give both decay_from and decay_to; got {begin} and {end}")
+        if begin is not None and end is not None and not self.warmup_steps <= begin < end:
             raise ValueError(
-                f"expected warmup_steps <= decay_from < decay_to, got {self.warmup_steps}, {self.decay_from} and "
-                f"{self.decay_to}"
+                f"expected warmup_steps <= decay_from < decay_to, got {self.warmup_steps}, {begin} and {end}"
             )
         if self.shape not in ("linear", "cosine"):
             raise ValueError(f"shape: expected 'linear' or 'cosine', got {self.shape!r}")
@@ -74,7 +74,7 @@ class ProbSchedule:
         """The probability at a step, counted from 1."""
         if step <= self.warmup_steps:
             return self.prob * step / (self.warmup_steps + 1)
-        if self.decay_from is None or step <= self.decay_from:
+        if self.decay_from is None or self.decay_to is None or step <= self.decay_from:
             return self.prob
         t = min(1.0, (step - self.decay_from) / (self.decay_to - self.decay_from))
         left = 1 - t if self.shape == "linear" else 0.5 * (1 + math.cos(math.pi * t))
@@ -135,9 +135,11 @@ class AdaptiveInsertion:
         self.sizes = self.size_classes.names if sizes else ()
         if not self.classes and not self.sizes:
             raise ValueError("adaptive insertion: neither classes nor sizes are to be steered")
-        if self.sizes and insert.size_weights is None:
-            insert.size_weights = SizeWeights(self.size_classes, (1.0,) * len(self.size_classes))
-        self.base_sizes = dict(zip(self.sizes, insert.size_weights.weights, strict=True)) if self.sizes else {}
+        self.base_sizes: dict[str, float] = {}
+        if self.sizes:
+            weights = insert.size_weights or SizeWeights(self.size_classes, (1.0,) * len(self.size_classes))
+            insert.size_weights = weights
+            self.base_sizes = dict(zip(self.sizes, weights.weights, strict=True))
         self.scores: dict[str, dict[str, float]] = {}
         self.updates = 0
 
@@ -201,7 +203,7 @@ class AdaptiveInsertion:
     def _set(self) -> dict[str, Any]:
         weights = self.weights()
         log: dict[str, Any] = {"updates": self.updates, "scores": dict(self.scores), "weights": weights}
-        if self.classes:
+        if self.base_mix is not None and self.classes:
             shares = {name: self.base_mix[name] * weights[f"class {name}"] for name in self.classes}
             total = sum(shares.values())
             log["class_mix"] = {name: share / total for name, share in shares.items()}

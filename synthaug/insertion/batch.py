@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from synthaug.geometry import triple
+from synthaug.insertion.rows import HostStats
+
 SampleMap = Tensor | Callable[[int], Tensor]
 """Something for each voxel: a map of the batch, or a function from a sample's index to the map of that sample."""
 
@@ -30,7 +33,7 @@ class Batch:
     spacing_mm: list[tuple[float, float, float]]
     groups: list[str | None]
     host: SampleMap | None = None
-    host_stats: tuple[list, list] | None = None
+    host_stats: HostStats | None = None
     prior: SampleMap | None = None
 
     @classmethod
@@ -71,7 +74,7 @@ class Batch:
     @property
     def volume_vox(self) -> tuple[int, int, int]:
         """(X, Y, Z)."""
-        return tuple(self.image.shape[2:])
+        return triple(self.image.shape[2:])
 
     def map_of(self, name: str, sample: int) -> Tensor | None:
         """The `host` or `prior` of one sample, (X, Y, Z); a function is called for it. None where none was given.
@@ -183,7 +186,7 @@ def checked_spacing(spacing_mm: Any, samples: int) -> list[tuple[float, float, f
     values = table.expand(samples, 3).numpy()
     if not ((values > 0) & (values < float("inf"))).all():
         raise ValueError(f"spacing_mm: expected finite values above 0, got {spacing_mm}")
-    return [tuple(float(v) for v in row) for row in values]
+    return [triple(float(v) for v in row) for row in values]
 
 
 def checked_groups(groups: Any, samples: int) -> list[str | None]:
@@ -203,7 +206,7 @@ def checked_groups(groups: Any, samples: int) -> list[str | None]:
     return named
 
 
-def checked_statistics(host_stats: Any, samples: int, channels: int) -> tuple[list, list] | None:
+def checked_statistics(host_stats: Any, samples: int, channels: int) -> HostStats | None:
     """Mean and standard deviation as (B, C) lists from scalars, (C,) or (B, C).
 
     Raises:
@@ -213,13 +216,15 @@ def checked_statistics(host_stats: Any, samples: int, channels: int) -> tuple[li
         return None
     if len(host_stats) != 2:
         raise ValueError(f"host_stats: expected (mean, std), got {len(host_stats)} values")
-    out = []
-    for name, values in zip(("mean", "std"), host_stats, strict=True):
-        table = torch.as_tensor(values, dtype=torch.float32, device="cpu")
-        if tuple(table.shape) not in ((), (channels,), (samples, channels)):
-            raise ValueError(f"host_stats {name}: expected {channels} or {samples} x {channels} values, got {values}")
-        table = table.expand(samples, channels).numpy()
-        if not (abs(table) < float("inf")).all() or (name == "std" and not (table > 0).all()):
-            raise ValueError(f"host_stats {name}: expected finite values{', above 0' * (name == 'std')}, got {values}")
-        out.append(table.tolist())
-    return tuple(out)
+    mean, std = host_stats
+    return _checked_statistic("mean", mean, samples, channels), _checked_statistic("std", std, samples, channels)
+
+
+def _checked_statistic(name: str, values: Any, samples: int, channels: int) -> list[list[float]]:
+    table = torch.as_tensor(values, dtype=torch.float32, device="cpu")
+    if tuple(table.shape) not in ((), (channels,), (samples, channels)):
+        raise ValueError(f"host_stats {name}: expected {channels} or {samples} x {channels} values, got {values}")
+    table = table.expand(samples, channels)
+    if not table.isfinite().all() or (name == "std" and not (table > 0).all()):
+        raise ValueError(f"host_stats {name}: expected finite values{', above 0' * (name == 'std')}, got {values}")
+    return table.tolist()

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,14 +10,16 @@ import torch
 from synthaug.checks import checked_at_least
 from synthaug.classes import Classes
 from synthaug.generators.base import TumorGenerator
+from synthaug.geometry import triple
+from synthaug.insertion.asked import Insertion, Outcome
 from synthaug.insertion.blending import margin_vox
-from synthaug.insertion.plan import Insertion, Outcome, equivalent_diameter_mm
 from synthaug.lesions.base import Candidates, LesionSource
 from synthaug.lesions.rebalance import ClassMix, Swaps
 from synthaug.lesions.registry import class_order
 from synthaug.lesions.scale import LARGEST_UPSCALE, ScaleRange, SizeWeights, Turns, extents_vox
 from synthaug.options import InsertionOptions
 from synthaug.random import stream
+from synthaug.sizes import equivalent_diameter_mm
 
 BOX_STEP = 8
 
@@ -141,27 +144,39 @@ class Decider:
                 self.mix.counts += voxels
 
     def _one(
-        self, sample: int, order: int, spacing, volume: Sequence[int], group: str | None, tally: "Tally"
+        self,
+        sample: int,
+        order: int,
+        spacing: tuple[float, float, float],
+        volume: Sequence[int],
+        group: str | None,
+        tally: "Tally",
     ) -> Insertion:
         number = self.number + sample
         rng = stream(self.seed, self.rank, number, order + 1)
         seed = int(rng.integers(2**63))
         swaps = self.swaps.sample(rng) if self.swaps else {}
-        drawn, turns = self.scale.draw(rng, swaps), self.turns.draw(rng)
-        base = {"sample": sample, "number": number, "order": order, "seed": seed, "host_group": group}
-        base |= {"spacing_mm": tuple(spacing), **turns}
+        drawn, turn = self.scale.draw(rng, swaps), self.turns.draw(rng)
+        asked = partial(
+            Insertion,
+            sample=sample,
+            number=number,
+            order=order,
+            seed=seed,
+            host_group=group,
+            spacing_mm=spacing,
+            **turn,
+        )
         candidates = self.source.candidates(rng, group)
         if not len(candidates):
-            empty = {"lesion": None, "donor_group": None, "swaps": swaps, "scale": drawn}
-            return Insertion(**base, **empty, refused=Outcome.NO_DONOR)
+            return asked(lesion=None, donor_group=None, swaps=swaps, scale=drawn, refused=Outcome.NO_DONOR)
         drawn = self.scale.tilted(drawn, swaps, candidates, self.size_weights)
         factors = self.scale.factors(drawn, candidates)
-        extents = extents_vox(candidates, factors, spacing, turns)
+        extents = extents_vox(candidates, factors, spacing, turn)
         usable, refused = self.usable(candidates, factors, extents, spacing, volume)
         pick, swaps = self._pick(candidates, factors, usable, refused, swaps, spacing, rng, tally)
         lesion = candidates.lesions[pick]
-        return Insertion(
-            **base,
+        return asked(
             lesion=lesion.name,
             donor_group=lesion.group,
             swaps=swaps,
@@ -170,8 +185,26 @@ class Decider:
             refused=refused,
         )
 
-    def usable(self, candidates: Candidates, factors, extents, spacing, volume) -> tuple[np.ndarray, Outcome | None]:
-        """Positions of the donors that fit the patch and reach the volume floor; an outcome where there are none."""
+    def usable(
+        self,
+        candidates: Candidates,
+        factors: np.ndarray,
+        extents: np.ndarray,
+        spacing: Sequence[float],
+        volume: Sequence[int],
+    ) -> tuple[np.ndarray, Outcome | None]:
+        """Find the donors that fit the patch and reach the volume floor.
+
+        Args:
+            candidates: D lesions.
+            factors: (D,) linear factor of each.
+            extents: (D, 3) size of each in host voxels.
+            spacing: voxel size of the host in mm.
+            volume: (X, Y, Z) of the patch.
+
+        Returns:
+            Their positions and None; where there are none, those that come nearest and why they are refused.
+        """
         fits = (extents <= np.asarray(volume)).all(1)
         if self.crop_sizes is not None:
             fits &= extents.max(1) + 2 * self._margin(spacing) <= self.crop_sizes[-1]
@@ -187,8 +220,17 @@ class Decider:
         return (mild if len(mild) and self.scale.diameter_mm else usable), None
 
     def _pick(
-        self, candidates: Candidates, factors, usable, refused, swaps, spacing, rng, tally: "Tally"
+        self,
+        candidates: Candidates,
+        factors: np.ndarray,
+        usable: np.ndarray,
+        refused: Outcome | None,
+        swaps: dict[str, str],
+        spacing: Sequence[float],
+        rng: np.random.Generator,
+        tally: "Tally",
     ) -> tuple[int, dict[str, str]]:
+        """Choose a donor among the usable ones, and the swaps that the class mix wants in place of those drawn."""
         weights = None
         if self.size_weights is not None:
             own = equivalent_diameter_mm(candidates.volume_mm3[usable], (1, 1, 1))
@@ -208,9 +250,9 @@ class Decider:
         """Size of the crop that the generator takes for a lesion of this extent in voxels, (3,)."""
         need = extent + 2 * self._margin(spacing)
         if self.crop_sizes is None:
-            return tuple(int(-(-n // BOX_STEP) * BOX_STEP) for n in need)
+            return triple(int(-(-n // BOX_STEP) * BOX_STEP) for n in need)
         wanted = [need.max()] * 3 if self.cubic else need
-        return tuple(next(s for s in self.crop_sizes if s >= n) for n in wanted)
+        return triple(next(s for s in self.crop_sizes if s >= n) for n in wanted)
 
 
 class Tally:
@@ -224,8 +266,16 @@ class Tally:
         self.mix = None if mix is None else mix.copy()
         self.added: list[tuple[float, ...]] = []
 
-    def choose(self, voxels: np.ndarray, factors: np.ndarray, rng: np.random.Generator, weights: np.ndarray | None):
-        """Donor and swaps, as `ClassMix.choose` finds them; they count for the lesions that come after."""
+    def choose(
+        self, voxels: np.ndarray, factors: np.ndarray, rng: np.random.Generator, weights: np.ndarray | None
+    ) -> tuple[int, dict[str, str]]:
+        """Choose donor and swaps as `ClassMix.choose` does; they count for the lesions that come after.
+
+        Raises:
+            ValueError: there is no class mix.
+        """
+        if self.mix is None:
+            raise ValueError("class mix: expected one to choose by, got none")
         donor, swaps, added = self.mix.choose(voxels, factors, rng, weights)
         self.mix.counts += added
         self.added.append(tuple(added.tolist()))

@@ -60,10 +60,10 @@ class LateFaults:
         Raises:
             ValueError: a batch was at fault.
         """
-        while self._reading is not None or self._folded is not None:
-            if self._reading is None:
+        while True:
+            if self._reading is None and self._folded is not None:
                 self._reading, self._folded = Readback(self._folded), None
-            if not self._reading.arrived(wait):
+            if self._reading is None or not self._reading.arrived(wait):
                 return
             verdict, self._reading = self._reading.numpy(), None
             first, others, at_fault = (int(number) for number in verdict[:3])

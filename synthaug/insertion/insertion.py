@@ -1,17 +1,15 @@
 """`TumorInsertion`: decide what goes where, then do it, on the batch's own device."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from synthaug.channels import canonical_channels
-from synthaug.checks import checked_at_least, checked_probability
 from synthaug.classes import BRATS18, Classes, get_classes
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.registry import resolve_generator
@@ -20,22 +18,17 @@ from synthaug.insertion.draw import Decider
 from synthaug.insertion.faults import PlanCheck, ValueCheck
 from synthaug.insertion.plan import InsertionPlan, Outcome
 from synthaug.insertion.report import Audit, Report
+from synthaug.insertion.state import InsertionState
 from synthaug.insertion.work import Lesions, Work, find_places
 from synthaug.insertion.write import CropWriter
 from synthaug.lesions.base import LesionSource
-from synthaug.lesions.rebalance import ClassMix
-from synthaug.lesions.registry import donor_channels, resolve_lesions
-from synthaug.lesions.scale import SizeWeights
-from synthaug.lesions.shapes import LesionShapes
+from synthaug.lesions.registry import resolve_lesions
 from synthaug.options import InsertionOptions
-from synthaug.stopwatch import costed
+from synthaug.stopwatch import Stopwatch, costed
 from synthaug.transfers import on_device
 
-STATE_VERSION = 2
-"""States of version 1, which did not name it, can be loaded."""
 
-
-class TumorInsertion:
+class TumorInsertion(InsertionState):
     """Inserts label-conditioned synthetic tumours into training batches.
 
     ``insert(image, label)`` is ``insert.apply(image, label, insert.plan(image, label))``, and quicker. Inputs are never
@@ -84,16 +77,16 @@ class TumorInsertion:
     ):
         own = {name: options.pop(name) for name in InsertionOptions.model_fields if name in options}
         self.options = InsertionOptions.checked(**own)
-        self.classes, self.channels = get_classes(classes), canonical_channels(channels)
-        self.lesions = resolve_lesions(lesions)
-        self.generator = resolve_generator(generator, **options).bind(self.channels, self.classes.names)
-        self._decider = Decider.of(self.options, self.lesions, self.classes, self.generator, rank)
-        self._made = Lesions(self.lesions, self.classes, self._donor_channels(self._decider.mix))
-        self._writer = CropWriter(self.generator, self.classes, self.options.halo_mm, self.options.edge_vox)
-        self._audit = Audit(self.classes.names, None if audit is None else Path(audit))
-        self._values = ValueCheck(self.classes, self.options.ignore_label)
-        self._plans = PlanCheck(self.channels)
-        self._watch = None
+        vocabulary, names, source = get_classes(classes), canonical_channels(channels), resolve_lesions(lesions)
+        bound = resolve_generator(generator, **options).bind(names, vocabulary.names)
+        decider = Decider.of(self.options, source, vocabulary, bound, rank)
+        counters = Audit(vocabulary.names, None if audit is None else Path(audit))
+        super().__init__(source, bound, vocabulary, names, decider, counters)
+        self._made = Lesions(source, vocabulary, self._donor_channels(decider.mix))
+        self._writer = CropWriter(bound, vocabulary, self.options.halo_mm, self.options.edge_vox)
+        self._values = ValueCheck(vocabulary, self.options.ignore_label)
+        self._plans = PlanCheck(names)
+        self._watch: Stopwatch | None = None
 
     def __call__(self, image: Tensor, label: Tensor, spacing_mm: Any = None, **context: Any) -> tuple[Tensor, Tensor]:
         """Plan and apply; see `plan` for the arguments.
@@ -177,7 +170,7 @@ class TumorInsertion:
         if not isinstance(plan, InsertionPlan):
             raise TypeError(f"plan: expected an InsertionPlan, got {type(plan).__name__}")
         if plan.host_given:
-            batch = self._with_option("host", batch)
+            batch = replace(batch, host=self._map("host", batch))
         plan.check_fits(batch.samples, len(self.channels), batch.volume_vox, self.classes.names, batch.host is not None)
         work = Work(replace(batch, host_stats=plan.host_stats), plan.insertions, self._made)
         plan = self._fitting(work, plan.to(batch.image.device))
@@ -190,12 +183,8 @@ class TumorInsertion:
         self._plans.late.raise_pending(wait=True)
         return self._audit.report()
 
-    def expected(self, samples: int) -> float:
-        """Insertions that will be asked for, on average, over this many samples at the present `prob`."""
-        return samples * self._decider.prob * (1 + self._decider.second)
-
     def _planned(self, batch: Batch) -> tuple[Work, InsertionPlan]:
-        batch = self._with_option("prior", self._with_option("host", batch))
+        batch = replace(batch, host=self._map("host", batch), prior=self._map("prior", batch))
         usable = self._values.check(batch.image, batch.label)
         draw = self._decider.batch(batch.spacing_mm, batch.volume_vox, batch.groups)
         work = Work(batch, draw.insertions, self._made)
@@ -212,18 +201,18 @@ class TumorInsertion:
         )
         return work, plan
 
-    def _with_option(self, name: str, batch: Batch) -> Batch:
-        """The batch with the option's `host` or `prior` where the caller gave none.
+    def _map(self, name: str, batch: Batch) -> SampleMap | None:
+        """The batch's `host` or `prior`; the option of that name where the caller gave none.
 
         Raises:
             ValueError: the option is a file, which who reads cases has to give.
         """
-        option = getattr(self.options, name)
-        if option is None or getattr(batch, name) is not None:
-            return batch
+        given, option = getattr(batch, name), getattr(self.options, name)
+        if option is None or given is not None:
+            return given
         if isinstance(option, str):
             raise ValueError(f"{name}: {option} is a file of each case; expected {name}=... with the batch")
-        return replace(batch, **{name: lambda b: option(batch.image[b], batch.label[b])})
+        return lambda b: option(batch.image[b], batch.label[b])
 
     def _fitting(self, work: Work, plan: InsertionPlan) -> InsertionPlan:
         """The plan, with samples of other tissue than it was made for refused; the plan's own statistics are used."""
@@ -255,107 +244,3 @@ class TumorInsertion:
             self._writer.write(work, plan, plain(image), plain(label).view(work.batch.label.shape))
         self._audit.watch()
         return image, label
-
-    def _donor_channels(self, mix: ClassMix | None) -> list[int] | None:
-        return donor_channels(self.lesions, self.generator, self.classes, self.channels, self._decider.swaps, mix)
-
-    @property
-    def prob(self) -> float:
-        """Probability of a lesion per sample; may be set between batches."""
-        return self._decider.prob
-
-    @prob.setter
-    def prob(self, value: float) -> None:
-        self._decider.prob = checked_probability("prob", value)
-
-    @property
-    def number(self) -> int:
-        """Running number of the next sample; with `seed` and `rank` it decides what is drawn for it.
-
-        May be set between batches: loader workers, which start from equal copies of one insertion, set it to a number
-        of their framework's random state.
-        """
-        return self._decider.number
-
-    @number.setter
-    def number(self, value: int) -> None:
-        checked_at_least("number", value)
-        self._decider.number = int(value)
-
-    @property
-    def class_mix(self) -> dict[str, float] | None:
-        """Target shares of the inserted voxels, or None; may be set between batches where there are no swaps.
-
-        With other shares than before the running counts begin anew: they would otherwise make up for the past, and
-        overshoot for as long as it lasted.
-        """
-        mix = self._decider.mix
-        return None if mix is None else dict(zip(mix.names, mix.target.tolist(), strict=True))
-
-    @class_mix.setter
-    def class_mix(self, shares: Mapping[str, float] | None) -> None:
-        if shares is None:
-            self._decider.mix = None
-            return
-        if self._decider.swaps is not None:
-            raise ValueError("class_mix: this insertion has swaps; it may have one of the two")
-        new, old = ClassMix(shares, self.classes), self._decider.mix
-        self._donor_channels(new)  # raises where donors lack a class
-        if old is None or not np.array_equal(new.target, old.target):
-            self._decider.mix = new
-
-    @property
-    def size_weights(self) -> SizeWeights | None:
-        """Weights of lesion sizes, or None for none; may be set between batches."""
-        return self._decider.size_weights
-
-    @size_weights.setter
-    def size_weights(self, weights: SizeWeights | None) -> None:
-        if weights is not None and not isinstance(weights, SizeWeights):
-            raise TypeError(f"size_weights: expected SizeWeights or None, got {type(weights).__name__}")
-        if weights is not None and isinstance(self.lesions, LesionShapes) and self._decider.scale.diameter_mm is None:
-            raise ValueError(
-                "size_weights: LesionShapes draws its own diameters; give TumorInsertion(diameter_mm=...) instead"
-            )
-        self._decider.size_weights = weights
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the random sequence, the counters and the adjustable values stand, JSON-able; waits for the device."""
-        mix, weights = self._decider.mix, self._decider.size_weights
-        return {
-            "version": STATE_VERSION,
-            "number": self._decider.number,
-            "prob": self._decider.prob,
-            "mix_target": None if mix is None else mix.target.tolist(),
-            "mix_counts": None if mix is None else mix.counts.tolist(),
-            "size_weights": None if weights is None else weights.to_dict(),
-            "lesions": self.lesions.state_dict(),
-            "audit": self._audit.state_dict(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken, with the values that were set then.
-
-        Raises:
-            ValueError: a state of a later version of the library, or of other classes.
-        """
-        version = state.get("version", 1)
-        if version not in (1, STATE_VERSION):
-            raise ValueError(f"insertion state: expected version {STATE_VERSION} or 1, got {version!r}")
-        self._audit.load_state_dict(state["audit"] if version != 1 else _with_other_batch(state["audit"]))
-        self.number = state["number"]
-        self.lesions.load_state_dict(state.get("lesions", {}))
-        self.prob = state.get("prob", self.prob)
-        if state.get("mix_target") is not None:
-            self.class_mix = dict(zip(self.classes.names, state["mix_target"], strict=True))
-            self._decider.mix.target[:] = state["mix_target"]
-        if self._decider.mix is not None and state["mix_counts"] is not None:
-            self._decider.mix.counts[:] = state["mix_counts"]
-        weights = state.get("size_weights")
-        self.size_weights = None if weights is None else SizeWeights.from_dict(weights)
-
-
-def _with_other_batch(audit: Mapping[str, Any]) -> dict[str, Any]:
-    """The audit's state of version 1, which had no counter of plans for another batch."""
-    counts = list(audit["counts"])
-    return {**audit, "counts": [*counts[: Outcome.OTHER_BATCH], 0.0, *counts[Outcome.OTHER_BATCH :]]}

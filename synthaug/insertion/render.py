@@ -15,7 +15,7 @@ from torch import Tensor
 
 from synthaug.classes import Classes
 from synthaug.geometry import turned
-from synthaug.insertion.plan import Insertion
+from synthaug.insertion.asked import Insertion
 from synthaug.lesions.base import LesionSource
 from synthaug.lesions.scale import rotation_matrix, zoom_factors
 from synthaug.random import Purpose, seed_for, seeded_noise
@@ -36,6 +36,17 @@ class Rendered:
     mask: Tensor
     donor: Tensor | None
 
+    @property
+    def intensities(self) -> Tensor:
+        """`donor`, where it was rendered.
+
+        Raises:
+            ValueError: the mask alone was.
+        """
+        if self.donor is None:
+            raise ValueError("rendered lesion: expected the donor's intensities, got a mask alone")
+        return self.donor
+
 
 def render(
     source: LesionSource,
@@ -53,17 +64,17 @@ def render(
         channels: positions of the wanted channels in the source's intensities, or None for the mask alone.
         device: where the result is made.
     """
-    lesion = source.lesion(insertion.lesion)
-    mask = source.mask(insertion.lesion, device)
+    name, size = insertion.live_lesion, insertion.live_crop_vox
+    lesion, mask = source.lesion(name), source.mask(name, device)
     donor = None
     if channels is not None:
-        donor = source.intensities(insertion.lesion, channels, device)
-        donor = recoloured(donor, mask, insertion.swaps, source, insertion.lesion, channels)
+        donor = source.intensities(name, channels, device)
+        donor = recoloured(donor, mask, insertion.swaps, source, name, channels)
     soft = one_hot(renamed(mask, insertion.swaps, source.classes, classes), len(classes))
     zoom = zoom_factors(insertion.scale, lesion.spacing_mm, insertion.spacing_mm, insertion.axes)
-    soft = resample(turned(soft, insertion.axes, insertion.flips), zoom, insertion.crop_vox, extend=False)
+    soft = resample(turned(soft, insertion.axes, insertion.flips), zoom, size, extend=False)
     if donor is not None:
-        donor = resample(turned(donor, insertion.axes, insertion.flips), zoom, insertion.crop_vox, extend=True)
+        donor = resample(turned(donor, insertion.axes, insertion.flips), zoom, size, extend=True)
     if any(insertion.angles_deg) or insertion.elastic_mm:
         grid = _bent_grid(insertion, device)
         soft = F.grid_sample(soft[None], grid, align_corners=False)[0]
@@ -156,7 +167,7 @@ def one_hot(mask: Tensor, classes: int) -> Tensor:
 
 def _bent_grid(insertion: Insertion, device: torch.device) -> Tensor:
     """(1, X, Y, Z, 3) sampling grid of the free rotation and the elastic change, in mm space."""
-    size, spacing = insertion.crop_vox, on_device(insertion.spacing_mm, device, torch.float32)
+    size, spacing = insertion.live_crop_vox, on_device(insertion.spacing_mm, device, torch.float32)
     axes = [(torch.arange(n, dtype=torch.float32) - n // 2) * insertion.spacing_mm[i] for i, n in enumerate(size)]
     place = on_device(torch.stack(torch.meshgrid(*axes, indexing="ij"), -1), device)
     place = place @ on_device(rotation_matrix(insertion.angles_deg), device, torch.float32)

@@ -188,8 +188,8 @@ class Audit:
         if self._pending is None:
             if self.samples - window[-1] < WINDOW_SAMPLES:
                 return
-            on_device = torch.zeros(len(Outcome)) if self._on_device is None else self._on_device[: len(Outcome)]
-            self._pending = (self._on_host(), Readback(on_device))
+            outcomes = torch.zeros(len(Outcome)) if self._on_device is None else self._on_device[: len(Outcome)]
+            self._pending = (self._on_host(), Readback(outcomes))
         if self._pending[1].arrived():
             (total, on_device), self._pending = self._pending, None
             total[: len(Outcome)] += on_device.numpy()

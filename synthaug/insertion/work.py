@@ -12,9 +12,9 @@ from torch import Tensor
 from synthaug.classes import Classes
 from synthaug.geometry import grown
 from synthaug.host import HostSample
+from synthaug.insertion.asked import Insertion, Outcome
 from synthaug.insertion.batch import Batch
 from synthaug.insertion.placement import Site, place
-from synthaug.insertion.plan import Insertion, Outcome
 from synthaug.insertion.render import Rendered, render
 from synthaug.lesions.base import LesionSource
 from synthaug.options import LesionOptions

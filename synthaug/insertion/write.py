@@ -70,8 +70,8 @@ class CropWriter:
             label: (B, X, Y, Z) contiguous.
         """
 
-        def kind(n: int) -> tuple[int, tuple[int, ...]]:
-            return plan.insertions[n].order, plan.insertions[n].crop_vox
+        def kind(n: int) -> tuple[int, tuple[int, int, int]]:
+            return plan.insertions[n].order, plan.insertions[n].live_crop_vox
 
         for _, group in groupby(sorted(plan.live, key=kind), key=kind):
             self._paint_group(work, plan, list(group), image, label)
@@ -82,7 +82,7 @@ class CropWriter:
         context = stacked([to_model(s.crop, s.host.mean, s.host.std) for s in spots])
         if not self.generator.needs_host:
             context.mul_(classes.sum(1, keepdim=True) == 0)
-        donor = stacked([work.rendered(n).donor for n in group]) if self.generator.needs_donor else None
+        donor = stacked([work.rendered(n).intensities for n in group]) if self.generator.needs_donor else None
         told = {"support": stacked([s.support for s in spots])} if self.generator.needs_support else {}
         painted = self.generator.generate(context, classes, [s.row.seed for s in spots], donor, **told)
         for spot, crop in zip(spots, painted, strict=True):
@@ -90,7 +90,7 @@ class CropWriter:
 
     def _spot(self, work: Work, plan: InsertionPlan, n: int, image: Tensor, label: Tensor) -> Spot:
         row = plan.insertions[n]
-        host, window = work.host(row.sample), Window.at(plan.center_vox[n], row.crop_vox, plan.volume_vox)
+        host, window = work.host(row.sample), Window.at(plan.center_vox[n], row.live_crop_vox, plan.volume_vox)
         tissue, old = window.read(host.tissue), window.read(label[row.sample])
         # cut to the tissue, and nothing where refused
         mask = work.rendered(n).mask * (tissue & (plan.outcome[n] == Outcome.DONE))

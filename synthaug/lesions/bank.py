@@ -8,7 +8,7 @@ Intensities are model intensities: z-scores of the donor's own host tissue (`syn
 import json
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from synthaug.checks import checked_at_least
 from synthaug.classes import Classes, get_classes
 from synthaug.files import replace_file
 from synthaug.generators.base import TumorGenerator
+from synthaug.geometry import triple
 from synthaug.lesions.base import Candidates, Lesion, LesionSource
 from synthaug.lesions.cutting import MARGIN_VOX, MIN_VOXELS, LesionCutter, names_of, tensors_of
 
@@ -43,6 +44,7 @@ class LesionBank(LesionSource):
         skipped: what was left out when the bank was made, and why, in words.
     """
 
+    channels: tuple[str, ...]
     margin_vox = MARGIN_VOX
 
     def __init__(self, header: dict[str, Any], tensors: dict[str, Tensor]):
@@ -53,7 +55,7 @@ class LesionBank(LesionSource):
         boxes = (tensors["sizes"].long() + 2 * MARGIN_VOX).prod(1)
         self._offsets = [0, *boxes.cumsum(0).tolist()]
         self._lesions = [
-            Lesion(name, group, tuple(size), tuple(spacing), tuple(voxels))
+            Lesion(name, group, triple(size), triple(spacing), tuple(voxels))
             for name, group, size, spacing, voxels in zip(
                 header["names"],
                 header["groups"],
@@ -70,7 +72,7 @@ class LesionBank(LesionSource):
     def __len__(self) -> int:
         return len(self._lesions)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Lesion]:
         return iter(self._lesions)
 
     @property
@@ -121,7 +123,7 @@ class LesionBank(LesionSource):
         """
         from synthaug.data import find_cases
 
-        cases = [case for case in find_cases(folder, layout=layout) if case.split != "test"]
+        cases = [case for case in find_cases(Path(folder), layout=layout) if case.split != "test"]
         return cls.from_cases(cases, classes, channels, per, min_voxels)
 
     @classmethod
@@ -155,6 +157,7 @@ class LesionBank(LesionSource):
         for case in cases:
             try:
                 volume = load_case(case, cutter.channels)
+                assert volume.label is not None  # it requires one, unless it is told otherwise
                 cutter.add(case.name, case.group, volume.image, volume.label, volume.spacing_mm)
             except CaseError as error:
                 cutter.skip(str(error))
@@ -215,7 +218,7 @@ class LesionBank(LesionSource):
         paintings = painted_by(painter, range(int(checked_at_least("count", count, 1))), progress)
         return self.of_rows([timed.painting.row for timed in paintings], painter.facts)
 
-    def of_rows(self, rows: Sequence[dict[str, Any]], painted: dict[str, Any]) -> "LesionBank":
+    def of_rows(self, rows: Sequence[Mapping[str, Any]], painted: dict[str, Any]) -> "LesionBank":
         """A bank of painted lesions of this bank's classes and channels.
 
         Args:
@@ -334,5 +337,5 @@ def checksum_of(tensors: dict[str, Tensor]) -> int:
     """CRC-32 of a bank's tensors."""
     value = 0
     for name in _TENSORS:
-        value = zlib.crc32(tensors[name].contiguous().view(torch.uint8).numpy(), value)
+        value = zlib.crc32(tensors[name].contiguous().view(torch.uint8).numpy().data, value)
     return value

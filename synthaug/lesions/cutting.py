@@ -1,7 +1,7 @@
 """Cutting lesions out of labelled cases: their masks, their intensities and what a bank says of them."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cc3d
@@ -128,11 +128,13 @@ def lesion_row(
     found = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
     tight = tuple(slice(int(f[0]), int(f[-1]) + 1) for f in found)
     padded_mask = np.pad(mask[tight], MARGIN_VOX)
-    index = [
-        np.arange(s.start - MARGIN_VOX, s.stop + MARGIN_VOX).clip(0, n - 1)
-        for s, n in zip(tight, mask.shape, strict=True)
-    ]
-    box = z.numpy()[(slice(None), *np.ix_(*index))]
+    x, y, depth = np.ix_(
+        *(
+            np.arange(s.start - MARGIN_VOX, s.stop + MARGIN_VOX).clip(0, n - 1)
+            for s, n in zip(tight, mask.shape, strict=True)
+        )
+    )
+    box = z.numpy()[:, x, y, depth]
     mean, std = _class_statistics(padded_mask, box, classes, min_voxels)
     return {
         "name": name,
@@ -157,12 +159,12 @@ def _class_statistics(mask: np.ndarray, box: np.ndarray, classes: int, min_voxel
     return torch.from_numpy(mean), torch.from_numpy(std)
 
 
-def names_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def names_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The part of a bank's header that says who its lesions are."""
     return {"names": [row["name"] for row in rows], "groups": [row["group"] for row in rows]}
 
 
-def tensors_of(rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+def tensors_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
     """The tensors of a bank of these rows of `lesion_row`."""
     return {
         "masks": torch.cat([row["mask"] for row in rows]),

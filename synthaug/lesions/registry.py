@@ -1,7 +1,7 @@
 """From what a user gives as `lesions` to a `LesionSource`, and whether it fits what is to be inserted."""
 
 import os
-from typing import Any
+from typing import Any, overload
 
 from synthaug.channels import select_channels
 from synthaug.classes import Classes
@@ -11,6 +11,10 @@ from synthaug.lesions.base import LesionSource
 from synthaug.lesions.rebalance import ClassMix, Swaps
 
 
+@overload
+def resolve_lesions(lesions: str | os.PathLike) -> LesionBank: ...
+@overload
+def resolve_lesions(lesions: Any) -> LesionSource: ...
 def resolve_lesions(lesions: Any) -> LesionSource:
     """The lesion source that was given, or the bank whose path was.
 

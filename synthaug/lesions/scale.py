@@ -2,15 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from synthaug.checks import checked_range
 from synthaug.classes import Classes
-from synthaug.insertion.plan import equivalent_diameter_mm
+from synthaug.geometry import triple
 from synthaug.lesions.base import Candidates
-from synthaug.sizes import SizeClasses
+from synthaug.sizes import SizeClasses, equivalent_diameter_mm
 
 LARGEST_UPSCALE = 1.5
 TILT_CELLS = 64
@@ -132,6 +132,15 @@ def check_size_control(scale: Any, diameter_mm: Any, after_swap: Any) -> None:
         raise ValueError("scale_after_swap goes with scale; with diameter_mm the diameter is what was asked for")
 
 
+class Turn(TypedDict):
+    """One draw of `Turns`, named as the fields of `synthaug.insertion.plan.Insertion` are."""
+
+    axes: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+    angles_deg: tuple[float, float, float]
+    elastic_mm: float
+
+
 @dataclass(frozen=True)
 class Turns:
     """How lesions may be turned and bent.
@@ -148,34 +157,32 @@ class Turns:
     rotate_deg: float = 0.0
     elastic_mm: float = 0.0
 
-    def draw(self, rng: np.random.Generator) -> dict[str, Any]:
-        """`axes`, `flips`, `angles_deg` and `elastic_mm` of one insertion; always takes as many random numbers."""
+    def draw(self, rng: np.random.Generator) -> Turn:
+        """Draw the turn of one insertion; always takes as many random numbers."""
         axes, flips, angles = rng.permutation(3), rng.random(3), rng.uniform(-1, 1, 3)
-        return {
-            "axes": tuple(int(a) for a in axes) if self.rotate90 else (0, 1, 2),
-            "flips": tuple(bool(u < self.flip) for u in flips),
-            "angles_deg": tuple(float(a) for a in angles * self.rotate_deg + 0.0),
-            "elastic_mm": float(self.elastic_mm),
-        }
+        return Turn(
+            axes=triple(int(a) for a in axes) if self.rotate90 else (0, 1, 2),
+            flips=triple(bool(u < self.flip) for u in flips),
+            angles_deg=triple(float(a) for a in angles * self.rotate_deg + 0.0),
+            elastic_mm=float(self.elastic_mm),
+        )
 
 
 def zoom_factors(
     scale: float, lesion_spacing: Sequence[float], host_spacing: Sequence[float], axes: Sequence[int]
 ) -> tuple[float, float, float]:
     """Host voxels per lesion voxel along X, Y, Z: the scale in mm times the ratio of the voxel sizes."""
-    return tuple(scale * lesion_spacing[axes[i]] / host_spacing[i] for i in range(3))
+    return triple(scale * lesion_spacing[axes[i]] / host_spacing[i] for i in range(3))
 
 
-def extents_vox(
-    candidates: Candidates, factors: np.ndarray, spacing_mm: Sequence[float], turns: Mapping[str, Any]
-) -> np.ndarray:
+def extents_vox(candidates: Candidates, factors: np.ndarray, spacing_mm: Sequence[float], turn: Turn) -> np.ndarray:
     """(D, 3) upper bounds of the lesions' sizes in host voxels after scaling and turning, without their voxels."""
-    axes, spacing = list(turns["axes"]), np.asarray(spacing_mm)
+    axes, spacing = list(turn["axes"]), np.asarray(spacing_mm)
     zoom = factors[:, None] * candidates.spacing_mm[:, axes] / spacing
     size = candidates.sizes[:, axes] * zoom
-    if any(turns["angles_deg"]):
-        size = (size * spacing) @ np.abs(rotation_matrix(turns["angles_deg"])).T / spacing
-    size = size + 2 * turns["elastic_mm"] / spacing
+    if any(turn["angles_deg"]):
+        size = (size * spacing) @ np.abs(rotation_matrix(turn["angles_deg"])).T / spacing
+    size = size + 2 * turn["elastic_mm"] / spacing
     # a zoom of exactly 1 keeps the box; otherwise the outermost voxels may gain one on each side
     exact = np.isclose(zoom, 1) & (size == np.round(size))
     return np.where(exact, size, np.ceil(size) + 1).astype(int)

@@ -133,7 +133,7 @@ class LesionShapes(LesionSource):
 
 def _smooth_field(seed: int, count: int, device: torch.device) -> Tensor:
     """(count + 1, GRID, GRID, GRID) smooth fields of about unit variance, two octaves each."""
-    total = 0.0
+    total = torch.zeros((), device=device)
     for octave, (nodes, weight) in enumerate(((4, 0.85), (8, 0.5))):
         noise = seeded_noise([(seed + octave) % 2**63], (count + 1, nodes, nodes, nodes), device)
         total = total + weight * F.interpolate(noise, size=(GRID,) * 3, mode="trilinear", align_corners=True)

@@ -1,6 +1,7 @@
 """Insertion into nnU-Net's batches: its labels, its intensities, its case names."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from synthaug.adapters.nnunet.settings import Settings
 from synthaug.adapters.nnunet.task import BLOCKED, Task
 from synthaug.config import ConfigError
 from synthaug.data.cases import group_function
+from synthaug.generators.base import TumorGenerator
 from synthaug.generators.procedural import ProceduralGenerator
 from synthaug.insertion.insertion import TumorInsertion
 from synthaug.lesions.bank import LesionBank
@@ -28,7 +30,7 @@ class BatchInsertion:
         self.task, self.engine, self.group_of = task, engine, group_of
 
     @classmethod
-    def of(cls, task: Task, settings: Settings, bank: LesionBank | None, **options) -> "BatchInsertion":
+    def of(cls, task: Task, settings: Settings, bank: LesionBank | None, **options: Any) -> "BatchInsertion":
         """The insertion that the settings describe.
 
         Args:
@@ -41,13 +43,9 @@ class BatchInsertion:
             ConfigError: what `TumorInsertion` refuses: classes, channels, swaps or a generator that do not fit.
         """
         try:
-            lesions = bank
-            if settings.lesions == "shapes":
-                lesions = LesionShapes(classes=task.classes, proportions=settings.proportions)
-            generator = ProceduralGenerator.fit(bank) if settings.generator == "fitted" else settings.generator
             engine = TumorInsertion(
-                lesions,
-                generator,
+                _lesions(task, settings, bank),
+                _generator(settings, bank),
                 classes=task.classes,
                 channels=task.channels,
                 **settings.insertion.engine_options | {"ignore_label": BLOCKED},
@@ -82,6 +80,22 @@ class BatchInsertion:
         if new_raw is raw:
             return image, label
         return self.task.units.written(image, raw, new_raw), torch.where(new_view == view, label, new_view)
+
+
+def _lesions(task: Task, settings: Settings, bank: LesionBank | None) -> LesionBank | LesionShapes:
+    if settings.lesions == "shapes":
+        return LesionShapes(classes=task.classes, proportions=settings.proportions)
+    if bank is None:
+        raise ValueError("lesions: bank: expected the fold's bank, got none")
+    return bank
+
+
+def _generator(settings: Settings, bank: LesionBank | None) -> str | TumorGenerator:
+    if settings.generator != "fitted":
+        return settings.generator
+    if bank is None:
+        raise ValueError("generator: fitted: expected the bank whose statistics it learns, got none")
+    return ProceduralGenerator.fit(bank)
 
 
 def groups_of(cases: Iterable[str], settings: Settings) -> dict[str, str]:

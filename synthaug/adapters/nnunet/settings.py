@@ -111,9 +111,9 @@ def read_settings(path: str | os.PathLike | None = None) -> Settings:
             f"{VARIABLE} is not set: it names the YAML file that says what is to be inserted, for example "
             f"export {VARIABLE}=/path/to/nnunet.yaml (synthaug configs show nnunet explains each key)"
         )
-    path = Path(path)
-    settings = read_config(path, Settings)
-    home, changes = path.resolve().parent, {}
+    file = Path(path)
+    settings = read_config(file, Settings)
+    home, changes = file.resolve().parent, dict[str, Any]()
     if settings.bank is not None:
         changes["bank"] = home / settings.bank.expanduser()
     if (home / settings.generator).is_dir():

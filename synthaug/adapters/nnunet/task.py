@@ -15,6 +15,7 @@ from synthaug.adapters.nnunet.units import Units
 from synthaug.channels import canonical_channels
 from synthaug.classes import Classes, get_classes
 from synthaug.config import ConfigError
+from synthaug.geometry import triple
 from synthaug.host import host_tissue
 
 BLOCKED = -1
@@ -65,7 +66,7 @@ class Task:
         return cls(
             classes=classes,
             channels=channels,
-            spacing_mm=tuple(float(s) for s in chosen.spacing),
+            spacing_mm=triple(float(s) for s in chosen.spacing),
             units=units,
             host_values=host_values,
             blocked_values=tuple(sorted(blocked)),

@@ -9,7 +9,7 @@ patches, `validation_step` and the final validation are nnU-Net's own.
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
@@ -36,11 +36,15 @@ TARGET_TRANSFORMS = (
 )
 """The transforms that make targets of a label map; they come last in nnU-Net's training transforms."""
 
-
 CUDA = torch.device("cuda")
 
+if TYPE_CHECKING:
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer as _Mixed  # which the mixin extends
+else:
+    _Mixed = object
 
-class InsertionMixin:
+
+class InsertionMixin(_Mixed):
     """Tumour insertion for any trainer derived from `nnUNetTrainer`.
 
     ``class MyTrainer(InsertionMixin, nnUNetTrainerDA5)`` inserts with that trainer's augmentation, losses and lengths.
@@ -53,13 +57,15 @@ class InsertionMixin:
             validation cases.
     """
 
-    def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict, device=CUDA):
+    my_init_kwargs: dict[str, Any]
+
+    def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict, device: torch.device = CUDA):
         check_configuration(PlansManager(plans).get_configuration(configuration), configuration)
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.insertion: BatchInsertion | None = None
         self.target_transforms: list[BasicTransform] = []
         self._loaded_insertion: dict[str, Any] | None = None
-        self._counted = Counter()
+        self._counted: Counter[Any] = Counter()
 
     def on_train_start(self) -> None:
         """Make the insertion first, so that nothing is begun with settings that do not fit."""
@@ -139,8 +145,14 @@ class InsertionMixin:
         super().on_epoch_end()
 
     def epoch_summary(self) -> str:
-        """Insertions since the last call, of all processes, in words; makes the device be waited for."""
-        total = self._counts()
+        """Say in words what was inserted since the last call, in all processes; makes the device be waited for.
+
+        Raises:
+            RuntimeError: training has not begun.
+        """
+        if self.insertion is None:
+            raise RuntimeError("epoch_summary before on_train_start: there is no insertion yet")
+        total = self._counts(self.insertion)
         new = total - self._counted
         self._counted = total
         words = f"synthaug: {new['samples']} samples, {new['asked']} insertions asked, {new['done']} done"
@@ -187,10 +199,10 @@ class InsertionMixin:
             raise ConfigError(f"the checkpoint's insertion does not fit the settings: {error}") from error
         self._counted = self._counts(insertion)
 
-    def _counts(self, insertion: BatchInsertion | None = None) -> Counter:
+    def _counts(self, insertion: BatchInsertion) -> Counter[Any]:
         """Samples and insertions since the start of the training, of all processes; waits for the device."""
-        total = Counter()
-        for report in self._of_all_ranks((insertion or self.insertion).engine.report().to_dict()):
+        total: Counter[Any] = Counter()
+        for report in self._of_all_ranks(insertion.engine.report().to_dict()):
             total.update({key: report[key] for key in ("samples", "asked", "done")})
             for kind in ("refused", "voxels"):
                 total.update({(kind, name): n for name, n in report[kind].items()})
@@ -199,7 +211,7 @@ class InsertionMixin:
     def _of_all_ranks(self, value: Any) -> list[Any]:
         if not self.is_ddp:
             return [value]
-        values = [None] * dist.get_world_size()
+        values: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(values, value)
         return values
 
@@ -247,6 +259,7 @@ def made_target(label: Tensor, transforms: Sequence[BasicTransform]) -> Tensor |
 
 def collated(targets: Sequence[Tensor | list[Tensor]]) -> Tensor | list[Tensor]:
     """Samples to a batch, level by level where there are several."""
-    if isinstance(targets[0], list):
-        return [torch.stack(level) for level in zip(*targets, strict=True)]
-    return torch.stack(list(targets))
+    tensors = [target for target in targets if isinstance(target, Tensor)]
+    if tensors:
+        return torch.stack(tensors)
+    return [torch.stack(level) for level in zip(*targets, strict=True)]

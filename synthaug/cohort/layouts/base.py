@@ -68,7 +68,7 @@ class Layout(ABC):
     def label_values(self) -> dict[str, int]:
         """Class name to value in the written labels, in the order of the values; the hosts' own."""
         values = self.classes.values
-        return {name: values[name] for name in sorted(values, key=values.get)}
+        return {name: values[name] for name in sorted(values, key=values.__getitem__)}
 
     def synthetic_name(self, index: int) -> str:
         """Name of a synthetic case."""

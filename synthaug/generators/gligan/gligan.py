@@ -70,6 +70,10 @@ class GliGAN(TumorGenerator):
         ImportError: MONAI is not installed.
     """
 
+    channels: tuple[str, ...]
+    classes: tuple[str, ...]
+    crop_sizes: tuple[int, ...]
+
     def __init__(
         self,
         folder: str | os.PathLike,
@@ -225,7 +229,9 @@ def _stem(state: Mapping[str, Tensor], path: Path, feature_size: int) -> int:
     return stem.shape[1]
 
 
-def _checked_regions(regions, in_channels: int, folder: str | os.PathLike) -> dict[str, tuple[str, ...]]:
+def _checked_regions(
+    regions: Mapping[str, Sequence[str]] | None, in_channels: int, folder: str | os.PathLike
+) -> dict[str, tuple[str, ...]]:
     if regions is None and in_channels not in REGIONS:
         known = ", ".join(f"{n} ({', '.join(r)})" for n, r in REGIONS.items())
         raise ValueError(

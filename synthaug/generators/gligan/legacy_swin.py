@@ -56,6 +56,9 @@ def legacy_swin_unetr(in_channels: int, feature_size: int = 48) -> nn.Module:
         raise ImportError('GliGAN needs MONAI\'s SwinUNETR: pip install "monai>=1.5"') from error
     with torch.random.fork_rng(devices=[]):
         network = SwinUNETR(
-            in_channels=in_channels, out_channels=1, feature_size=feature_size, downsample=LegacyPatchMerging
+            in_channels=in_channels,
+            out_channels=1,
+            feature_size=feature_size,
+            downsample=LegacyPatchMerging,  # type: ignore[arg-type] # MONAI calls it as a class, and says a module
         )
     return network.eval().requires_grad_(False)

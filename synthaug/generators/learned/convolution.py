@@ -8,9 +8,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from synthaug.geometry import Box, bounding_box
-
-EVERYWHERE: Box = (slice(None), slice(None), slice(None))
+from synthaug.geometry import EVERYWHERE, Box, bounding_box, triple
 
 SLAB = 24
 """Thickness in voxels of the pieces that full resolution is worked on in. It is even, as space-to-depth wants."""
@@ -25,6 +23,8 @@ class Conv3d(nn.Conv3d):
     PyTorch leaves single inputs of few voxels to a loop of its own, which takes two to eight times as long: most of
     the time that a crop of 32 x 32 x 32 voxels takes in float32.
     """
+
+    padding: tuple[int, ...]
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return convolved(x, weight, bias, self.stride, self.padding)
@@ -121,7 +121,7 @@ def filled_boxes(where: Tensor) -> list[Box]:
     Args:
         where: (N, X, Y, Z) bool on the CPU; a box is for all N.
     """
-    filled = where.numpy().any(0)
+    filled = where.any(0).numpy()
     boxes = []
     for start in range(0, filled.shape[0], SLAB):
         slab = filled[start : start + SLAB]
@@ -151,8 +151,8 @@ def drawn_detail(
         return [(EVERYWHERE, out(activated(x)).float())]
     made, size = [], parts[0].shape[2:]
     for box in boxes:
-        around = [slice(max(0, s.start - REACH), min(n, s.stop + REACH)) for s, n in zip(box, size, strict=True)]
-        inner = [slice(s.start - a.start, s.stop - a.start) for s, a in zip(box, around, strict=True)]
+        around = triple(slice(max(0, s.start - REACH), min(n, s.stop + REACH)) for s, n in zip(box, size, strict=True))
+        inner = triple(slice(s.start - a.start, s.stop - a.start) for s, a in zip(box, around, strict=True))
         x = head(beside_each_other([enlarged(half, size, around), *(part[..., *around] for part in parts)]))
         made.append((box, out(activated(x))[..., *inner].float()))
     return made

@@ -21,7 +21,7 @@ from synthaug.generators.learned.convolution import (
     space_to_depth_conv,
 )
 from synthaug.generators.learned.flow import Scene, preconditioning
-from synthaug.generators.learned.painter import Painter, Residual, hidden_of
+from synthaug.generators.learned.painter import Painter, TwoConvolutions, hidden_of
 from synthaug.geometry import Box
 
 FREQUENCIES = 8
@@ -31,7 +31,7 @@ HALO_SCALE = 0.2
 """Unit of the network's answer outside the lesion, in model intensities: little changes there."""
 
 
-class TimedResidual(Residual):
+class TimedResidual(TwoConvolutions):
     """A residual block whose features are scaled and shifted by what the time says; starts as a plain one."""
 
     def __init__(self, width: int, embedding: int, hidden: int | None = None):
@@ -77,6 +77,8 @@ class Denoiser(nn.Module):
         embedding: features of time and stride.
         hidden: features inside each block, as `Painter`'s.
     """
+
+    matrices: Tensor
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ A name is looked for among the weights shipped with the package, then as a folde
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,11 @@ class _Kind:
     def network_of(self, generator: StyledGenerator) -> nn.Module:
         """The module whose weights are stored."""
         return generator.painter if self.part == "painter" else getattr(generator.painter, self.part)
+
+    def made(self, *parts: Any, **options: Any) -> StyledGenerator:
+        """A generator of this kind: of a network, a prior, channels, classes and the kind's own options."""
+        make: Callable[..., StyledGenerator] = self.generator
+        return make(*parts, **options)
 
     def options(self) -> tuple[str, ...]:
         """What a user may say when loading."""
@@ -151,15 +156,15 @@ def load_generator(
         )
     found_channels, found_classes = tuple(config["channels"]), tuple(config["classes"])
     for what, wanted, found in (("channels", channels, found_channels), ("classes", classes, found_classes)):
-        if unknown := [n for n in wanted or () if n not in found]:
-            raise ValueError(f"{folder}: made for the {what} {', '.join(found)}; asked for {', '.join(unknown)} too")
+        if absent := [n for n in wanted or () if n not in found]:
+            raise ValueError(f"{folder}: made for the {what} {', '.join(found)}; asked for {', '.join(absent)} too")
     with torch.random.fork_rng(devices=[]):
         network = kind.network(len(found_channels), len(found_classes), **config[kind.part])
     prior = StylePrior(len(found_classes), len(found_channels))
     _fill(network, f"{kind.part}.", state, folder / WEIGHTS)
     _fill(prior, "prior.", state, folder / WEIGHTS)
     saved = {name: config[name] for name in ("truncation", "crop_sizes", *kind.sampling)}
-    return kind.generator(network, prior, found_channels, found_classes, **(saved | options))
+    return kind.made(network, prior, found_channels, found_classes, **(saved | options))
 
 
 def stored_network(generator: StyledGenerator) -> nn.Module:
@@ -187,10 +192,10 @@ def with_shape(generator: StyledGenerator, **shape: Any) -> StyledGenerator:
     same = {name: getattr(old, attribute) for name, attribute in kind.shape.items()}
     with torch.random.fork_rng(devices=[]):
         network = kind.network(len(generator.channels), len(generator.classes), **(same | shape))
-    options = {"truncation": generator.truncation, "crop_sizes": generator.crop_sizes}
+    options: dict[str, Any] = {"truncation": generator.truncation, "crop_sizes": generator.crop_sizes}
     options |= {name: getattr(generator.painter, name) for name in kind.sampling}
     options |= {name: getattr(generator, name) for name in kind.transient}
-    return kind.generator(network, generator.prior, generator.channels, generator.classes, **options)
+    return kind.made(network, generator.prior, generator.channels, generator.classes, **options)
 
 
 def _kind_of(generator: StyledGenerator) -> _Kind:

@@ -43,8 +43,8 @@ FEATURE_GAIN = 2**0.5
 """Undoes what a leaky ReLU takes from the spread of the critic's features."""
 
 
-class Residual(nn.Module):
-    """Two 3 x 3 x 3 convolutions beside a shortcut; starts as almost the identity.
+class TwoConvolutions(nn.Module):
+    """What residual blocks have beside the shortcut: two 3 x 3 x 3 convolutions, the second of small weights at first.
 
     Args:
         width: features in and out.
@@ -57,6 +57,10 @@ class Residual(nn.Module):
         self.second = Conv3d(hidden or width, width, 3, padding=1)
         with torch.no_grad():
             self.second.weight.mul_(0.3)
+
+
+class Residual(TwoConvolutions):
+    """A residual block; starts as almost the identity."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, width, X, Y, Z) to the same."""

@@ -45,6 +45,7 @@ def make_scheduler(name: str, steps: int) -> Any:
         import diffusers
     except ImportError as error:
         raise ImportError("the diffusion generator needs: pip install diffusers") from error
+    scheduler: Any
     if name == "flow_match_euler":
         scheduler = diffusers.FlowMatchEulerDiscreteScheduler(TRAIN_STEPS)
         # its own grid ends with a step from t = 0.001, which would waste one of few

@@ -6,7 +6,7 @@ the mean of all. So these statistics are an input, the *style*: measured on the 
 a Gaussian over patients when lesions are generated.
 """
 
-from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +34,8 @@ def moving_average(image: Tensor, window: int = 3, dilation: int = 1) -> Tensor:
     padded = F.pad(image, (half,) * 6, mode="replicate")
     for dim in (2, 3, 4):
         size = image.shape[dim]
-        padded = sum(padded.narrow(dim, i * dilation, size) for i in range(window)) / window
+        shifted = (padded.narrow(dim, i * dilation, size) for i in range(window))
+        padded = cast(Tensor, sum(shifted)) / window  # a window has a voxel or more, so that the sum is no 0
     return padded
 
 
@@ -130,6 +131,9 @@ class StylePrior(nn.Module):
         channels: number C of channels.
     """
 
+    mean: Tensor
+    factor: Tensor
+
     def __init__(self, classes: int, channels: int):
         super().__init__()
         size = classes * channels * len(STATISTICS)
@@ -165,7 +169,7 @@ class StylePrior(nn.Module):
         self.mean.copy_(mean.flatten())
         self.factor.copy_(torch.linalg.cholesky(covariance + 1e-5 * torch.eye(len(covariance), dtype=torch.double)))
 
-    def sample(self, noise: Tensor, truncation: float | Sequence[float] = 1.0) -> Tensor:
+    def sample(self, noise: Tensor, truncation: float = 1.0) -> Tensor:
         """Styles of standard normal `noise` (N, K * C * 3), each number clipped at 2, scaled by `truncation`."""
         z = noise.clamp(-2, 2) * truncation
         return (self.mean + z @ self.factor.T).unflatten(-1, self.shape)

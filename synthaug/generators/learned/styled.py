@@ -4,10 +4,12 @@ import copy
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.learned.convolution import filled_boxes
+from synthaug.generators.learned.flow_painter import FlowPainter
+from synthaug.generators.learned.painter import Painter
 from synthaug.generators.learned.style import StylePrior
 from synthaug.geometry import Box
 from synthaug.precision import PRECISIONS, resolve_precision
@@ -22,8 +24,7 @@ class StyledGenerator(TumorGenerator):
     """A trained painter with its prior over styles.
 
     Args:
-        painter: a module called as `synthaug.generators.learned.painter.Painter` is, trained for `channels` and
-            `classes` in this order.
+        painter: the network, trained for `channels` and `classes` in this order.
         prior: Gaussian over styles, of the same.
         channels: canonical channel names that the network knows.
         classes: class names that it knows.
@@ -40,13 +41,16 @@ class StyledGenerator(TumorGenerator):
             that do not fit.
     """
 
+    channels: tuple[str, ...]
+    classes: tuple[str, ...]
+    crop_sizes: tuple[int, ...]
     margin_vox = 6
     cubic = False
     needs_support = True
 
     def __init__(
         self,
-        painter: nn.Module,
+        painter: Painter | FlowPainter,
         prior: StylePrior,
         channels: Sequence[str],
         classes: Sequence[str],
@@ -65,7 +69,8 @@ class StyledGenerator(TumorGenerator):
             raise ValueError(f"truncation: expected 0 to 1.5, got {truncation}")
         if precision not in PRECISIONS:
             raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
-        self.painter = painter.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d)
+        painter = painter.eval().requires_grad_(False)
+        self.painter = painter.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload] # torch's lack it
         self.prior, self.batched, self.precision = prior, batched, precision
         self.channels, self.classes = tuple(channels), tuple(classes)
         self.truncation, self.crop_sizes = truncation, tuple(crop_sizes)
@@ -106,9 +111,9 @@ class StyledGenerator(TumorGenerator):
         together = len(seeds) if self._batched(context.device) else 1
         rows = [slice(i, i + together) for i in range(0, len(seeds), together)]
         # the host may look at voxels where it need not wait for them
-        look = support is not None and context.device.type == "cpu"
+        look = support if context.device.type == "cpu" else None
         painted = [
-            self._paint(context[r].float(), mask[r].float(), seeds[r], filled_boxes(support[r]) if look else None)
+            self._paint(context[r].float(), mask[r].float(), seeds[r], None if look is None else filled_boxes(look[r]))
             for r in rows
         ]
         return painted[0] if len(painted) == 1 else torch.cat(painted)

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synthaug.generators.learned.painter import Residual
+from synthaug.generators.learned.painter import TwoConvolutions
 
 TAPS = 27
 """Weights of a block's second convolution (3 x 3 x 3) for each pair of features."""
@@ -31,12 +31,12 @@ NEAR = 7
 """Side in voxels of the cube within which a voxel counts as near a lesion."""
 
 
-def blocks(network: nn.Module) -> dict[str, Residual]:
+def blocks(network: nn.Module) -> dict[str, TwoConvolutions]:
     """The residual blocks that `hidden` describes, by name and in its order, of a painter or denoiser."""
     return {f"{way}.{i}": block for way in ("encode", "decode") for i, block in enumerate(getattr(network, way))}
 
 
-def thinner_blocks(network: nn.Module, hidden: Sequence[int]) -> dict[str, Residual]:
+def thinner_blocks(network: nn.Module, hidden: Sequence[int]) -> dict[str, TwoConvolutions]:
     """Those blocks that have more features inside than `hidden` says.
 
     Raises:
@@ -66,7 +66,7 @@ class Moments:
         cross: (27 h + 1, width).
     """
 
-    def __init__(self, block: Residual):
+    def __init__(self, block: TwoConvolutions):
         inside, width = block.second.in_channels, block.second.out_channels
         self.gram = torch.zeros(TAPS * inside + 1, TAPS * inside + 1, dtype=torch.double)
         self.cross = torch.zeros(TAPS * inside + 1, width, dtype=torch.double)
@@ -79,6 +79,8 @@ class Moments:
         self._hook.remove()
 
     def _see(self, _module: nn.Module, given: tuple[Tensor], answer: Tensor) -> None:
+        if self.where is None:
+            raise RuntimeError("Moments: expected `where` before the network is called, got none")
         (features,) = given
         where = F.interpolate(self.where, size=features.shape[2:])[:, 0]
         for x, y, w in zip(features, answer, where, strict=True):

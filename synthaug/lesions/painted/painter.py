@@ -21,6 +21,7 @@ from synthaug.generators.base import TumorGenerator
 from synthaug.generators.identity import fingerprint, generator_facts, settings_of
 from synthaug.generators.procedural import texture
 from synthaug.generators.registry import resolve_generator
+from synthaug.geometry import triple
 from synthaug.insertion.draw import Decider
 from synthaug.insertion.render import one_hot, render
 from synthaug.lesions.bank import LesionBank
@@ -51,8 +52,8 @@ class Painting:
     def lesion(self) -> Lesion:
         """What the host knows of it."""
         row = self.row
-        sizes = [tuple(row[key]) for key in ("size", "spacing_mm", "voxels")]
-        return Lesion(row["name"], row["group"], *sizes)
+        size, spacing_mm = triple(row["size"]), triple(row["spacing_mm"])
+        return Lesion(row["name"], row["group"], size, spacing_mm, tuple(row["voxels"]))
 
     @property
     def mask(self) -> Tensor:
@@ -225,8 +226,8 @@ def neutral_host(seed: int, channels: int, size: Sequence[int]) -> Tensor:
     return texture(seed_for(seed, Purpose.NEUTRAL_HOST), channels, size, CPU)
 
 
-def _checked_spacing(spacing_mm: Any) -> tuple[float, ...]:
+def _checked_spacing(spacing_mm: Any) -> tuple[float, float, float]:
     values = tuple(checked_range("spacing_mm", s)[0] for s in spacing_mm)
     if len(values) != 3:
         raise ValueError(f"spacing_mm: expected 3 values, got {spacing_mm}")
-    return values
+    return triple(values)

@@ -4,6 +4,7 @@ import os
 import time
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -42,7 +43,12 @@ class Pool:
         self.typical: float | None = None
         self._window: dict[int, Painting] = {}
         self._late: OrderedDict[str, Painting] = OrderedDict()
-        self._forget_thread()
+        self._candidates: Candidates | None = None
+        self._by_name: dict[str, Painting] | None = None
+        self._threads: PaintingThreads | None = None
+        self._asked: dict[int, Future[Timed]] = {}
+        self._end: Callable[[], Any] | None = None
+        self._process = 0
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the thread, which no other process can have."""
@@ -108,7 +114,7 @@ class Pool:
         """Let the thread end; a painting that is needed starts another."""
         if self._end is not None:
             self._end()
-        self._forget_thread()
+        self._threads, self._asked, self._end, self._process = None, {}, None, 0
 
     def _taken(self, number: int) -> Painting:
         self.ask(number)
@@ -134,11 +140,3 @@ class Pool:
             self._threads, self._process = PaintingThreads(self.painter), os.getpid()
             self._end = weakref.finalize(self, self._threads.close)
         return self._threads
-
-    def _forget_thread(self) -> None:
-        self._threads: PaintingThreads | None = None
-        self._asked: dict[int, Future[Timed]] = {}
-        self._end: Any = None
-        self._process = 0
-        self._candidates: Candidates | None = None
-        self._by_name: dict[str, Painting] | None = None

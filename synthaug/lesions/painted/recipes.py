@@ -12,8 +12,9 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
+from synthaug.geometry import triple
+from synthaug.insertion.asked import Insertion
 from synthaug.insertion.draw import Decider
-from synthaug.insertion.plan import Insertion
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.base import Candidates
 from synthaug.lesions.scale import Turns, extents_vox
@@ -75,7 +76,7 @@ class Recipe:
         return cls(
             lesion=match["lesion"],
             scale=float(match["scale"]),
-            spacing_mm=tuple(float(s) for s in match["spacing"].split("x")),
+            spacing_mm=triple(float(s) for s in match["spacing"].split("x")),
             swaps={unquote(a): unquote(b) for a, b in pairs},
             painter=match["painter"],
             seed=int(match["seed"]),
@@ -94,7 +95,7 @@ class Recipes:
 
     def __init__(self, bank: LesionBank, decider: Decider, spacing_mm: Sequence[float], painter: str):
         self.bank, self.decider, self.painter = bank, decider, painter
-        self.spacing_mm = tuple(round(float(s), SPACING_DIGITS) for s in spacing_mm)
+        self.spacing_mm = triple(round(float(s), SPACING_DIGITS) for s in spacing_mm)
         self._donors = bank.candidates(stream(0), None)
 
     def draw(self, number: int, attempt: int) -> Recipe | None:

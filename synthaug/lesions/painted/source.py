@@ -54,6 +54,7 @@ class PaintedLesions(LesionSource):
             other classes, channels or generator, and what `LesionBank.painted` raises.
     """
 
+    channels: tuple[str, ...]
     margin_vox = MARGIN_VOX
 
     def __init__(
@@ -80,7 +81,8 @@ class PaintedLesions(LesionSource):
         self.bank, self.classes, self.channels = bank, bank.classes, bank.channels
         self.groups = bank.groups | (set() if start is None else start.groups)
         self.changes = bool(self.refresh or self.budget)
-        self._new_step, self._prices = False, {}
+        self._new_step = False
+        self._prices: dict[int, float] = {}
         self._process = os.getpid()
         if not self.changes:
             self.pool.move(0)

@@ -81,9 +81,9 @@ def _paint(own: threading.local, what: int | str) -> Timed:
         painting = paint(what)
         return Timed(painting, time.thread_time() - began)
     with torch.cuda.device(painter.device), torch.cuda.stream(own.stream):
-        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        began.record()
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        first.record()
         painting = paint(what)
-        ended.record()
+        last.record()
         own.stream.synchronize()  # waits in this thread alone; whoever takes the painting finds it ready
-    return Timed(painting, began.elapsed_time(ended) / 1000)
+    return Timed(painting, first.elapsed_time(last) / 1000)
