@@ -17,7 +17,7 @@ class ConfigError(ValueError):
 
 
 class Section(BaseModel):
-    """A part of a configuration: unknown keys are errors, values do not change after checking."""
+    """Base of a configuration's parts: unknown keys are errors, values do not change after checking."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -71,10 +71,10 @@ def read_config(path: str | Path | None, model: type[Model], overrides: Sequence
 
 
 def overridden(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Nested dictionaries with some values set, which may be changed in place.
+    """Set some values of nested dictionaries, in place.
 
     Args:
-        content: as read.
+        content: nested dictionaries, as read from a file.
         overrides: ``"a.b=value"`` each; the value is YAML.
 
     Raises:
@@ -102,11 +102,11 @@ def _override(content: dict[str, Any], override: str) -> None:
 
 
 def problem(item: ErrorDetails, model: type[BaseModel]) -> str:
-    """One pydantic error in words: the dotted key, what is wrong, what came.
+    """Say a pydantic error in words: the dotted key, what is wrong, what came.
 
     Args:
-        item: of `ValidationError.errors`.
-        model: that was validated.
+        item: one of `ValidationError.errors`.
+        model: the model that was validated.
     """
     name = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
@@ -125,7 +125,7 @@ def problem(item: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def _known_keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
-    """Field names of the section at a location; of the whole model where the location leads elsewhere."""
+    """List the field names of the section at a location; the whole model's where the location leads elsewhere."""
     members: list[type[BaseModel]] = []
     for part in location:
         field = model.model_fields.get(str(part))
@@ -141,7 +141,7 @@ def _known_keys(model: type[BaseModel], location: Sequence[str | int]) -> list[s
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:
-    """The models in an annotation such as ``Model | None`` or ``Annotated[One, ...] | Annotated[Other, ...]``."""
+    """List the models in an annotation such as ``Model | None`` or ``Annotated[One, ...] | Annotated[Other, ...]``."""
     options = [annotation, *get_args(annotation)]
     options += [get_args(option)[0] for option in options if get_origin(option) is Annotated]
     return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]

@@ -1,4 +1,4 @@
-"""Seconds that work on a device takes, without waiting for it."""
+"""Timing of work on a device without waiting for it."""
 
 import functools
 import time
@@ -12,7 +12,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class Stopwatch:
-    """Seconds spent within it; on CUDA by events, which may be read later."""
+    """Sums the seconds spent within its ``with`` blocks; on CUDA by events, which may be read later."""
 
     def __init__(self, device: torch.device):
         self.cuda, self.seconds = device.type == "cuda", 0.0
@@ -31,7 +31,7 @@ class Stopwatch:
             self.seconds += time.perf_counter() - self.begin
 
     def take(self, wait: bool = True) -> float:
-        """Seconds since the time was taken last; without `wait`, of the work that is known to have ended."""
+        """Take the seconds summed since the last take; without `wait`, of work that is known to have ended."""
         while self.events and (wait or self.events[0][1].query()):
             begin, end = self.events.popleft()
             end.synchronize()
@@ -41,7 +41,7 @@ class Stopwatch:
 
 
 def costed(method: Method) -> Method:
-    """A method of an insertion, called with a batch's image, that tells a source which `changes` what it took."""
+    """Decorate a method of an insertion, called with a batch's image: tells a source that `changes` its seconds."""
 
     @functools.wraps(method)
     def measured(self: Any, image: Any, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Lightning: insertion in `on_after_batch_transfer`, in training only (extra: ``lightning``)."""
+"""A mixin by which Lightning modules insert tumours into their training batches (extra: ``lightning``)."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -53,10 +53,10 @@ class TumorInsertionMixin(_Mixed):
         spacing_mm: Any = None,
         groups: Any = None,
     ) -> None:
-        """Choose what is inserted, and where in a batch it goes.
+        """Set the insertion, and the entries of a batch that it reads and changes.
 
         Args:
-            insertion: what to insert.
+            insertion: draws and writes the tumours.
             image: key of the image (B, C, X, Y, Z) in a batch that is a dictionary; its position in a sequence. A tuple
                 of keys for images of one channel each, (B, 1, X, Y, Z), which are named after the channels.
             label: key or position of the label (B, 1, X, Y, Z), integers or whole floating numbers.
@@ -73,7 +73,7 @@ class TumorInsertionMixin(_Mixed):
         self._insertion_entries = {"image": image, "label": label, "spacing_mm": spacing_mm, "groups": groups}
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Insert into a training batch.
+        """Insert tumours into a training batch.
 
         Returns:
             A new batch of the same kind; what was not changed is the input's.
@@ -121,20 +121,20 @@ class TumorInsertionMixin(_Mixed):
             self.log_dict(counts, sync_dist=True, reduce_fx="sum")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep where the insertion stands."""
+        """Save the insertion's state in the checkpoint."""
         super().on_save_checkpoint(checkpoint)
         if self.tumor_insertion is not None:
             checkpoint[CHECKPOINT_KEY] = self.tumor_insertion.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from there; checkpoints of runs without insertion are taken as they are."""
+        """Restore the insertion's state; checkpoints of runs without insertion are taken as they are."""
         super().on_load_checkpoint(checkpoint)
         if self.tumor_insertion is not None and CHECKPOINT_KEY in checkpoint:
             self.tumor_insertion.load_state_dict(checkpoint[CHECKPOINT_KEY])
 
 
 def inserted(insertion: TumorInsertion, batch: Any, image: Any, label: Any, spacing_mm: Any, groups: Any) -> Any:
-    """A batch, dictionary or sequence, with tumours; see `TumorInsertionMixin.insert_tumors`."""
+    """Insert tumours into a batch, dictionary or sequence; see `TumorInsertionMixin.insert_tumors`."""
     keys = image if isinstance(image, tuple) else (image,)
     if isinstance(batch, Sequence):
         keys, label = tuple(_position(key) for key in keys), _position(label)
@@ -152,5 +152,5 @@ def inserted(insertion: TumorInsertion, batch: Any, image: Any, label: Any, spac
 
 
 def _position(key: Any) -> Any:
-    """Where a sequence has its image and label: first and second, unless positions were given."""
+    """Convert a key to a position in a sequence: image first and label second, unless positions were given."""
     return {"image": 0, "label": 1}.get(key, key)

@@ -1,4 +1,4 @@
-"""MONAI: random transforms for loader workers, and a `prepare_batch` that inserts on the device (extra: ``monai``).
+"""MONAI's random transforms for loader workers, and a `prepare_batch` that inserts on the device (extra: ``monai``).
 
 Give them to the training pipeline only: a transform cannot know that it stands in a validation pipeline.
 """
@@ -38,7 +38,7 @@ __all__ = [
 
 
 class _RandomInsertion(RandomizableTransform):
-    """What the array and the dictionary form share: the draw, and the insertion into one sample."""
+    """The common base of array and dictionary form: draws, and inserts into one sample."""
 
     backend = [TransformBackends.TORCH]  # noqa: RUF012 (MONAI has a list there, too)
     _partial = False
@@ -71,7 +71,7 @@ class _RandomInsertion(RandomizableTransform):
     def _insert(
         self, images: Mapping[Any, NdarrayOrTensor], label: NdarrayOrTensor, group: str | None
     ) -> tuple[dict[Any, NdarrayOrTensor], NdarrayOrTensor]:
-        """One sample with what `randomize` drew; `rows` tells what was done."""
+        """Insert into one sample what `randomize` drew; `rows` tells what was done."""
         refuse_accelerator_in_worker(self.insertion.generator)
         samples = {key: _sample(key, value) for key, value in images.items()}
         batch = EngineBatch.of(samples, _sample("label", label), self.insertion.channels, self._partial)
@@ -99,7 +99,7 @@ class RandInsertTumor(_RandomInsertion):
         spacing_mm: voxel size (3,); by default that of the affine.
 
     Attributes:
-        rows: of the plan of the last call, JSON-able; empty where the sample was not chosen.
+        rows: JSON-able rows of the last call's plan; empty where the sample was not chosen.
     """
 
     def __init__(self, insertion: TumorInsertion, prob: float | None = None, spacing_mm: Any = None):
@@ -108,7 +108,7 @@ class RandInsertTumor(_RandomInsertion):
     def __call__(  # type: ignore[override] # takes several arrays, as MONAI's own array transforms do
         self, img: NdarrayOrTensor, label: NdarrayOrTensor, group: str | None = None, randomize: bool = True
     ) -> tuple[NdarrayOrTensor, NdarrayOrTensor]:
-        """Insert into one sample.
+        """Insert tumours into one sample.
 
         Args:
             img: (C, X, Y, Z) float, the insertion's channels in its order.
@@ -136,11 +136,11 @@ class RandInsertTumord(_RandomInsertion, MapTransform):
     Args:
         keys: the image with all channels; or several images of one channel each, whose keys are the names of the
             insertion's channels (their order does not matter then).
-        label_key: of the label.
+        label_key: key of the label.
         insertion: what to insert; its own random sequence is not used.
         prob: probability that a sample gets lesions; by default the insertion's.
         spacing_mm: voxel size (3,); by default that of the affine.
-        group_key: of the sample's patient group, if it has one.
+        group_key: key of the sample's patient group, if it has one.
         record_key: where given, the rows of the plan are put there as JSON text, which loaders collate to a list.
         allow_missing_keys: leave samples without image or label alone; of several images, take an absent one as a
             missing sequence.
@@ -163,7 +163,7 @@ class RandInsertTumord(_RandomInsertion, MapTransform):
         self._partial = allow_missing_keys and len(self.keys) > 1
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Insert into one sample.
+        """Insert tumours into one sample.
 
         Args:
             data: images (C, X, Y, Z), or (1, X, Y, Z) each where there are several, and label (1, X, Y, Z).
@@ -201,7 +201,7 @@ class PrepareBatchInsertTumor(PrepareBatch):
     Args:
         insertion: what to insert.
         spacing_mm: voxel size, (3,) or (B, 3); by default that of the image's affine.
-        group_key: of the samples' patient groups in a dictionary batch, if it has them.
+        group_key: key of the samples' patient groups in a dictionary batch, if it has them.
         prepare_batch: how image and label are taken from a batch and moved.
     """
 
@@ -247,7 +247,7 @@ class PrepareBatchInsertTumor(PrepareBatch):
 
 
 def _running_engine() -> Workflow | None:
-    """The MONAI engine that is calling, if any.
+    """Find the MONAI engine that is calling, if any.
 
     Engines do not tell `prepare_batch` who they are, and an augmentation must never act in validation: so the innermost
     caller that holds one is looked up on the stack.
@@ -262,7 +262,7 @@ def _running_engine() -> Workflow | None:
 
 
 def _sample(name: Hashable, value: Any) -> Tensor:
-    """One (C, X, Y, Z) sample as a plain batch of one."""
+    """Convert one (C, X, Y, Z) sample to a plain batch of one."""
     if isinstance(value, (list, tuple)):
         check_label(value)
     tensor = plain(convert_to_tensor(value))

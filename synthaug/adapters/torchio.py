@@ -1,4 +1,4 @@
-"""TorchIO 1.x: a random transform whose history repeats bit for bit, and one for batches (extra: ``torchio``).
+"""TorchIO 1.x transforms: a random one whose history repeats bit for bit, and one for batches (extra: ``torchio``).
 
 Give them to the training subjects only: a transform cannot know that it stands in a validation pipeline.
 
@@ -79,7 +79,7 @@ class RandomTumor(RandomTransform):
         InsertionReference.known[self._name] = self.insertion
 
     def apply_transform(self, subject: torchio.Subject) -> torchio.Subject:
-        """Draw, and let `InsertTumor` do it."""
+        """Draw a plan and apply it by `InsertTumor`."""
         refuse_accelerator_in_worker(self.insertion.generator)
         images, label = _find(subject, self.include, self.exclude, self.label_name)
         batch = _engine_batch(subject, images, label, self.insertion)
@@ -97,15 +97,15 @@ class RandomTumor(RandomTransform):
 
 
 class InsertTumor(Transform):
-    """Inserts the tumours of a plan; what `RandomTumor` leaves in a subject's history.
+    """Inserts the tumours of a plan; `RandomTumor` leaves this transform in a subject's history.
 
     ``subject.get_composed_history()`` repeats it bit for bit on the untouched subject. Histories that were saved and
     loaded in another process know the plan and not the lesions: give both to this class. Repetitions are not counted in
     the insertion's report.
 
     Args:
-        insertion: whose plan it is.
-        rows: of `InsertionPlan.to_rows`, or the plan, for one sample.
+        insertion: the `TumorInsertion` that made the plan.
+        rows: rows of `InsertionPlan.to_rows`, or the plan itself, of one sample.
         label_name: the `LabelMap` of class values; needed where there are several.
         **kwargs: of `torchio.Transform`, such as `include`.
 
@@ -129,7 +129,7 @@ class InsertTumor(Transform):
         self.args_names = ["insertion", "rows", "label_name"]
 
     def apply_transform(self, subject: torchio.Subject) -> torchio.Subject:
-        """Do what the plan says."""
+        """Apply the plan to a subject."""
         insertion = self.insertion.resolve()
         images, label = _find(subject, self.include, self.exclude, self.label_name)
         batch = _engine_batch(subject, images, label, insertion)
@@ -162,7 +162,7 @@ class InsertionReference:
         return f"<insertion {self.name[:8]}>"
 
     def resolve(self) -> TumorInsertion:
-        """The insertion.
+        """Return the insertion.
 
         Raises:
             LookupError: it was made in another process, or is gone.
@@ -197,10 +197,10 @@ class InsertTumorsInBatch:
         self.insertion, self.label_name, self.include, self.group_key = insertion, label_name, include, group_key
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Insert into a batch.
+        """Insert tumours into a batch.
 
         Args:
-            batch: as the loader collates it: images with ``data`` (B, C, X, Y, Z) and ``affine`` (B, 4, 4).
+            batch: the loader's collated batch: images with ``data`` (B, C, X, Y, Z) and ``affine`` (B, 4, 4).
 
         Returns:
             A new batch; what was not changed is the input's.
@@ -229,7 +229,7 @@ def _find(
 def _roles(
     types: Mapping[str, str], include: Iterable[str] | None, exclude: Iterable[str] | None, label_name: str | None
 ) -> tuple[list[str], str]:
-    """Names of the intensity images and of the label map, from the images' TorchIO types by name."""
+    """Tell the intensity images and the label map apart by the images' TorchIO types."""
     labels = [name for name, kind in types.items() if kind == torchio.LABEL and label_name in (None, name)]
     if len(labels) != 1:
         wanted = "one LabelMap, or its name as label_name" if label_name is None else f"a LabelMap {label_name!r}"
@@ -247,7 +247,7 @@ def _engine_batch(
 
 
 def _floating(image: Tensor) -> Tensor:
-    """Images of up to 16 bits, as TorchIO reads them from files, as float32, which holds their values exactly."""
+    """Convert images of up to 16 bits, as TorchIO reads them from files, to float32, which holds them exactly."""
     return image.float() if image.dtype in (torch.int16, torch.uint8, torch.int8) else image
 
 

@@ -1,4 +1,4 @@
-"""Lesions into one host: each case from (seed, case number) alone, with further attempts where one is refused."""
+"""Insertion into one host: each case from (seed, case number) alone, with further attempts where one is refused."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,12 +31,12 @@ Donors = LesionBank | LesionShapes
 
 @dataclass
 class InsertedLesion:
-    """A lesion that went in.
+    """A lesion that was inserted.
 
     Attributes:
-        row: of the plan, for the box of the host.
-        attempt: that succeeded, from 0.
-        extent_vox: its bounding box.
+        row: the plan's row, for the box of the host.
+        attempt: number of the attempt that succeeded, from 0.
+        extent_vox: size of its bounding box.
         quality: what the gate measured.
     """
 
@@ -48,14 +48,14 @@ class InsertedLesion:
 
 @dataclass
 class InsertedCase:
-    """What became of a case.
+    """The result of inserting into a case.
 
     Attributes:
         image: (C, x, y, z) float32, the host's box with the lesions.
         label: (x, y, z) int16.
-        asked: lesions that were wanted.
-        lesions: those that went in.
-        refused: attempts that failed: lesion number, attempt, reason.
+        asked: number of lesions that were wanted.
+        lesions: those that were inserted.
+        refused: failed attempts: lesion number, attempt, reason.
     """
 
     image: np.ndarray
@@ -66,14 +66,14 @@ class InsertedCase:
 
 
 class CaseInserter:
-    """Puts lesions into hosts.
+    """Inserts lesions into hosts.
 
     Args:
-        config: of the cohort.
-        lesions: the bank or the shapes.
-        generator: resolved.
-        gate: or None.
-        device: where the engine works.
+        config: the cohort's configuration.
+        lesions: bank or shapes that give the masks.
+        generator: paints them.
+        gate: refuses lesions of poor quality; None for no gate.
+        device: device of the insertion.
 
     Raises:
         ConfigError: lesions, generator, classes and channels that do not fit each other.
@@ -95,11 +95,11 @@ class CaseInserter:
         self._start = {kind: engine.state_dict() for kind, engine in self.engines.items()}
 
     def kind(self, index: int) -> str | None:
-        """The kind of a case in a balanced set."""
+        """Return the kind of a case in a balanced set; None in others."""
         return self.config.kinds[index % len(self.config.kinds)]
 
     def insert(self, host: Host, index: int) -> InsertedCase:
-        """The host of case `index` with its lesions."""
+        """Insert the lesions of case `index` into its host."""
         image, label = host.image.to(self.device), host.label.to(self.device)
         tissue = host.tissue.to(self.device)
         done, refused, asked = [], [], self._asked(index)
@@ -115,7 +115,7 @@ class CaseInserter:
     def _attempt(
         self, host: Host, image: Tensor, label: Tensor, tissue: Tensor, index: int, order: int, attempt: int
     ) -> tuple[str, Tensor, Tensor, InsertedLesion | None]:
-        """One lesion with a seed of its own: why it was refused, or the changed image and label and the lesion."""
+        """Try one lesion with a seed of its own: why it was refused, or the changed image and label and the lesion."""
         kind = self.kind(index)
         engine = self.engines[kind]
         engine.load_state_dict({**self._start[kind], "number": (index * ATTEMPTS + attempt) * ORDERS + order})
@@ -174,7 +174,7 @@ class CaseInserter:
 
 
 def open_lesions(config: CohortConfig) -> Donors:
-    """The bank or the shapes of a configuration.
+    """Load the bank or make the shapes of a configuration.
 
     Raises:
         ConfigError: a bank that cannot be read; or, where `lesions.unknown_groups` refuses it, one whose donors'
@@ -198,7 +198,7 @@ def open_lesions(config: CohortConfig) -> Donors:
 
 
 def open_generator(config: CohortConfig, generator: TumorGenerator | None) -> TumorGenerator:
-    """The generator that was given, or the one of the configuration.
+    """Return the generator that was given, or load the configuration's.
 
     Raises:
         ConfigError: there is none of that name, or its files cannot be used.
@@ -210,7 +210,7 @@ def open_generator(config: CohortConfig, generator: TumorGenerator | None) -> Tu
 
 
 def dominated(lesions: Donors, kind: str, classes: Classes) -> Donors:
-    """The lesions of a source in which one class has most voxels.
+    """Restrict a source to lesions in which one class has most voxels.
 
     Raises:
         ConfigError: a bank that has none; class swaps can make some.

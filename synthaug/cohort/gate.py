@@ -1,4 +1,4 @@
-"""The quality gate: what an inserted lesion looks like beside the bank's, and whether a segmenter finds it.
+"""The quality gate: compares an inserted lesion with the bank's, and asks whether a segmenter finds it.
 
 Three measures, each in its own unit and each with a limit of its own:
 
@@ -35,13 +35,13 @@ Segmenter = Callable[[Tensor], Tensor]
 
 
 class Gate:
-    """Measures lesions and says which limit one does not hold.
+    """Measures inserted lesions, and refuses those beyond a limit.
 
     Args:
-        config: the limits.
-        lesions: a bank, where deviation or border jump is looked at.
+        config: limits of the measures.
+        lesions: source of the lesions; a bank, where deviation or border jump is looked at.
         classes: vocabulary of the labels.
-        channels: of the images.
+        channels: canonical names of the images' channels.
         segmenter: takes z-scores of host tissue, (1, C, X, Y, Z) float32 with 0 outside the tissue, and gives logits
             (1, 1 + K, X, Y, Z), background first; sides are multiples of 32.
 
@@ -94,13 +94,13 @@ class Gate:
         """Measure a lesion.
 
         Args:
-            host: where it was put.
-            image: (C, x, y, z) of the host's box, with it.
-            label: (x, y, z), likewise.
-            lesion: (x, y, z) bool, what is new.
+            host: the host it was put into.
+            image: (C, x, y, z), the host's box with the lesion.
+            label: (x, y, z), the box's label with the lesion.
+            lesion: (x, y, z) bool, its voxels.
 
         Returns:
-            What was measured, and why it is refused or None.
+            The measures, and the reason for which it is refused, or None.
         """
         box = bounding_box(lesion.cpu().numpy(), (WINDOW_MARGIN,) * 3)
         mean, std = (torch.tensor(values, device=image.device) for values in (host.mean, host.std))
@@ -145,7 +145,7 @@ class Gate:
 
 
 def border_jump(z: Tensor, lesion: Tensor) -> float:
-    """Mean absolute difference between neighbours of which one is in the lesion, over directions and channels.
+    """Average the absolute difference of neighbours across the lesion's border, over directions and channels.
 
     Args:
         z: (C, X, Y, Z) float.

@@ -1,4 +1,4 @@
-"""Making a cohort: whole cases in, whole cases out, split over processes, killed and continued at any moment."""
+"""Production of a cohort: whole cases in, whole cases out, split over processes, killed and continued at any time."""
 
 import hashlib
 import os
@@ -36,15 +36,15 @@ from synthaug.lesions.base import LesionSource
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did.
+    """The result of a run.
 
     Attributes:
         out: the cohort's folder.
-        asked: synthetic cases asked for.
-        written: synthetic cases that are there.
+        asked: number of synthetic cases asked for.
+        written: number of synthetic cases that are there.
         refused: case name to the reason why no lesion could be put in; trying again would not help.
         failed: case name to what it failed with; the same command tries it again.
-        made: cases that this run made.
+        made: number of cases that this run made.
     """
 
     out: Path
@@ -68,21 +68,21 @@ def generate(
     segmenter: Segmenter | None = None,
     progress: bool = False,
 ) -> Summary:
-    """Make a cohort, or go on with one.
+    """Make a cohort, or continue one.
 
     Case i depends on (seed, i) alone: one process or several, in one go or killed and continued, the files and the
     manifest are the same, byte for byte. A finished cohort is left alone. In a launch of several processes all of them
     call this function, and all get the same summary.
 
     Args:
-        config: what to make.
+        config: the cohort's configuration.
         out: the cohort's folder, on a disk that all processes share.
-        generator: in place of the configuration's.
-        segmenter: for the gate, in place of the configuration's; see `Gate`.
+        generator: used in place of the configuration's.
+        segmenter: used by the gate in place of the configuration's; see `Gate`.
         progress: show a progress bar.
 
     Returns:
-        What was made and what was not.
+        Which cases were made and which were not.
 
     Raises:
         ConfigError: nothing could be begun: files that are missing or do not fit each other, a folder that holds
@@ -99,7 +99,7 @@ def generate(
 
 
 class _Production:
-    """One process of the making of a cohort."""
+    """Makes one process's cases of a cohort."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ class _Production:
         return Summary(self.job.out, self.config.total, written, refused, failures, len(todo) - len(failures))
 
     def name(self, index: int) -> str:
-        """Name of a case; those after the synthetic ones are real."""
+        """Name a case; those after the synthetic ones are real."""
         if index < self.config.total:
             return self.layout.synthetic_name(index)
         return self.layout.real_name(self.real[index - self.config.total].name)
@@ -236,7 +236,7 @@ def _gate(
 
 
 def _leak_proof(config: CohortConfig, hosts: Sequence[Case], lesions: LesionSource) -> LeakProof | None:
-    """The folds that synthetic cases join, or None where none were asked for."""
+    """Read or make the folds that synthetic cases join; None where none were asked for."""
     asked = config.splits.folds
     if asked is None:
         return None

@@ -37,11 +37,11 @@ def write_cohort_report(
 
     Args:
         out: the folder, with the cases that the records name.
-        config: of the cohort.
-        layout: of it.
+        config: the cohort's configuration.
+        layout: the layout that it is written in.
         provenance: versions, generator, hash of the configuration.
-        records: of all cases that are done.
-        bank: whose lesions are shown beside, or None.
+        records: one per case that is done.
+        bank: the donors, which are shown beside, or None.
     """
     synthetic = [r for r in records if not r["real"]]
     rows = [row for r in synthetic for row in r["lesions"]]
@@ -106,7 +106,7 @@ def _shares(counts: Sequence[Mapping[str, int]], classes: Classes) -> np.ndarray
 
 
 def _class_cells(rows: Records, classes: Classes) -> list[tuple]:
-    """Of each class: its name, lesions that have it, ml in all and the median ml."""
+    """List for each class its name, the lesions that have it, ml in all and the median ml."""
     cells = []
     for name in classes.names if rows else ():
         volumes = np.array([row["class_ml"][name] for row in rows])
@@ -125,7 +125,7 @@ def _refusals(synthetic: Records) -> list[tuple[str, int, str]]:
 
 
 def _hosts(records: Records) -> list[tuple[str, str, int]]:
-    """Cases that served as hosts: name, patient and number of synthetic cases."""
+    """List the cases that served as hosts: name, patient and number of synthetic cases."""
     counts = Counter((r["host"], r["host_group"]) for r in records if r["files"] and not r["real"])
     return [(name, group, n) for (name, group), n in sorted(counts.items())]
 
@@ -134,7 +134,7 @@ def _hosts(records: Records) -> list[tuple[str, str, int]]:
 
 
 def _shown_cases(out: Path, layout: Layout, classes: Classes, synthetic: Records) -> list[dict[str, Any]]:
-    """Rows of the gallery: cases spread evenly over the cohort, in channels by turns."""
+    """Make the rows of the gallery: cases spread evenly over the cohort, in channels by turns."""
     written = [r for r in synthetic if r["files"]]
     chosen = [written[i] for i in np.linspace(0, len(written) - 1, min(GALLERY_CASES, len(written))).astype(int)]
     shown = [str(c) for c in ("flair", "t1ce") if c in layout.channels] or [layout.channels[0]]
@@ -182,14 +182,14 @@ def _pictures(
 
 
 def _around(row: Mapping[str, Any], label: nib.Nifti1Image) -> tuple[slice, ...]:
-    """A cube around a lesion, as wide as the lesion is long, in a volume whose axes may have been exchanged."""
+    """Find a cube around a lesion, as wide as the lesion is long, in a volume whose axes may be exchanged."""
     center = nib.affines.apply_affine(np.linalg.inv(label.affine), row["center_mm"])
     reach = [max(row["extent_mm"]) / 2 / s + 2 for s in label.header.get_zooms()[:3]]
     return tuple(slice(max(int(c - r), 0), int(c + r) + 1) for c, r in zip(center, reach, strict=True))
 
 
 def _volumes(out: Path, layout: Layout, name: str, channel: str) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
-    """One channel and the label, their axes to the right, to the front and up."""
+    """Read one channel and the label, their axes to the right, to the front and up."""
     paths, number = layout.image_paths(name), layout.channels.index(channel)
     volume = nib.Nifti1Image.from_filename(out / paths[number if len(paths) > 1 else 0])
     if len(volume.shape) == 4:
@@ -199,7 +199,7 @@ def _volumes(out: Path, layout: Layout, name: str, channel: str) -> tuple[nib.Ni
 
 
 def _square(cut: np.ndarray, across_mm: float, up_mm: float) -> np.ndarray:
-    """A slice of thick voxels with rows or columns repeated, so that it is shown in true proportion."""
+    """Repeat rows or columns of a slice of thick voxels, so that it is shown in true proportion."""
     finest = min(across_mm, up_mm)
     rows, columns = (
         np.arange(round(n * s / finest)) * finest / s for n, s in zip(cut.shape, (up_mm, across_mm), strict=True)

@@ -1,4 +1,4 @@
-"""What every appearance generator promises: crops in, crops with a tumour out, all in model intensities.
+"""The interface of appearance generators: crops in, crops with a tumour out, all in model intensities.
 
 Model intensities are z-scores of host tissue, per sample and channel (`synthaug.host`). A generator never sees
 labels, places or batches: it paints lesions into crops, and the insertion writes them back inside their support.
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class TumorGenerator(ABC):
-    """How a lesion looks, given its surroundings and its classes.
+    """Paints a lesion, given its surroundings and its classes.
 
     Attributes:
         channels: canonical channel names that the generator knows, or None where it works for any.
@@ -34,7 +34,7 @@ class TumorGenerator(ABC):
     needs_support: bool = False
 
     def bind(self, channels: tuple[str, ...], classes: tuple[str, ...]) -> "TumorGenerator":
-        """The generator for a batch of these channels and classes, in this order; called once by `TumorInsertion`.
+        """Bind the generator to a batch's channels and classes, in this order; called once by `TumorInsertion`.
 
         Args:
             channels: canonical names of the batch's channels.

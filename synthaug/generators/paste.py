@@ -1,4 +1,4 @@
-"""Copy-paste: the donor's own intensities, moved to the host's scale. No weights."""
+"""The copy-paste generator: the donor's own intensities, moved to the host's scale. No weights."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from synthaug.generators.base import TumorGenerator
 
 
 class PasteGenerator(TumorGenerator):
-    """The donor's z-scores become the host's.
+    """Pastes the donor's z-scores as the host's.
 
     Donor intensities are z-scores of the donor's host tissue, the host's are z-scores of its own, and the model space
     is the same for both, so the donor's voxels are the result; class swaps have already moved them to the new class's
@@ -25,7 +25,7 @@ class PasteGenerator(TumorGenerator):
         donor: Tensor | None = None,
         support: Tensor | None = None,
     ) -> Tensor:
-        """The donors' crops.
+        """Return the donors' crops.
 
         Raises:
             ValueError: no donor intensities were given.

@@ -1,4 +1,4 @@
-"""Insertion that follows validation: more of the classes and lesion sizes that are found worst, and a schedule of prob.
+"""Steers insertion by validation: more of the classes and lesion sizes that are found worst; and schedules `prob`.
 
 Both are off unless they are called. After each validation
 
@@ -32,17 +32,17 @@ SCORES = ("lesion_recall", "lesion_dice")
 
 @dataclass(frozen=True)
 class ProbSchedule:
-    """`prob` over the steps of a run: linear warm-up from 0, then constant, then decay.
+    """Schedules `prob` over a run's steps: linear warm-up from 0, then constant, then decay.
 
     It has no state: ``insert.prob = schedule(step)`` before each step is the same after a restart.
 
     Args:
-        prob: in between.
-        warmup_steps: steps over which it rises; the first step has prob / (warmup_steps + 1).
+        prob: probability between warm-up and decay.
+        warmup_steps: number of steps over which it rises; the first step has prob / (warmup_steps + 1).
         decay_from: last step with `prob`; None for no decay.
         decay_to: first step with `end_prob`, which then stays.
-        end_prob: at the end of the decay.
-        shape: of the decay, ``"linear"`` or ``"cosine"``.
+        end_prob: probability at the end of the decay.
+        shape: ``"linear"`` or ``"cosine"`` decay.
 
     Raises:
         ValueError: a probability outside [0, 1], steps that are not in order, one of decay_from and decay_to alone, or
@@ -71,7 +71,7 @@ class ProbSchedule:
             raise ValueError(f"shape: expected 'linear' or 'cosine', got {self.shape!r}")
 
     def __call__(self, step: int) -> float:
-        """The probability at a step, counted from 1."""
+        """Return the probability at a step, counted from 1."""
         if step <= self.warmup_steps:
             return self.prob * step / (self.warmup_steps + 1)
         if self.decay_from is None or self.decay_to is None or step <= self.decay_from:
@@ -81,27 +81,27 @@ class ProbSchedule:
         return self.end_prob + (self.prob - self.end_prob) * left
 
     def mean(self, steps: int) -> float:
-        """Mean probability over steps 1 to `steps`, for how many insertions a run will ask for."""
+        """Average the probability over steps 1 to `steps`, to tell how many insertions a run will ask for."""
         return float(np.mean([self(step) for step in range(1, steps + 1)]))
 
 
 class AdaptiveInsertion:
-    """Raises the rate of what validation shows to be found worst.
+    """Raises the rate of the classes and lesion sizes that validation finds worst.
 
     Call `update` after each validation, on every process with the same rows. It sets ``insert.class_mix`` and
     ``insert.size_weights``; neither draws random numbers. A class or size that validation has no lesion of keeps what
     is known of it, and counts as average before anything is.
 
     Args:
-        insert: the insertion that is steered.
-        momentum: of the moving averages, in [0, 1); 0 looks at the latest validation alone.
+        insert: the `TumorInsertion` to steer.
+        momentum: weight of the past in the moving averages, in [0, 1); 0 looks at the latest validation alone.
         strength: exponent of the needs; 0 changes nothing.
         bound: greatest factor by which a weight differs from 1, at least 1.
         classes: whether classes are steered; None for "where the insertion has a class_mix".
-        sizes: whether lesion sizes are.
+        sizes: whether lesion sizes are steered.
         size_region: region whose lesions tell how sizes are found; inserted lesions are whole ones, so that of all
             classes together. None takes the region that is listed first.
-        size_classes: as in the rows.
+        size_classes: size classes that the rows of validation have; by default `SizeClasses()`.
 
     Raises:
         ValueError: numbers out of range, `classes` without a class_mix, `sizes` where the insertion cannot weight
@@ -144,10 +144,10 @@ class AdaptiveInsertion:
         self.updates = 0
 
     def update(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-        """Take in a validation and set the insertion.
+        """Update the averages by a validation, and set the insertion's class mix and size weights.
 
         Args:
-            rows: of `synthaug.evaluation.evaluate_case` with `lesionwise`, of all validation cases.
+            rows: what `synthaug.evaluation.evaluate_case` with `lesionwise` gives for all validation cases.
 
         Returns:
             What was seen and set, JSON-able, for the log: ``updates``, ``scores`` (the averages of each class and
@@ -179,7 +179,7 @@ class AdaptiveInsertion:
         return region
 
     def _take(self, key: str, rows: list[Mapping[str, Any]]) -> None:
-        """Move the averages of a class or size, in which each lesion counts alike."""
+        """Update the averages of a class or size, in which each lesion counts alike."""
         lesions = sum(row["lesions"] for row in rows)
         if not lesions:
             return
@@ -190,7 +190,7 @@ class AdaptiveInsertion:
         self.scores[key] = {name: self.momentum * old[name] + (1 - self.momentum) * new[name] for name in SCORES}
 
     def weights(self) -> dict[str, float]:
-        """The present weight of each class and size, in [1 / bound, bound]; 1 for all before the first update."""
+        """Compute the weight of each class and size, in [1 / bound, bound]; 1 for all before the first update."""
         return self._weights("class", self.classes) | self._weights("size", self.sizes)
 
     def _weights(self, kind: str, names: Iterable[str]) -> dict[str, float]:
@@ -214,7 +214,7 @@ class AdaptiveInsertion:
         return log
 
     def state_dict(self) -> dict[str, Any]:
-        """The averages, JSON-able; what was set on the insertion is in the insertion's own state."""
+        """Return the averages, JSON-able; what was set on the insertion is in the insertion's own state."""
         return {
             "updates": self.updates,
             "scores": {key: dict(values) for key, values in self.scores.items()},
@@ -223,7 +223,7 @@ class AdaptiveInsertion:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken; load the insertion's state too."""
+        """Restore the averages that `state_dict` gave; load the insertion's state too."""
         self.updates = int(state["updates"])
         self.scores = {key: dict(values) for key, values in state["scores"].items()}
         self.base_mix, self.base_sizes = state["base_mix"], dict(state["base_sizes"])

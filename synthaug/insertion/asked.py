@@ -1,4 +1,4 @@
-"""What is asked for and what became of it: `Insertion`, the host's part of a plan's row, and `Outcome`."""
+"""`Insertion`, the part of a plan's row that the host decides, and `Outcome`, what became of it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Outcome(IntEnum):
-    """What became of an asked insertion; the value is the code on the device, `reason` the words."""
+    """Outcomes of asked insertions; the value is the code on the device, `reason` the words."""
 
     DONE = 0
     NO_TISSUE = 1

@@ -1,4 +1,4 @@
-"""What is asked for: decided on the host from sizes and seeds, before anything on the device is looked at."""
+"""Draws what to insert, on the host, from sizes and seeds alone, before anything on the device is looked at."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ BOX_STEP = 8
 
 @dataclass(frozen=True)
 class Draw:
-    """What is asked for in a batch.
+    """The insertions drawn for a batch.
 
     Attributes:
-        insertions: sample by sample.
+        insertions: one per lesion, sample by sample.
         number: running number of the first sample.
         samples: number of samples.
         mix_voxels: what each insertion that the class mix chose adds to its running counts, (K,) voxels.
@@ -50,24 +50,24 @@ class Decider:
     one, and ranks of a distributed run differ.
 
     Attributes:
-        source: lesion masks.
+        source: gives the lesion masks.
         class_order: position of each source class in the insertion's classes.
         prob: probability of a lesion per sample.
-        second: probability of another one where there is one.
+        second: probability of a second lesion where there is a first.
         swaps: class swaps, or None.
         mix: steering towards a class mix, or None.
-        scale: how large.
-        turns: how turned.
-        min_voxels: volume floor.
-        clearance_mm: from existing labels.
-        halo_mm: of the support around the lesion.
+        scale: draws the lesions' size.
+        turns: draws their rotation, mirroring and bending.
+        min_voxels: least volume; smaller lesions are refused.
+        clearance_mm: distance that is kept from existing labels.
+        halo_mm: width of the support around the lesion.
         generator_margin: voxels of surroundings that the generator wants.
         crop_sizes: sides of the crops that the generator takes, ascending, or None for any box.
         cubic: whether these crops are cubes.
-        seed: of the whole run.
-        rank: of this process.
-        number: samples seen.
-        size_weights: of lesion sizes, or None.
+        seed: from which all draws follow.
+        rank: number of this process, which draws otherwise than others.
+        number: running number of the next sample.
+        size_weights: tilt the draw towards some lesion sizes; None for none.
     """
 
     source: LesionSource
@@ -98,7 +98,7 @@ class Decider:
         generator: TumorGenerator,
         rank: int | None,
     ) -> "Decider":
-        """What draws for these options.
+        """Make the decider for these options.
 
         Raises:
             ValueError: swaps, a class mix or scales that name unknown classes or do not fit each other.
@@ -126,7 +126,7 @@ class Decider:
     def batch(
         self, spacing_mm: Sequence[tuple[float, float, float]], volume: Sequence[int], groups: Sequence[str | None]
     ) -> Draw:
-        """The insertions asked for in the next samples, sample by sample."""
+        """Draw the insertions of the next samples, sample by sample."""
         rows, tally = [], Tally(self.mix)
         for sample, (spacing, group) in enumerate(zip(spacing_mm, groups, strict=True)):
             number = self.number + sample
@@ -137,7 +137,7 @@ class Decider:
         return Draw(tuple(rows), self.number, len(groups), tuple(tally.added))
 
     def advance(self, samples: int, mix_voxels: Sequence[Sequence[float]]) -> None:
-        """Take a draw as used: the running number and the counts of the class mix go on."""
+        """Advance the running number and the counts of the class mix past a draw that was used."""
         self.number += samples
         if self.mix is not None:
             for voxels in mix_voxels:
@@ -247,7 +247,7 @@ class Decider:
         return margin_vox(self.clearance_mm, self.halo_mm, spacing, self.generator_margin)
 
     def crop(self, extent: np.ndarray, spacing: Sequence[float]) -> tuple[int, int, int]:
-        """Size of the crop that the generator takes for a lesion of this extent in voxels, (3,)."""
+        """Choose the crop that the generator takes for a lesion of this extent in voxels, (3,)."""
         need = extent + 2 * self._margin(spacing)
         if self.crop_sizes is None:
             return triple(int(-(-n // BOX_STEP) * BOX_STEP) for n in need)
@@ -256,10 +256,10 @@ class Decider:
 
 
 class Tally:
-    """The running counts of a class mix within one draw, which a question must not change for good.
+    """Counts voxels of a class mix within one draw, apart from its own counts, which a question must not change.
 
     Args:
-        mix: as it stands, or None.
+        mix: the class mix with its counts so far, or None.
     """
 
     def __init__(self, mix: ClassMix | None):
@@ -283,7 +283,7 @@ class Tally:
 
 
 def process_rank() -> int:
-    """Rank of this process in `torch.distributed`, or 0."""
+    """Return the rank of this process in `torch.distributed`, or 0."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank()
     return 0

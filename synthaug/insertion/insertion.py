@@ -1,4 +1,4 @@
-"""`TumorInsertion`: decide what goes where, then do it, on the batch's own device."""
+"""`TumorInsertion`: plans insertions and applies them, on the batch's own device."""
 
 import os
 from collections.abc import Sequence
@@ -45,18 +45,18 @@ class TumorInsertion(InsertionState):
     set at the same samples, a run repeats bit for bit.
 
     Args:
-        lesions: masks: a `LesionBank` (or the path of one), `LesionShapes`, or `PaintedLesions`.
-        generator: appearance: ``"paste"``, ``"procedural"``, or a `TumorGenerator`.
+        lesions: source of the masks: a `LesionBank` (or the path of one), `LesionShapes`, or `PaintedLesions`.
+        generator: paints them: ``"paste"``, ``"procedural"``, the name of trained weights, or a `TumorGenerator`.
         classes: label vocabulary of the batches.
         channels: names of the image channels, in order; aliases of BraTS 2023 are understood.
         audit: a JSONL file to which the rows of every plan that is counted are appended; this makes the device wait.
-        rank: of this process, so that ranks differ; by default that of `torch.distributed`, or 0.
+        rank: number of this process, so that ranks differ; by default that of `torch.distributed`, or 0.
         **options: those of `synthaug.InsertionOptions`, such as ``prob=0.6``, ``scale=(0.3, 0.8)`` or ``seed=0``; and
             for a trained generator given by name, folder or hub id its own, such as ``steps=4``; see
             `synthaug.load_generator`.
 
     Attributes:
-        options: as they were given.
+        options: the checked `synthaug.InsertionOptions`.
 
     Raises:
         ValueError: an empty bank, a bank or generator of other classes or channels, a probability outside [0, 1], an
@@ -89,7 +89,7 @@ class TumorInsertion(InsertionState):
         self._watch: Stopwatch | None = None
 
     def __call__(self, image: Tensor, label: Tensor, spacing_mm: Any = None, **context: Any) -> tuple[Tensor, Tensor]:
-        """Plan and apply; see `plan` for the arguments.
+        """Plan and apply insertions; see `plan` for the arguments.
 
         Returns:
             image and label of the same shapes, dtypes and subclass, changed only where a tumour went in.
@@ -101,10 +101,10 @@ class TumorInsertion(InsertionState):
     def recorded(
         self, image: Tensor, label: Tensor, spacing_mm: Any = None, **context: Any
     ) -> tuple[Tensor, Tensor, InsertionPlan]:
-        """Plan and apply, and the plan as well: at the price of a call, where `plan` and `apply` look at a batch each.
+        """Plan and apply insertions, and return the plan too, at the price of a call; `plan` and `apply` cost more.
 
         Returns:
-            image and label as of a call, and the plan, whose `to_rows` tells what was done.
+            image and label as a call returns them, and the plan, whose `to_rows` tells what was done.
         """
         work, plan = self._planned(Batch.checked(image, label, self.channels, spacing_mm, **context))
         self._count(plan)
@@ -123,7 +123,7 @@ class TumorInsertion(InsertionState):
         host_stats: tuple[Any, Any] | None = None,
         prior: SampleMap | None = None,
     ) -> InsertionPlan:
-        """Decide what goes where; nothing is changed or counted, and an accelerator is not waited for.
+        """Plan the insertions of a batch; nothing is changed or counted, and an accelerator is not waited for.
 
         Args:
             image: (B, C, X, Y, Z) float on any device.
@@ -150,16 +150,16 @@ class TumorInsertion(InsertionState):
     def apply(
         self, image: Tensor, label: Tensor, plan: InsertionPlan, *, host: SampleMap | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Do what a plan says; the same plan on the same batch gives the same bits, also from its JSON rows.
+        """Write a plan's lesions into a batch; the same plan gives the same bits, also from its JSON rows.
 
         The batch's host tissue must be that of the batch that the plan was made for: mean, standard deviation (unless
         the caller gave them) and lowest intensity of each sample that gets a lesion, up to rounding. On an accelerator
         a sample of other tissue is left alone, and the error comes with a later call or `report`.
 
         Args:
-            image: the batch that the plan was made for.
-            label: likewise.
-            plan: of `plan`, or of `InsertionPlan.from_rows`.
+            image: (B, C, X, Y, Z), the image that the plan was made for.
+            label: (B, 1, X, Y, Z) or (B, X, Y, Z), its label.
+            plan: what `plan` or `InsertionPlan.from_rows` returned.
             host: the mask or function, where the plan was made with one.
 
         Raises:
@@ -178,7 +178,7 @@ class TumorInsertion(InsertionState):
         return self._written(work, plan, image, label)
 
     def report(self) -> Report:
-        """What was asked for, done and refused so far; reading it makes the host wait for the device."""
+        """Report insertions asked for, done and refused so far; reading it makes the host wait for the device."""
         self._values.late.raise_pending(wait=True)
         self._plans.late.raise_pending(wait=True)
         return self._audit.report()
@@ -202,7 +202,7 @@ class TumorInsertion(InsertionState):
         return work, plan
 
     def _map(self, name: str, batch: Batch) -> SampleMap | None:
-        """The batch's `host` or `prior`; the option of that name where the caller gave none.
+        """Choose the batch's `host` or `prior`, or the option of that name where the caller gave none.
 
         Raises:
             ValueError: the option is a file, which who reads cases has to give.
@@ -215,7 +215,7 @@ class TumorInsertion(InsertionState):
         return lambda b: option(batch.image[b], batch.label[b])
 
     def _fitting(self, work: Work, plan: InsertionPlan) -> InsertionPlan:
-        """The plan, with samples of other tissue than it was made for refused; the plan's own statistics are used."""
+        """Refuse samples of other tissue than the plan was made for, and use the plan's statistics for the others."""
         if plan.tissue is None or not plan.live:
             return plan
         samples = sorted({plan.insertions[n].sample for n in plan.live})
@@ -231,14 +231,14 @@ class TumorInsertion(InsertionState):
         )
 
     def _count(self, plan: InsertionPlan) -> None:
-        """Take a plan as used, unless it is a repetition."""
+        """Count a plan as used, unless it is a repetition."""
         if plan.number == self._decider.number:
             self._decider.advance(plan.samples, plan.mix_voxels)
             self._audit.saw(plan.samples)
             self._audit.count(plan)
 
     def _written(self, work: Work, plan: InsertionPlan, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """The batch with the plan's lesions; the inputs themselves where none is asked for."""
+        """Write the plan's lesions into a copy of the batch; the inputs themselves where none is asked for."""
         if plan.live:
             image, label = (x.clone(memory_format=torch.contiguous_format) for x in (image, label))
             self._writer.write(work, plan, plain(image), plain(label).view(work.batch.label.shape))

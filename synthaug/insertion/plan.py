@@ -1,4 +1,4 @@
-"""What was decided: one row per asked insertion, the record and the replay of what `TumorInsertion` does.
+"""`InsertionPlan`: the record of a batch's insertions, from which they can be repeated.
 
 A plan is a record and nothing else. What is worked out on the way to it or from it (tissue, lesions in their crops)
 belongs to the call that works it out; so a plan and its own JSON rows give the same bits, whatever happened in between.
@@ -21,12 +21,12 @@ __all__ = ["Insertion", "InsertionPlan", "Outcome", "equivalent_diameter_mm"]
 
 @dataclass(frozen=True, eq=False)
 class InsertionPlan:
-    """All insertions of one batch.
+    """Records all insertions of one batch, one row each.
 
     Places, outcomes and class counts are found on the batch's device and stay there until `to_rows` reads them.
 
     Attributes:
-        insertions: the host's part, in the order in which they are applied.
+        insertions: what the host decided, in the order in which it is applied.
         classes: class names of the columns of `voxels`.
         center_vox: (N, 3) int64, the lesion's centre in the sample, in voxels.
         outcome: (N,) int64, codes of `Outcome`.
@@ -64,7 +64,7 @@ class InsertionPlan:
         return [n for n, row in enumerate(self.insertions) if row.refused is None]
 
     def to(self, device: torch.device | str) -> "InsertionPlan":
-        """The plan with its tensors on `device`; itself where they are there already."""
+        """Move the plan's tensors to `device`; the plan itself where they are there already."""
         device = torch.device(device)
         if self.center_vox.device == device:
             return self
@@ -79,10 +79,10 @@ class InsertionPlan:
         )
 
     def tissue_of(self, samples: int) -> tuple[Tensor, Tensor]:
-        """The host tissue of a batch's samples, and which of them get a lesion.
+        """Spread the rows' host tissue over a batch's samples, and tell which of them get a lesion.
 
         Args:
-            samples: B of the batch.
+            samples: number B of samples in the batch.
 
         Returns:
             (B, 3, C) of `tissue`, 0 for samples without a live insertion, and (B,) bool.
@@ -124,12 +124,12 @@ class InsertionPlan:
             raise ValueError("plan: it was made with a host mask, give apply the same host=...")
 
     def select(self, sample: int) -> "InsertionPlan":
-        """The rows of one sample, as the plan of a batch of that sample alone; a repetition, as any plan from rows."""
+        """Select one sample's rows as the plan of a batch of it alone; a repetition, as any plan from rows."""
         rows = [{**row, "sample": 0} for row in self.to_rows() if row["sample"] == sample]
         return replace(InsertionPlan.from_rows(rows), samples=1).to(self.center_vox.device)
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """JSON-able rows, one per asked insertion; makes the host wait for the device.
+        """Write the plan as JSON-able rows, one per asked insertion; makes the host wait for the device.
 
         Besides the fields of `Insertion` a row has ``center_vox``, ``outcome`` (the lower-case name), ``reason`` (its
         words), ``voxels`` (per class), ``diameter_mm`` (of the sphere of equal volume, 0 where refused) and ``tissue``
@@ -141,7 +141,7 @@ class InsertionPlan:
 
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, Any]]) -> "InsertionPlan":
-        """The plan that wrote these rows, on the CPU; `TumorInsertion.apply` moves it to the batch.
+        """Read a plan from its rows, on the CPU; `TumorInsertion.apply` moves it to the batch.
 
         Raises:
             ValueError: a row of another version, without one of its fields, or of another batch than the first.

@@ -41,10 +41,10 @@ def row_of(
     """Write one row.
 
     Args:
-        plan: that the row is of.
-        insertion: the host's part.
+        plan: the whole plan.
+        insertion: the row's part that the host decided.
         center: (3,) voxel of the lesion's centre.
-        code: of the outcome.
+        code: value of the `Outcome`.
         voxels: (K,) written per class.
         tissue: (3, C) mean, standard deviation and lowest intensity of host tissue, or None where it is not known.
     """

@@ -49,7 +49,7 @@ class InsertionState:
         return donor_channels(self.lesions, self.generator, self.classes, self.channels, self._decider.swaps, mix)
 
     def expected(self, samples: int) -> float:
-        """Insertions that will be asked for, on average, over this many samples at the present `prob`."""
+        """Compute how many insertions will be asked for, on average, over this many samples at the present `prob`."""
         return samples * self._decider.prob * (1 + self._decider.second)
 
     @property
@@ -113,7 +113,7 @@ class InsertionState:
         self._decider.size_weights = weights
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the random sequence, the counters and the adjustable values stand, JSON-able; waits for the device."""
+        """Return random sequence, counters and adjustable values, JSON-able; waits for the device."""
         mix, weights = self._decider.mix, self._decider.size_weights
         return {
             "version": STATE_VERSION,
@@ -127,7 +127,7 @@ class InsertionState:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken, with the values that were set then.
+        """Restore random sequence, counters and adjustable values from what `state_dict` gave.
 
         Raises:
             ValueError: a state of a later version of the library, or of other classes.
@@ -151,6 +151,6 @@ class InsertionState:
 
 
 def _with_other_batch(audit: Mapping[str, Any]) -> dict[str, Any]:
-    """The audit's state of version 1, which had no counter of plans for another batch."""
+    """Convert the audit's state of version 1, which had no counter of plans for another batch."""
     counts = list(audit["counts"])
     return {**audit, "counts": [*counts[: Outcome.OTHER_BATCH], 0.0, *counts[Outcome.OTHER_BATCH :]]}

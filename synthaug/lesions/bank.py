@@ -33,7 +33,7 @@ _TENSORS = ("masks", "intensities", "sizes", "spacing_mm", "voxels", "class_mean
 
 
 class LesionBank(LesionSource):
-    """Lesion masks of real cases.
+    """Stores lesion masks of real cases, with the donors' intensities.
 
     Built by `from_folder` or `from_cases`, kept with `save` and `load`. Its classes are names: a bank made with
     `BRATS18` serves an insertion with `BRATS23`.
@@ -81,7 +81,7 @@ class LesionBank(LesionSource):
         return {lesion.group for lesion in self._lesions if lesion.group is not None}
 
     def subset(self, names: Iterable[str]) -> "LesionBank":
-        """The bank of these lesions alone, in this order.
+        """Select lesions: a bank of these alone, in this order.
 
         Raises:
             ValueError: a name that the bank does not have, or no name.
@@ -98,7 +98,7 @@ class LesionBank(LesionSource):
         return LesionBank(header, flat | rows)
 
     def of_groups(self, keep: Iterable[str]) -> "LesionBank":
-        """The lesions of these patient groups, for example those of a fold's training set.
+        """Select the lesions of these patient groups, for example those of a fold's training set.
 
         Raises:
             ValueError: there is none.
@@ -116,7 +116,7 @@ class LesionBank(LesionSource):
         min_voxels: int = MIN_VOXELS,
         layout: str = "auto",
     ) -> "LesionBank":
-        """The bank of all labelled cases in a folder; see `synthaug.data.find_cases` for the layouts.
+        """Cut a bank from all labelled cases in a folder; see `synthaug.data.find_cases` for the layouts.
 
         Raises:
             ValueError: no case in the folder, or no lesion in any of them.
@@ -135,7 +135,7 @@ class LesionBank(LesionSource):
         per: str = "lesion",
         min_voxels: int = MIN_VOXELS,
     ) -> "LesionBank":
-        """The bank of these cases.
+        """Cut a bank from these cases.
 
         A case that cannot be read (damaged, mismatched, incomplete) is named in a log warning and in `skipped`, and
         the others go on; so is a case without a lesion, and the number of components below `min_voxels`.
@@ -143,7 +143,7 @@ class LesionBank(LesionSource):
         Args:
             cases: `synthaug.data.Case`, labelled.
             classes: vocabulary of their labels.
-            channels: whose intensities are kept.
+            channels: canonical names; their intensities are kept.
             per: ``"lesion"`` for connected components (26 neighbours) one by one, ``"case"`` for all of a case's
                 lesions as one.
             min_voxels: smallest lesion that is kept.
@@ -172,7 +172,7 @@ class LesionBank(LesionSource):
         per: str = "lesion",
         min_voxels: int = MIN_VOXELS,
     ) -> "LesionBank":
-        """The bank of samples in memory.
+        """Cut a bank from samples in memory.
 
         Each is (name, patient group, image (C, X, Y, Z), label (X, Y, Z), spacing in mm), and where it is known a mask
         of host tissue (X, Y, Z), which is derived from the image otherwise.
@@ -193,7 +193,7 @@ class LesionBank(LesionSource):
     def painted(
         self, generator: str | TumorGenerator, count: int, *, progress: bool = False, **options: Any
     ) -> "LesionBank":
-        """A bank of lesions that a generator painted ahead, to be inserted with ``"paste"`` at paste's price.
+        """Paint lesions ahead: a bank of them, to be inserted with ``"paste"`` at paste's price.
 
         Each is a function of its mask, size, swaps and seed, all of which are in its name: the mask of a donor at its
         final size, painted in a neutral host. Insert them at scale 1 (the default): the texture is then that of the
@@ -201,7 +201,7 @@ class LesionBank(LesionSource):
 
         Args:
             generator: name, folder, hub id, or `TumorGenerator`; one that needs no donor.
-            count: of lesions.
+            count: number of lesions.
             progress: show a progress bar.
             **options: ``scale`` or ``diameter_mm``, ``scale_after_swap``, ``swaps``, ``swap_draw``, ``seed`` as for
                 `TumorInsertion`; ``spacing_mm`` of the patches into which they will be inserted, 1 mm by default;
@@ -219,16 +219,16 @@ class LesionBank(LesionSource):
         return self.of_rows([timed.painting.row for timed in paintings], painter.facts)
 
     def of_rows(self, rows: Sequence[Mapping[str, Any]], painted: dict[str, Any]) -> "LesionBank":
-        """A bank of painted lesions of this bank's classes and channels.
+        """Make a bank of painted lesions, of this bank's classes and channels.
 
         Args:
-            rows: of `synthaug.lesions.cutting.lesion_row`.
+            rows: what `synthaug.lesions.cutting.lesion_row` gives, one per lesion.
             painted: how they were painted; goes into the file.
         """
         return LesionBank(self._header | {"skipped": [], "painted": painted} | names_of(rows), tensors_of(rows))
 
     def rows(self) -> list[dict[str, Any]]:
-        """What the bank keeps of each lesion, as `synthaug.lesions.cutting.lesion_row` gives it."""
+        """Return the bank's row of each lesion, as `synthaug.lesions.cutting.lesion_row` gives it."""
         tensors, rows = self._tensors, []
         for i, lesion in enumerate(self):
             row = {key: getattr(lesion, key) for key in ("name", "group", "spacing_mm", "voxels")}
@@ -239,7 +239,7 @@ class LesionBank(LesionSource):
 
     @property
     def painting(self) -> dict[str, Any] | None:
-        """How the lesions of a painted bank were painted: generator, sizes, swaps, seed, source; else None."""
+        """Facts of a painted bank's painting: generator, sizes, swaps, seed, source; None for other banks."""
         return self._header.get("painted")
 
     @property
@@ -248,13 +248,13 @@ class LesionBank(LesionSource):
         return checksum_of(self._tensors)
 
     def candidates(self, rng: np.random.Generator, exclude_group: str | None) -> Candidates:
-        """All lesions that are not of `exclude_group`."""
+        """List all lesions that are not of `exclude_group`."""
         if exclude_group is None:
             return self._candidates
         return self._candidates.at(np.flatnonzero(self._groups != exclude_group))
 
     def lesion(self, name: str) -> Lesion:
-        """The lesion of that name.
+        """Find the lesion of that name.
 
         Raises:
             ValueError: the bank has none.
@@ -262,15 +262,15 @@ class LesionBank(LesionSource):
         return self._lesions[self._position(name)]
 
     def mask(self, name: str, device: torch.device) -> Tensor:
-        """(X, Y, Z) uint8: 0 outside the lesion, k + 1 in class k; the tight box and 3 voxels around it."""
+        """Return a lesion's mask, (X, Y, Z) uint8, k + 1 in class k: the tight box and 3 voxels around it."""
         return self._box("masks", name).to(device, non_blocking=True)
 
     def intensities(self, name: str, channels: Sequence[int], device: torch.device) -> Tensor:
-        """(C, X, Y, Z) float32 z-scores of the donor's host tissue in the mask's box."""
+        """Return intensities in the mask's box, (C, X, Y, Z) float32 z-scores of the donor's host tissue."""
         return self._box("intensities", name)[list(channels)].to(device, non_blocking=True).float()
 
     def class_statistics(self, name: str, channels: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (K, C) of the lesion's classes; of the whole bank's where it lacks a class."""
+        """Return mean and standard deviation (K, C) of a lesion's classes; the whole bank's where it lacks a class."""
         i, columns = self._position(name), list(channels)
         own_mean, own_std = (self._tensors[k][i][:, columns] for k in ("class_mean", "class_std"))
         mean, std = (self._tensors[k][:, :, columns].nanmean(0) for k in ("class_mean", "class_std"))
@@ -334,7 +334,7 @@ def _check_file(path: Path, header: Any, tensors: dict[str, Tensor]) -> None:
 
 
 def checksum_of(tensors: dict[str, Tensor]) -> int:
-    """CRC-32 of a bank's tensors."""
+    """Compute the CRC-32 of a bank's tensors."""
     value = 0
     for name in _TENSORS:
         value = zlib.crc32(tensors[name].contiguous().view(torch.uint8).numpy().data, value)

@@ -18,7 +18,7 @@ from synthaug.lesions.shapes import LesionShapes
 
 
 class BatchInsertion:
-    """`TumorInsertion` for nnU-Net's batches.
+    """Inserts tumours into nnU-Net's batches, which have its labels and its normalised intensities.
 
     Args:
         task: the dataset and its plans.
@@ -31,12 +31,12 @@ class BatchInsertion:
 
     @classmethod
     def of(cls, task: Task, settings: Settings, bank: LesionBank | None, **options: Any) -> "BatchInsertion":
-        """The insertion that the settings describe.
+        """Make the insertion that the settings describe.
 
         Args:
             task: the dataset and its plans.
-            settings: what is to be inserted.
-            bank: the fold's, or None where the settings name none.
+            settings: read from the user's YAML file.
+            bank: lesions of the fold's training cases, or None where the settings name no bank.
             **options: further arguments of `TumorInsertion`.
 
         Raises:
@@ -99,7 +99,7 @@ def _generator(settings: Settings, bank: LesionBank | None) -> str | TumorGenera
 
 
 def groups_of(cases: Iterable[str], settings: Settings) -> dict[str, str]:
-    """Patient of each case.
+    """Find the patient of each case by the settings' pattern.
 
     Raises:
         ConfigError: the settings' pattern does not match a case.

@@ -45,7 +45,7 @@ else:
 
 
 class InsertionMixin(_Mixed):
-    """Tumour insertion for any trainer derived from `nnUNetTrainer`.
+    """Adds tumour insertion to any trainer derived from `nnUNetTrainer`.
 
     ``class MyTrainer(InsertionMixin, nnUNetTrainerDA5)`` inserts with that trainer's augmentation, losses and lengths.
     Settings come from the YAML file that the environment variable ``SYNTHAUG_CONFIG`` names; they are read when
@@ -76,7 +76,7 @@ class InsertionMixin(_Mixed):
         super().on_train_start()
 
     def make_insertion(self, settings: Settings) -> BatchInsertion:
-        """The insertion of this fold, continued where a checkpoint was loaded.
+        """Make the insertion of this fold, continued where a checkpoint was loaded.
 
         Raises:
             ConfigError: as the class says.
@@ -103,7 +103,7 @@ class InsertionMixin(_Mixed):
         return insertion
 
     def get_training_transforms(self, *args, **kwargs) -> BasicTransform:
-        """The parent's transforms up to the targets; the others are kept for `train_step`.
+        """Return the parent's transforms up to the targets, and keep the others for `train_step`.
 
         Raises:
             ConfigError: the parent changes patches after it made targets, so that insertion has no place.
@@ -129,7 +129,7 @@ class InsertionMixin(_Mixed):
         return super().train_step(batch | {"data": image, "target": self.targets(label)})
 
     def targets(self, label: Tensor) -> Tensor | list[Tensor]:
-        """Targets of the loss, as nnU-Net's own workers would make them of this label.
+        """Make the loss's targets of a label, as nnU-Net's own workers would.
 
         Args:
             label: (B, 1, X, Y, Z) integer with nnU-Net's values.
@@ -164,14 +164,14 @@ class InsertionMixin(_Mixed):
         return words
 
     def save_checkpoint(self, filename: str) -> None:
-        """The parent's checkpoint, with where the insertion stands among the trainer's arguments."""
+        """Save the parent's checkpoint, with the insertion's state among the trainer's arguments."""
         if self.insertion is not None and not self.disable_checkpointing:
             states = self._of_all_ranks(self.insertion.engine.state_dict())
             self.my_init_kwargs = self.my_init_kwargs | {"synthaug": {"ranks": states}}
         super().save_checkpoint(filename)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
-        """The parent's, and where the insertion stood; it is taken up when training starts."""
+        """Load the parent's checkpoint and the insertion's state, which is restored when training starts."""
         super().load_checkpoint(filename_or_checkpoint)
         own = self.my_init_kwargs.get("synthaug")
         if own is None:
@@ -179,13 +179,13 @@ class InsertionMixin(_Mixed):
         self._loaded_insertion = own
 
     def _record(self, settings: Settings) -> Path | None:
-        """Beside the log file and called like it, one for each process."""
+        """Name this process's file of rows, beside the log file and called like it; None where none is wanted."""
         log = Path(self.log_file)
         name = f"{log.stem.replace('training_log', 'insertions')}_{self.local_rank}.jsonl"
         return log.with_name(name) if settings.record else None
 
     def _continue(self, insertion: BatchInsertion, saved: dict[str, Any]) -> None:
-        """Go on where each process stood; with another number of processes all go on after the furthest of them."""
+        """Restore each process's state; with another number of processes all go on after the furthest of them."""
         states = saved["ranks"]
         if self.local_rank < len(states):
             state = states[self.local_rank]
@@ -200,7 +200,7 @@ class InsertionMixin(_Mixed):
         self._counted = self._counts(insertion)
 
     def _counts(self, insertion: BatchInsertion) -> Counter[Any]:
-        """Samples and insertions since the start of the training, of all processes; waits for the device."""
+        """Count samples and insertions since the start of the training, in all processes; waits for the device."""
         total: Counter[Any] = Counter()
         for report in self._of_all_ranks(insertion.engine.report().to_dict()):
             total.update({key: report[key] for key in ("samples", "asked", "done")})
@@ -221,7 +221,7 @@ class nnUNetTrainerSynthAug(InsertionMixin, nnUNetTrainer):  # noqa: N801 (nnU-N
 
 
 def load_bank(settings: Settings, fold: int | str, train: Sequence[str], validation: Sequence[str]) -> LesionBank:
-    """The fold's bank, which may hold no patient that the fold validates on.
+    """Load the fold's bank, which may hold no patient that the fold validates on.
 
     Fold ``"all"`` trains on its validation cases, and so may take its donors from them.
 
@@ -247,7 +247,7 @@ def load_bank(settings: Settings, fold: int | str, train: Sequence[str], validat
 
 
 def made_target(label: Tensor, transforms: Sequence[BasicTransform]) -> Tensor | list[Tensor]:
-    """The target of one sample: its label (1, X, Y, Z), which may be overwritten, through nnU-Net's transforms."""
+    """Make the target of one sample by nnU-Net's transforms; its label (1, X, Y, Z) may be overwritten."""
     sample = {"segmentation": label}
     for transform in transforms:
         if isinstance(transform, ConvertSegmentationToRegionsTransform):
@@ -258,7 +258,7 @@ def made_target(label: Tensor, transforms: Sequence[BasicTransform]) -> Tensor |
 
 
 def collated(targets: Sequence[Tensor | list[Tensor]]) -> Tensor | list[Tensor]:
-    """Samples to a batch, level by level where there are several."""
+    """Stack samples to a batch, level by level where there are several."""
     tensors = [target for target in targets if isinstance(target, Tensor)]
     if tensors:
         return torch.stack(tensors)

@@ -1,4 +1,4 @@
-"""Generators in and out of folders: ``config.json`` and ``model.safetensors``, never a pickle.
+"""Saving and loading of generators: ``config.json`` and ``model.safetensors``, never a pickle.
 
 A name is looked for among the weights shipped with the package, then as a folder, then on the Hugging Face hub.
 """
@@ -54,16 +54,16 @@ class _Kind:
     transient: tuple[str, ...] = ("batched", "precision")
 
     def network_of(self, generator: StyledGenerator) -> nn.Module:
-        """The module whose weights are stored."""
+        """Return the module whose weights are stored."""
         return generator.painter if self.part == "painter" else getattr(generator.painter, self.part)
 
     def made(self, *parts: Any, **options: Any) -> StyledGenerator:
-        """A generator of this kind: of a network, a prior, channels, classes and the kind's own options."""
+        """Make a generator of this kind, of a network, a prior, channels, classes and the kind's own options."""
         make: Callable[..., StyledGenerator] = self.generator
         return make(*parts, **options)
 
     def options(self) -> tuple[str, ...]:
-        """What a user may say when loading."""
+        """List the options that a user may set when loading."""
         fixed = ("refined",)
         return ("truncation", "crop_sizes", *self.transient, *(s for s in self.sampling if s not in fixed))
 
@@ -85,7 +85,7 @@ KINDS = (
 
 
 def shipped_generators() -> tuple[str, ...]:
-    """Names of the generators whose weights come with the package."""
+    """List the names of the generators whose weights come with the package."""
     return tuple(sorted(p.parent.name for p in SHIPPED.glob(f"*/{CONFIG}")))
 
 
@@ -93,9 +93,9 @@ def save_generator(generator: StyledGenerator, folder: str | Path, dtype: torch.
     """Write a generator as ``config.json`` and ``model.safetensors``.
 
     Args:
-        generator: to write; not bound to a subset of its channels.
+        generator: the generator to write, not bound to a subset of its channels.
         folder: made where it is not there.
-        dtype: of the stored weights; the style prior stays in float32.
+        dtype: dtype of the stored weights; the style prior stays in float32.
 
     Raises:
         TypeError: a kind of generator that is not stored in files.
@@ -125,14 +125,14 @@ def load_generator(
     revision: str | None = None,
     **options: Any,
 ) -> StyledGenerator:
-    """Load a generator.
+    """Load a generator by name, folder or hub id.
 
     Args:
-        name: of shipped weights (``"brats-gan"``, ``"brats-diffusion"``), a folder, or the id of a Hugging Face
+        name: name of shipped weights (``"brats-gan"``, ``"brats-diffusion"``), a folder, or the id of a Hugging Face
             repository (``"owner/name"``; needs ``huggingface_hub``).
         channels: canonical names that it must know, where given.
         classes: names that it must know, where given.
-        revision: of the Hugging Face repository.
+        revision: branch, tag or commit of the Hugging Face repository.
         **options: in place of what was saved: ``truncation``, ``crop_sizes``, ``batched``, ``precision``; of a
             diffusion generator also ``steps``, ``scheduler``, ``guidance``, ``strength``.
 
@@ -168,7 +168,7 @@ def load_generator(
 
 
 def stored_network(generator: StyledGenerator) -> nn.Module:
-    """The network of a generator whose weights `save_generator` writes.
+    """Return the network of a generator, whose weights `save_generator` writes.
 
     Raises:
         TypeError: a kind of generator that is not stored in files.
@@ -177,7 +177,7 @@ def stored_network(generator: StyledGenerator) -> nn.Module:
 
 
 def with_shape(generator: StyledGenerator, **shape: Any) -> StyledGenerator:
-    """A generator whose network has another shape, with weights yet to be given; all else as in this one.
+    """Make a generator whose network has another shape, with weights yet to be given; all else as in this one.
 
     Args:
         generator: not bound to a subset of its channels.

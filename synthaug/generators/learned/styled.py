@@ -1,4 +1,4 @@
-"""What the trained generators share: a network with its prior over styles, for any subset of its channels."""
+"""The base of the trained generators: a network with its prior over styles, for any subset of its channels."""
 
 import copy
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ CROP_SIZES = tuple(range(32, 129, 16))
 
 
 class StyledGenerator(TumorGenerator):
-    """A trained painter with its prior over styles.
+    """Paints lesions by a trained network and its prior over styles.
 
     Args:
         painter: the network, trained for `channels` and `classes` in this order.
-        prior: Gaussian over styles, of the same.
+        prior: Gaussian over styles of these channels and classes.
         channels: canonical channel names that the network knows.
         classes: class names that it knows.
         truncation: how far styles stray from the mean patient's, 0 (always the mean) to 1 (as the patients do).
@@ -78,7 +78,7 @@ class StyledGenerator(TumorGenerator):
         self._class_index = tuple(range(len(self.classes)))
 
     def bind(self, channels: tuple[str, ...], classes: tuple[str, ...]) -> "StyledGenerator":
-        """The generator for these channels (any subset of its own, in any order) and classes; shares the weights.
+        """Bind the generator to these channels (any subset of its own, in any order) and classes; shares the weights.
 
         Raises:
             ValueError: a channel or class that it does not know; both sides are named.
@@ -156,7 +156,7 @@ class StyledGenerator(TumorGenerator):
 
     @staticmethod
     def _full(x: Tensor, index: Sequence[int], size: int) -> tuple[Tensor, Tensor]:
-        """Tensor (N, c, ...) at the places `index` of (N, size, ...), zeros elsewhere, and which places were filled."""
+        """Spread (N, c, ...) over the places `index` of (N, size, ...), zeros elsewhere; and tell which were filled."""
         if tuple(index) == tuple(range(size)):
             return x, x.new_ones((len(x), size))
         place = on_device(index, x.device)

@@ -1,4 +1,4 @@
-"""What is painted ahead of its insertion, lesion by lesion: drawn from a seed, and written into the lesion's name.
+"""Recipes of lesions that are painted ahead: drawn from a seed, and written into the lesion's name.
 
 Recipe n is a function of the seed and n alone, so that a run goes on, or back, to any n without those before it. The
 donors come in shuffled rounds, each once in a round where its size allows; a size that the donor whose turn it is
@@ -43,7 +43,7 @@ class Recipe:
         spacing_mm: voxel size of the painting, to 4 decimals.
         swaps: classes renamed in the mask, old name to new name.
         painter: name of the generator and `synthaug.generators.identity.fingerprint`.
-        seed: of the painting.
+        seed: the painting's own, from which its noise follows.
     """
 
     lesion: str
@@ -55,7 +55,7 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """Of the painted lesion, such as ``"P1/0 x0.512 1x1x1mm ED:ET by brats-gan-0a1b2c3d #7"``; says all of it."""
+        """The painted lesion's name, such as ``"P1/0 x0.512 1x1x1mm ED:ET by brats-gan-0a1b2c3d #7"``; says all."""
         spacing = "x".join(f"{s:.{SPACING_DIGITS}f}".rstrip("0").rstrip(".") for s in self.spacing_mm)
         swaps = "+".join(f"{quote(a, safe='')}:{quote(b, safe='')}" for a, b in self.swaps.items())
         scale = f"{self.scale:.{SCALE_DIGITS}f}"
@@ -64,7 +64,7 @@ class Recipe:
 
     @classmethod
     def parse(cls, name: str) -> "Recipe":
-        """The recipe of a painted lesion's name.
+        """Read a recipe from a painted lesion's name.
 
         Raises:
             ValueError: it is not such a name.
@@ -87,8 +87,8 @@ class Recipes:
     """Draws recipes.
 
     Args:
-        bank: of the donors.
-        decider: whose sizes, swaps, limits and crops apply; its seed and rank are those of the recipes.
+        bank: donors, whose masks are painted.
+        decider: draws sizes and swaps and knows limits and crops; its seed and rank are those of the recipes.
         spacing_mm: voxel size of the paintings.
         painter: name of the generator.
     """
@@ -99,7 +99,7 @@ class Recipes:
         self._donors = bank.candidates(stream(0), None)
 
     def draw(self, number: int, attempt: int) -> Recipe | None:
-        """Recipe `number`; another attempt where the one before came to nothing. None where no donor has its size."""
+        """Draw recipe `number`, or a further attempt where one came to nothing; None where no donor has its size."""
         decider = self.decider
         rng = stream(Purpose.RECIPES, decider.seed, decider.rank, number, attempt)
         seed, swaps = int(rng.integers(2**32)), decider.swaps.sample(rng) if decider.swaps else {}
@@ -118,7 +118,7 @@ class Recipes:
         return Recipe(lesion.name, float(factors[pick]), self.spacing_mm, swaps, self.painter, seed)
 
     def insertion(self, recipe: Recipe) -> Insertion:
-        """The row that `synthaug.insertion.render.render` makes the mask of."""
+        """Make the insertion by which `synthaug.insertion.render.render` makes the mask."""
         lesion = self.bank.lesion(recipe.lesion)
         upright = NO_TURNS.draw(stream(0))
         extent = extents_vox(Candidates([lesion]), np.array([recipe.scale]), recipe.spacing_mm, upright)[0]
