@@ -152,6 +152,11 @@ class InsertionOptions(LesionOptions):
         prob: probability of a lesion per sample.
         second: probability of another lesion in a sample that was to get one.
         seed: decides every draw; nothing touches the global generators.
+
+    Example:
+        >>> options = InsertionOptions.checked(prob=0.5, scale=(0.3, 0.8), swaps=[("ED", "ET", 0.7)])
+        >>> options.scale, options.min_voxels
+        ((0.3, 0.8), 27)
     """
 
     prob: Probability = 0.6

@@ -40,7 +40,13 @@ class InsertTumorTransform(BasicTransform):
         RuntimeError: when called, a generator on an accelerator in a worker.
 
     Example:
-        >>> transforms = ComposeTransforms([SpatialTransform(...), InsertTumorTransform(insert)])  # doctest: +SKIP
+        >>> from synthaug import LesionShapes
+        >>> insertion = TumorInsertion(LesionShapes(diameter_mm=(10, 14)), "procedural", prob=1.0, second=0.0)
+        >>> transform = InsertTumorTransform(insertion, spacing_mm=(1.0, 1.0, 1.0))
+        >>> segmentation = torch.zeros(1, 40, 40, 40, dtype=torch.int16)
+        >>> sample = transform(image=torch.rand(4, 40, 40, 40), segmentation=segmentation)
+        >>> sample["image"].shape, sample["segmentation"].unique().tolist()
+        (torch.Size([4, 40, 40, 40]), [0, 1, 2, 4])
     """
 
     def __init__(self, insertion: TumorInsertion, spacing_mm: Any = None, outside_label: int | None = OUTSIDE):

@@ -22,18 +22,36 @@ else:
 class TumorInsertionMixin(_Mixed):
     """Makes a `LightningModule` insert tumours into its training batches, on their device.
 
-    Put it before `LightningModule` and call `insert_tumors` in ``__init__``::
+    Put it before `LightningModule` and call `insert_tumors` in ``__init__``. Batches of validation, testing and
+    prediction, and those of the sanity check, are left alone. The insertion and its generator are no part of the
+    module: not of its parameters, its ``state_dict`` or the checkpoint, which keeps no more than where the random
+    sequence and the counters stand (rank 0's). Counts since the start, of all ranks together, are logged after each
+    training epoch as ``synthaug/samples``, ``asked`` and ``done``. A module that overrides one of the hooks below calls
+    ``super()``'s.
 
-        class Segmenter(TumorInsertionMixin, LightningModule):
-            def __init__(self, insertion):
-                super().__init__()
-                self.insert_tumors(insertion, spacing_mm=(1, 1, 1))
-
-    Batches of validation, testing and prediction, and those of the sanity check, are left alone. The insertion and its
-    generator are no part of the module: not of its parameters, its ``state_dict`` or the checkpoint, which keeps
-    no more than where the random sequence and the counters stand (rank 0's). Counts since the start, of all ranks
-    together, are logged after each training epoch as ``synthaug/samples``, ``asked`` and ``done``. A module that
-    overrides one of the hooks below calls ``super()``'s.
+    Example:
+        >>> import torch
+        >>> from lightning import LightningModule, Trainer
+        >>> from synthaug import LesionShapes
+        >>> class Segmenter(TumorInsertionMixin, LightningModule):
+        ...     def __init__(self, insertion):
+        ...         super().__init__()
+        ...         self.insert_tumors(insertion, spacing_mm=(1.0, 1.0, 1.0))
+        ...         self.network = torch.nn.Conv3d(4, 5, 1)
+        ...
+        ...     def training_step(self, batch):
+        ...         logits = self.network(batch["image"])
+        ...         return torch.nn.functional.cross_entropy(logits, batch["label"][:, 0])
+        ...
+        ...     def configure_optimizers(self):
+        ...         return torch.optim.Adam(self.parameters())
+        >>> insertion = TumorInsertion(LesionShapes(diameter_mm=(10, 14)), "procedural", prob=1.0, second=0.0)
+        >>> case = {"image": torch.rand(4, 40, 40, 40), "label": torch.zeros(1, 40, 40, 40, dtype=torch.int64)}
+        >>> loader = torch.utils.data.DataLoader([case, case], batch_size=2)
+        >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+        >>> Trainer(accelerator="cpu", fast_dev_run=True, **quiet).fit(Segmenter(insertion), loader)
+        >>> insertion.report().done
+        2
     """
 
     tumor_insertion: TumorInsertion | None = None

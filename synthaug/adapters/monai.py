@@ -100,6 +100,14 @@ class RandInsertTumor(_RandomInsertion):
 
     Attributes:
         rows: JSON-able rows of the last call's plan; empty where the sample was not chosen.
+
+    Example:
+        >>> from synthaug import LesionShapes
+        >>> insertion = TumorInsertion(LesionShapes(diameter_mm=(10, 14)), "procedural", second=0.0)
+        >>> transform = RandInsertTumor(insertion, prob=1.0, spacing_mm=(1.0, 1.0, 1.0)).set_random_state(0)
+        >>> image, label = transform(torch.rand(4, 40, 40, 40), torch.zeros(1, 40, 40, 40))
+        >>> image.shape, label.unique().tolist(), [row["outcome"] for row in transform.rows]
+        (torch.Size([4, 40, 40, 40]), [0.0, 1.0, 2.0, 4.0], ['done'])
     """
 
     def __init__(self, insertion: TumorInsertion, prob: float | None = None, spacing_mm: Any = None):
@@ -144,6 +152,15 @@ class RandInsertTumord(_RandomInsertion, MapTransform):
         record_key: where given, the rows of the plan are put there as JSON text, which loaders collate to a list.
         allow_missing_keys: leave samples without image or label alone; of several images, take an absent one as a
             missing sequence.
+
+    Example:
+        >>> from synthaug import LesionShapes
+        >>> insertion = TumorInsertion(LesionShapes(diameter_mm=(10, 14)), "procedural", second=0.0)
+        >>> transform = RandInsertTumord("image", "label", insertion, prob=1.0, spacing_mm=(1.0, 1.0, 1.0))
+        >>> sample = {"image": torch.rand(4, 40, 40, 40), "label": torch.zeros(1, 40, 40, 40)}
+        >>> changed = transform.set_random_state(0)(sample)
+        >>> changed["image"].shape, changed["label"].unique().tolist()
+        (torch.Size([4, 40, 40, 40]), [0.0, 1.0, 2.0, 4.0])
     """
 
     def __init__(
@@ -202,7 +219,16 @@ class PrepareBatchInsertTumor(PrepareBatch):
         insertion: what to insert.
         spacing_mm: voxel size, (3,) or (B, 3); by default that of the image's affine.
         group_key: key of the samples' patient groups in a dictionary batch, if it has them.
-        prepare_batch: how image and label are taken from a batch and moved.
+        prepare_batch: takes image and label from a batch and moves them.
+
+    Example:
+        >>> from synthaug import LesionShapes
+        >>> insertion = TumorInsertion(LesionShapes(diameter_mm=(10, 14)), "procedural", prob=1.0, second=0.0)
+        >>> prepare_batch = PrepareBatchInsertTumor(insertion, spacing_mm=(1.0, 1.0, 1.0))
+        >>> batch = {"image": torch.rand(2, 4, 40, 40, 40), "label": torch.zeros(2, 1, 40, 40, 40)}
+        >>> image, label = prepare_batch(batch, device="cpu")
+        >>> image.shape, label.unique().tolist()
+        (torch.Size([2, 4, 40, 40, 40]), [0.0, 1.0, 2.0, 4.0])
     """
 
     def __init__(

@@ -54,6 +54,19 @@ class RandomTumor(RandomTransform):
         TypeError, ValueError: when called: what was expected and what came: no or several label maps, one-hot labels,
             images that are not the insertion's channels, images of longer integers, values not finite or no classes.
         RuntimeError: when called in a loader worker with a generator on a GPU.
+
+    Example:
+        >>> from synthaug import LesionShapes
+        >>> insertion = TumorInsertion(LesionShapes(diameter_mm=(10, 14)), "procedural", second=0.0)
+        >>> image = torchio.ScalarImage(tensor=torch.rand(4, 40, 40, 40))
+        >>> label = torchio.LabelMap(tensor=torch.zeros(1, 40, 40, 40, dtype=torch.int16))
+        >>> subject = torchio.Subject(mri=image, tumour=label)
+        >>> changed = RandomTumor(insertion, p=1.0)(subject)
+        >>> changed["mri"].shape, changed["tumour"].data.unique().tolist()
+        ((4, 40, 40, 40), [0, 1, 2, 4])
+        >>> again = changed.get_composed_history()(subject)
+        >>> torch.equal(again["mri"].data, changed["mri"].data)
+        True
     """
 
     def __init__(
@@ -112,6 +125,15 @@ class InsertTumor(Transform):
     Raises:
         ValueError: when called: a plan for other sizes, tissue or lesions, and what `RandomTumor` raises.
         LookupError: when called: a history of another process.
+
+    Example:
+        >>> from synthaug import LesionShapes
+        >>> insertion = TumorInsertion(LesionShapes(diameter_mm=(10, 14)), "procedural", prob=1.0, second=0.0)
+        >>> tensor, classes = torch.rand(4, 40, 40, 40), torch.zeros(1, 40, 40, 40, dtype=torch.int16)
+        >>> subject = torchio.Subject(mri=torchio.ScalarImage(tensor=tensor), tumour=torchio.LabelMap(tensor=classes))
+        >>> rows = insertion.plan(tensor[None], classes[None]).to_rows()
+        >>> InsertTumor(insertion, rows)(subject)["tumour"].data.unique().tolist()
+        [0, 1, 2, 4]
     """
 
     def __init__(
@@ -185,6 +207,16 @@ class InsertTumorsInBatch:
         label_name: the `LabelMap` of class values; needed where there are several.
         include: names of the images, where there are others.
         group_key: entry of the batch with the patient groups.
+
+    Example:
+        >>> from synthaug import LesionShapes
+        >>> insertion = TumorInsertion(LesionShapes(diameter_mm=(10, 14)), "procedural", prob=1.0, second=0.0)
+        >>> image = torchio.ScalarImage(tensor=torch.rand(4, 40, 40, 40))
+        >>> label = torchio.LabelMap(tensor=torch.zeros(1, 40, 40, 40, dtype=torch.int16))
+        >>> loader = torchio.SubjectsLoader([torchio.Subject(mri=image, tumour=label)] * 2, batch_size=2)
+        >>> batch = InsertTumorsInBatch(insertion)(next(iter(loader)))
+        >>> batch["mri"]["data"].shape, batch["tumour"]["data"].unique().tolist()
+        (torch.Size([2, 4, 40, 40, 40]), [0, 1, 2, 4])
     """
 
     def __init__(

@@ -118,6 +118,11 @@ class CohortConfig(Section):
         threads: CPU threads of the insertion in each process; another number may round otherwise.
         compression: gzip level of the files.
         workers: threads of each process that write; has no influence on what is written.
+
+    Example:
+        >>> config = CohortConfig(cases="brats", layout="msd", count=50, lesions={"bank": "bank.safetensors"})
+        >>> config.total, config.generator_name
+        (50, 'paste')
     """
 
     cases: Path

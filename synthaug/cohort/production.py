@@ -89,9 +89,18 @@ def generate(
             another cohort or cannot be written to, folds that leak.
 
     Example:
-        >>> config = CohortConfig(cases="brats", count=50, layout="nnunet", lesions={"bank": "bank.safetensors"})
-        ... generate(config, "Dataset501_Synthetic").complete  # doctest: +SKIP
-        True
+        >>> from tempfile import TemporaryDirectory
+        >>> from synthaug.cohort import verify
+        >>> from synthaug.data.phantoms.phantom import write_phantom_dataset
+        >>> shapes = {"shapes": {"diameter_mm": (10, 14)}}
+        >>> with TemporaryDirectory() as folder:
+        ...     hosts, out = Path(folder) / "brats", Path(folder) / "Dataset501_Synthetic"
+        ...     cases = write_phantom_dataset(hosts, count=1, size=(48, 48, 48), tumour_free=1)
+        ...     config = CohortConfig(cases=hosts, count=2, layout="nnunet", lesions=shapes)
+        ...     summary, sound = generate(config, out), verify(out).sound
+        ...     files = sorted(path.name for path in (out / "labelsTr").iterdir())
+        >>> summary.complete, sound, files
+        (True, True, ['synth_000000.nii.gz', 'synth_000001.nii.gz'])
     """
     processes = Processes.current()
     with _threads(config.threads):

@@ -22,6 +22,14 @@ class TumorGenerator(ABC):
         needs_donor: whether `generate` must be given the donor's intensities.
         needs_host: whether `generate` is given the host's tissue in the lesion's place too, in place of 0.
         needs_support: whether `generate` is told where its result will be used, as ``support``.
+
+    Example:
+        >>> import torch
+        >>> class Bright(TumorGenerator):
+        ...     def generate(self, context, mask, seeds, donor=None, support=None):
+        ...         return torch.full_like(context, 3.0)
+        >>> Bright().generate(torch.zeros(2, 4, 16, 16, 16), torch.ones(2, 3, 16, 16, 16), [1, 2]).shape
+        torch.Size([2, 4, 16, 16, 16])
     """
 
     channels: tuple[str, ...] | None = None

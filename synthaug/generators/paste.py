@@ -13,6 +13,12 @@ class PasteGenerator(TumorGenerator):
     Donor intensities are z-scores of the donor's host tissue, the host's are z-scores of its own, and the model space
     is the same for both, so the donor's voxels are the result; class swaps have already moved them to the new class's
     statistics (`synthaug.insertion.render.recoloured`) and the blending gives them their soft edge.
+
+    Example:
+        >>> import torch
+        >>> donor, mask = torch.ones(1, 4, 16, 16, 16), torch.ones(1, 3, 16, 16, 16)
+        >>> torch.equal(PasteGenerator().generate(torch.zeros_like(donor), mask, [7], donor), donor)
+        True
     """
 
     needs_donor = True

@@ -43,6 +43,13 @@ class ProceduralGenerator(TumorGenerator):
 
     Raises:
         ValueError: an empty table, classes with unlike channels, or a standard deviation below 0.
+
+    Example:
+        >>> generator = ProceduralGenerator({"tumour": {"ct": (2.0, 0.5)}})
+        >>> context, mask = torch.zeros(1, 1, 32, 32, 32), torch.ones(1, 1, 32, 32, 32)
+        >>> painted = generator.generate(context, mask, seeds=[7])
+        >>> painted.shape, 1.0 < float(painted.mean()) < 3.0
+        (torch.Size([1, 1, 32, 32, 32]), True)
     """
 
     channels: tuple[str, ...]

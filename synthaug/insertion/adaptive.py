@@ -47,6 +47,11 @@ class ProbSchedule:
     Raises:
         ValueError: a probability outside [0, 1], steps that are not in order, one of decay_from and decay_to alone, or
             an unknown shape.
+
+    Example:
+        >>> schedule = ProbSchedule(0.6, warmup_steps=2, decay_from=10, decay_to=20)
+        >>> [round(schedule(step), 2) for step in (1, 3, 15, 20)]
+        [0.2, 0.6, 0.3, 0.0]
     """
 
     prob: float
@@ -106,6 +111,18 @@ class AdaptiveInsertion:
     Raises:
         ValueError: numbers out of range, `classes` without a class_mix, `sizes` where the insertion cannot weight
             them, or neither of both.
+
+    Example:
+        >>> from synthaug import LesionShapes
+        >>> shares = {"NCR": 0.2, "ED": 0.4, "ET": 0.4}
+        >>> insert = TumorInsertion(LesionShapes(), "procedural", class_mix=shares)
+        >>> adaptive = AdaptiveInsertion(insert, momentum=0.0, sizes=False)
+        >>> lesions = {"size": "all", "lesions": 10, "lesions_found": 8, "false_positives": 0, "lesion_recall": 0.8}
+        >>> rows = [lesions | {"region": name, "lesion_dice": 0.8} for name in ("NCR", "ED")]
+        >>> rows += [lesions | {"region": "ET", "lesions_found": 4, "lesion_recall": 0.4, "lesion_dice": 0.4}]
+        >>> log = adaptive.update(rows)
+        >>> {name: round(share, 2) for name, share in insert.class_mix.items()}  # more of what is found worst
+        {'NCR': 0.11, 'ED': 0.22, 'ET': 0.67}
     """
 
     def __init__(

@@ -62,6 +62,17 @@ class TumorInsertion(InsertionState):
         ValueError: an empty bank, a bank or generator of other classes or channels, a probability outside [0, 1], an
             inverted range, a swap of an unknown class, `swaps` with `class_mix`, `scale` with `diameter_mm`.
         TypeError: an argument of the wrong kind, or one that neither this class nor the generator knows.
+
+    Example:
+        >>> from synthaug import LesionShapes
+        >>> insert = TumorInsertion(LesionShapes(diameter_mm=(10, 14)), "procedural", prob=1.0, second=0.0, seed=0)
+        >>> image = torch.rand(2, 4, 40, 40, 40)
+        >>> label = torch.zeros(2, 1, 40, 40, 40, dtype=torch.int16)
+        >>> new_image, new_label = insert(image, label, spacing_mm=(1.0, 1.0, 1.0))
+        >>> new_image.shape, new_label.unique().tolist()
+        (torch.Size([2, 4, 40, 40, 40]), [0, 1, 2, 4])
+        >>> insert.report().done
+        2
     """
 
     def __init__(
@@ -141,6 +152,15 @@ class TumorInsertion(InsertionState):
 
         Raises:
             TypeError, ValueError: what was expected and what came, for all that `synthaug.insertion.batch` checks.
+
+        Example:
+            >>> from synthaug import LesionShapes
+            >>> insert = TumorInsertion(LesionShapes(diameter_mm=(10, 14)), "procedural", prob=1.0, second=0.0)
+            >>> image, label = torch.rand(1, 4, 40, 40, 40), torch.zeros(1, 1, 40, 40, 40, dtype=torch.int16)
+            >>> plan = insert.plan(image, label, (1.0, 1.0, 1.0), groups=["patient 7"], host_stats=(0.5, 0.3))
+            >>> plan.center_vox.shape, plan.voxels.shape, plan.to_rows()[0]["outcome"]
+            (torch.Size([1, 3]), torch.Size([1, 3]), 'done')
+            >>> new_image, new_label = insert.apply(image, label, plan)
         """
         context = {"host": host, "groups": groups, "host_stats": host_stats, "prior": prior}
         return self._planned(Batch.checked(image, label, self.channels, spacing_mm, **context))[1]

@@ -40,6 +40,18 @@ class InsertionPlan:
         samples: number of samples in the batch; a plan from rows knows only those that were asked for.
         number: running number of the batch's first sample; None in a plan from rows, which is a repetition.
         mix_voxels: what each insertion that `class_mix` chose adds to its running counts, (K,) voxels.
+
+    Example:
+        >>> from synthaug import LesionShapes, TumorInsertion
+        >>> insert = TumorInsertion(LesionShapes(diameter_mm=(10, 14)), "procedural", prob=1.0, second=0.0)
+        >>> image, label = torch.rand(2, 4, 40, 40, 40), torch.zeros(2, 1, 40, 40, 40, dtype=torch.int16)
+        >>> plan = insert.plan(image, label)
+        >>> rows = plan.to_rows()
+        >>> [(row["sample"], row["outcome"]) for row in rows]
+        [(0, 'done'), (1, 'done')]
+        >>> first, second = insert.apply(image, label, plan), insert.apply(image, label, InsertionPlan.from_rows(rows))
+        >>> torch.equal(first[0], second[0]), torch.equal(first[1], second[1])
+        (True, True)
     """
 
     insertions: tuple[Insertion, ...]

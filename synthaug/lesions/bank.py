@@ -42,6 +42,17 @@ class LesionBank(LesionSource):
         classes: class names, in mask order.
         channels: canonical channel names of the intensities.
         skipped: what was left out when the bank was made, and why, in words.
+
+    Example:
+        >>> image = np.random.default_rng(0).normal(100, 10, (2, 32, 32, 32))
+        >>> label = np.zeros((32, 32, 32), np.int16)
+        >>> label[10:20, 10:20, 10:20], label[13:17, 13:17, 13:17] = 2, 4
+        >>> bank = LesionBank.from_arrays([("case 1", "patient 1", image, label, (1, 1, 2))], "BRATS18", ("t1", "t2"))
+        >>> [(lesion.name, lesion.size_vox, lesion.voxels) for lesion in bank]
+        [('case 1/0', (10, 10, 10), (0, 936, 64))]
+        >>> cpu = torch.device("cpu")
+        >>> bank.mask("case 1/0", cpu).shape, bank.intensities("case 1/0", [0, 1], cpu).shape
+        (torch.Size([16, 16, 16]), torch.Size([2, 16, 16, 16]))
     """
 
     channels: tuple[str, ...]

@@ -38,6 +38,14 @@ class LesionShapes(LesionSource):
 
     Raises:
         ValueError: an unknown class, shares that are negative or all 0, an inverted range.
+
+    Example:
+        >>> shapes = LesionShapes(diameter_mm=(20, 20), proportions={"NCR": 0.2, "ET": 0.3, "ED": 0.5}, spread=0.0)
+        >>> lesion = shapes.lesion("shape:7")
+        >>> [round(voxels / sum(lesion.voxels), 2) for voxels in lesion.voxels]  # of NCR, ED, ET
+        [0.2, 0.5, 0.3]
+        >>> shapes.mask("shape:7", torch.device("cpu")).shape
+        torch.Size([54, 54, 54])
     """
 
     margin_vox = 3

@@ -145,6 +145,16 @@ def load_generator(
             that the generator refuses.
         TypeError: an option that this kind of generator does not have; those it has are named.
         ImportError: a hub id without ``huggingface_hub``.
+
+    Example:
+        >>> generator = load_generator("brats-gan", channels=("t1ce", "flair"), truncation=0.5)
+        >>> generator.channels, generator.classes
+        (('flair', 't1', 't1ce', 't2'), ('NCR', 'ED', 'ET'))
+        >>> bound = generator.bind(("t1ce", "flair"), ("NCR", "ED", "ET"))
+        >>> context, mask = torch.zeros(1, 2, 32, 32, 32), torch.zeros(1, 3, 32, 32, 32)
+        >>> mask[:, 1, 12:20, 12:20, 12:20] = 1
+        >>> bound.generate(context, mask, seeds=[7]).shape
+        torch.Size([1, 2, 32, 32, 32])
     """
     folder = _locate(str(name), revision)
     kind, config = _read_config(folder / CONFIG)

@@ -52,6 +52,19 @@ class PaintedLesions(LesionSource):
     Raises:
         ValueError: both `refresh` and `budget`, numbers out of range, a `start` that is no painted bank or one of
             other classes, channels or generator, and what `LesionBank.painted` raises.
+
+    Example:
+        >>> image = np.random.default_rng(0).normal(100, 10, (2, 32, 32, 32))
+        >>> label = np.zeros((32, 32, 32), np.int16)
+        >>> label[10:20, 10:20, 10:20] = 2
+        >>> bank = LesionBank.from_arrays([("P1", "P1", image, label, (1, 1, 1))], "BRATS18", ("t1", "t2"))
+        >>> lesions = PaintedLesions(bank, "procedural", count=3, refresh=0.5)
+        >>> len(lesions), [lesion.size_vox for lesion in lesions.to_bank()]
+        (3, [(10, 10, 10), (10, 10, 10), (10, 10, 10)])
+        >>> lesions.follow(4)  # after 4 samples, 2 are painted anew
+        >>> lesions.repainted
+        2
+        >>> lesions.close()
     """
 
     channels: tuple[str, ...]
