@@ -18,7 +18,6 @@ from einops import rearrange
 from torch import Tensor
 
 Box = tuple[slice, slice, slice]
-EVERYWHERE: Box = (slice(None), slice(None), slice(None))
 T = TypeVar("T")
 
 
@@ -82,6 +81,10 @@ class Window:
         values = torch.where(flat_inside, crop.flatten(-3), middle)
         flat = volume.view(*volume.shape[:-3], -1)
         flat.index_copy_(flat.ndim - 1, index, values)
+
+
+EVERYWHERE: Box = (slice(None), slice(None), slice(None))
+"""The box that is a whole volume."""
 
 
 def bounding_box(mask: np.ndarray, margin: Sequence[int] = (0, 0, 0)) -> Box:
