@@ -10,18 +10,15 @@ import torch
 from synthaug.checks import checked_at_least
 from synthaug.classes import Classes
 from synthaug.generators.base import TumorGenerator
-from synthaug.geometry import triple
 from synthaug.insertion.asked import Insertion, Outcome
-from synthaug.insertion.blending import margin_vox
+from synthaug.insertion.limits import Limits
 from synthaug.lesions.base import Candidates, LesionSource
 from synthaug.lesions.rebalance import ClassMix, Swaps
 from synthaug.lesions.registry import class_order
-from synthaug.lesions.scale import LARGEST_UPSCALE, ScaleRange, SizeWeights, Turns, extents_vox
+from synthaug.lesions.scale import ScaleRange, SizeWeights, Turns, extents_vox
 from synthaug.options import InsertionOptions
 from synthaug.random import stream
 from synthaug.sizes import equivalent_diameter_mm
-
-BOX_STEP = 8
 
 
 @dataclass(frozen=True)
@@ -58,12 +55,7 @@ class Decider:
         mix: steering towards a class mix, or None.
         scale: draws the lesions' size.
         turns: draws their rotation, mirroring and bending.
-        min_voxels: least volume; smaller lesions are refused.
-        clearance_mm: distance that is kept from existing labels.
-        halo_mm: width of the support around the lesion.
-        generator_margin: voxels of surroundings that the generator wants.
-        crop_sizes: sides of the crops that the generator takes, ascending, or None for any box.
-        cubic: whether these crops are cubes.
+        limits: tell which lesions fit the patch and the generator's crops.
         seed: from which all draws follow.
         rank: number of this process, which draws otherwise than others.
         number: running number of the next sample.
@@ -78,12 +70,7 @@ class Decider:
     mix: ClassMix | None
     scale: ScaleRange
     turns: Turns
-    min_voxels: int
-    clearance_mm: float
-    halo_mm: float
-    generator_margin: int
-    crop_sizes: tuple[int, ...] | None
-    cubic: bool
+    limits: Limits
     seed: int
     rank: int
     number: int = 0
@@ -113,12 +100,15 @@ class Decider:
             mix=ClassMix(options.class_mix, classes) if options.class_mix else None,
             scale=ScaleRange.checked(options.scale, options.diameter_mm, options.scale_after_swap, classes),
             turns=Turns(options.flip, options.rotate90, options.rotate_deg, options.elastic_mm),
-            min_voxels=options.min_voxels,
-            clearance_mm=options.clearance_mm,
-            halo_mm=options.halo_mm,
-            generator_margin=generator.margin_vox,
-            crop_sizes=generator.crop_sizes,
-            cubic=generator.cubic,
+            limits=Limits(
+                min_voxels=options.min_voxels,
+                clearance_mm=options.clearance_mm,
+                halo_mm=options.halo_mm,
+                generator_margin=generator.margin_vox,
+                crop_sizes=generator.crop_sizes,
+                cubic=generator.cubic,
+                prefer_mild=options.diameter_mm is not None,
+            ),
             seed=options.seed,
             rank=process_rank() if rank is None else int(checked_at_least("rank", rank)),
         )
@@ -173,7 +163,7 @@ class Decider:
         drawn = self.scale.tilted(drawn, swaps, candidates, self.size_weights)
         factors = self.scale.factors(drawn, candidates)
         extents = extents_vox(candidates, factors, spacing, turn)
-        usable, refused = self.usable(candidates, factors, extents, spacing, volume)
+        usable, refused = self.limits.usable(candidates, factors, extents, spacing, volume)
         pick, swaps = self._pick(candidates, factors, usable, refused, swaps, spacing, rng, tally)
         lesion = candidates.lesions[pick]
         return asked(
@@ -181,43 +171,9 @@ class Decider:
             donor_group=lesion.group,
             swaps=swaps,
             scale=float(factors[pick]),
-            crop_vox=None if refused else self.crop(extents[pick], spacing),
+            crop_vox=None if refused else self.limits.crop(extents[pick], spacing),
             refused=refused,
         )
-
-    def usable(
-        self,
-        candidates: Candidates,
-        factors: np.ndarray,
-        extents: np.ndarray,
-        spacing: Sequence[float],
-        volume: Sequence[int],
-    ) -> tuple[np.ndarray, Outcome | None]:
-        """Find the donors that fit the patch and reach the volume floor.
-
-        Args:
-            candidates: D lesions.
-            factors: (D,) linear factor of each.
-            extents: (D, 3) size of each in host voxels.
-            spacing: voxel size of the host in mm.
-            volume: (X, Y, Z) of the patch.
-
-        Returns:
-            Their positions and None; where there are none, those that come nearest and why they are refused.
-        """
-        fits = (extents <= np.asarray(volume)).all(1)
-        if self.crop_sizes is not None:
-            fits &= extents.max(1) + 2 * self._margin(spacing) <= self.crop_sizes[-1]
-        if not fits.any():
-            return np.arange(len(candidates)), Outcome.TOO_LARGE
-        voxels = candidates.volume_mm3 * factors**3 / np.prod(spacing)
-        # thin lesions lose volume in resampling: those well above the floor first, the others where there are none
-        ample, enough = (np.flatnonzero(fits & (voxels >= m * self.min_voxels)) for m in (2, 1))
-        usable = ample if len(ample) else enough
-        if not len(usable):
-            return np.flatnonzero(fits), Outcome.TOO_SMALL
-        mild = usable[factors[usable] <= LARGEST_UPSCALE]
-        return (mild if len(mild) and self.scale.diameter_mm else usable), None
 
     def _pick(
         self,
@@ -242,17 +198,6 @@ class Decider:
         volume = factors[usable] ** 3 * candidates.spacing_mm[usable].prod(1) / np.prod(spacing)
         donor, swaps = tally.choose(voxels, volume, rng, weights)
         return int(usable[donor]), swaps
-
-    def _margin(self, spacing: Sequence[float]) -> int:
-        return margin_vox(self.clearance_mm, self.halo_mm, spacing, self.generator_margin)
-
-    def crop(self, extent: np.ndarray, spacing: Sequence[float]) -> tuple[int, int, int]:
-        """Choose the crop that the generator takes for a lesion of this extent in voxels, (3,)."""
-        need = extent + 2 * self._margin(spacing)
-        if self.crop_sizes is None:
-            return triple(int(-(-n // BOX_STEP) * BOX_STEP) for n in need)
-        wanted = [need.max()] * 3 if self.cubic else need
-        return triple(next(s for s in self.crop_sizes if s >= n) for n in wanted)
 
 
 class Tally:

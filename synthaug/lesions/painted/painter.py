@@ -23,6 +23,7 @@ from synthaug.generators.procedural import texture
 from synthaug.generators.registry import resolve_generator
 from synthaug.geometry import triple
 from synthaug.insertion.draw import Decider
+from synthaug.insertion.limits import Limits
 from synthaug.insertion.render import one_hot, render
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.base import Lesion
@@ -115,12 +116,15 @@ class LesionPainter:
             mix=None,
             scale=sizes,
             turns=NO_TURNS,
-            min_voxels=MIN_VOXELS,
-            clearance_mm=0.0,
-            halo_mm=0.0,
-            generator_margin=max(self.generator.margin_vox, MARGIN_VOX),
-            crop_sizes=self.generator.crop_sizes,
-            cubic=self.generator.cubic,
+            limits=Limits(
+                min_voxels=MIN_VOXELS,
+                clearance_mm=0.0,
+                halo_mm=0.0,
+                generator_margin=max(self.generator.margin_vox, MARGIN_VOX),
+                crop_sizes=self.generator.crop_sizes,
+                cubic=self.generator.cubic,
+                prefer_mild=sizes.diameter_mm is not None,
+            ),
             seed=int(checked_at_least("seed", seed)),
             rank=rank,
         )

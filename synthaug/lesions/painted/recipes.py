@@ -106,7 +106,7 @@ class Recipes:
         drawn = decider.scale.draw(rng, swaps)
         factors = decider.scale.factors(drawn, self._donors).round(SCALE_DIGITS)
         extents = extents_vox(self._donors, factors, self.spacing_mm, NO_TURNS.draw(rng))
-        usable, refused = decider.usable(self._donors, factors, extents, self.spacing_mm, ANY_VOLUME)
+        usable, refused = decider.limits.usable(self._donors, factors, extents, self.spacing_mm, ANY_VOLUME)
         if refused:
             return None
         turn, place = divmod(number + attempt, len(self._donors))
@@ -133,5 +133,5 @@ class Recipes:
             swaps=recipe.swaps,
             scale=recipe.scale,
             spacing_mm=recipe.spacing_mm,
-            crop_vox=self.decider.crop(extent, recipe.spacing_mm),
+            crop_vox=self.decider.limits.crop(extent, recipe.spacing_mm),
         )
