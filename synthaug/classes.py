@@ -111,7 +111,12 @@ VOCABULARIES = MappingProxyType({c.name: c for c in (BRATS18, BRATS23, BRATS24, 
 
 
 def single(name: str = "tumour", value: int = 1) -> Classes:
-    """Make a vocabulary of one class, for binary masks."""
+    """Make a vocabulary of one class, for binary masks.
+
+    Example:
+        >>> single("lesion").values["lesion"]
+        1
+    """
     return Classes(name, {name: value})
 
 
@@ -130,6 +135,10 @@ def get_classes(classes: "Classes | str | Mapping[str, int]") -> Classes:
     Raises:
         ValueError: an unknown vocabulary name, or a value that is no integer.
         TypeError: neither of the three.
+
+    Example:
+        >>> get_classes("BRATS23"), get_classes("core=1,rim=2").names
+        (BRATS23(NCR=1, ED=2, ET=3), ('core', 'rim'))
     """
     if isinstance(classes, Classes):
         return classes

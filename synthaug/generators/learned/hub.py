@@ -99,6 +99,14 @@ def save_generator(generator: StyledGenerator, folder: str | Path, dtype: torch.
 
     Raises:
         TypeError: a kind of generator that is not stored in files.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> generator = load_generator("brats-gan")
+        >>> with TemporaryDirectory() as folder:
+        ...     save_generator(generator, folder)
+        ...     load_generator(folder).classes
+        ('NCR', 'ED', 'ET')
     """
     kind = _kind_of(generator)
     network = kind.network_of(generator)
