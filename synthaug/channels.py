@@ -7,7 +7,7 @@ ALIASES = {"t1n": "t1", "t1c": "t1ce", "t1gd": "t1ce", "t2w": "t2", "t1w": "t1",
 
 
 def canonical_channels(names: Sequence[str]) -> tuple[str, ...]:
-    """Channel names in lower case with aliases resolved, in the order given.
+    """Resolve the aliases of channel names, in lower case, in the order given.
 
     Raises:
         ValueError: no name, or one channel named twice.
@@ -24,7 +24,7 @@ def canonical_channels(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def select_channels(wanted: Sequence[str], known: Sequence[str], owner: str) -> list[int]:
-    """Positions of the `wanted` channels among the `known` ones of `owner` (a bank, a generator).
+    """Find the positions of the `wanted` channels among the `known` ones of `owner` (a bank, a generator).
 
     Raises:
         ValueError: a wanted channel that `owner` does not have.

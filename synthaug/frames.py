@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from synthaug.geometry import triple
+
 TRIMMED = 0.002
 """Share of a host's voxels that may lie beyond its box at either end of an axis, so that no single voxel decides."""
 
@@ -20,7 +22,7 @@ MIRROR = np.diag([-1.0, 1.0, 1.0])
 
 
 def host_frame(tissue: np.ndarray, affine: np.ndarray | None = None) -> np.ndarray:
-    """The frame of a whole volume.
+    """Find the frame of a whole volume.
 
     Args:
         tissue: (X, Y, Z) bool, host tissue; lesions may be part of it.
@@ -49,22 +51,22 @@ def host_frame(tissue: np.ndarray, affine: np.ndarray | None = None) -> np.ndarr
 
 
 def place(frame: np.ndarray, voxel: Any) -> np.ndarray:
-    """Host coordinates (..., 3) of voxel indices (..., 3)."""
+    """Map voxel indices (..., 3) to host coordinates (..., 3)."""
     return np.asarray(voxel, np.float64) @ frame[:, :3].T + frame[:, 3]
 
 
 def voxel(frame: np.ndarray, place: Any) -> np.ndarray:
-    """Voxel indices (..., 3), not rounded, of host coordinates (..., 3)."""
+    """Map host coordinates (..., 3) to voxel indices (..., 3), not rounded."""
     return (np.asarray(place, np.float64) - frame[:, 3]) @ np.linalg.inv(frame[:, :3]).T
 
 
-def cropped(frame: np.ndarray, start: Sequence[int]) -> np.ndarray:
-    """The frame of a crop, or of a padded volume, whose first voxel is `start` of the whole volume."""
+def cropped(frame: np.ndarray, start: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Move the frame to a crop, or a padded volume, whose first voxel is `start` of the whole volume."""
     return np.concatenate([frame[:, :3], place(frame, start)[:, None]], axis=1)
 
 
 def changed(frame: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """The frame of a volume that was resampled.
+    """Move the frame to a resampled volume.
 
     Args:
         frame: (3, 4) of the volume before.
@@ -75,7 +77,7 @@ def changed(frame: np.ndarray, matrix: np.ndarray) -> np.ndarray:
 
 
 def flipped(frame: np.ndarray, shape: Sequence[int], axes: Sequence[int]) -> np.ndarray:
-    """The frame of a volume of this shape that was reversed along some axes."""
+    """Move the frame to a volume of this shape that was reversed along some axes."""
     matrix = np.eye(4)
     for axis in axes:
         matrix[axis, axis], matrix[axis, 3] = -1, shape[axis] - 1
@@ -83,12 +85,14 @@ def flipped(frame: np.ndarray, shape: Sequence[int], axes: Sequence[int]) -> np.
 
 
 def mirrored(place: Any) -> np.ndarray:
-    """Host coordinates (..., 3) on the other side of the mid-plane."""
+    """Mirror host coordinates (..., 3) at the mid-plane."""
     return np.asarray(place, np.float64) @ MIRROR.T + [1.0, 0.0, 0.0]
 
 
-def turn_between(source: np.ndarray, target: np.ndarray, mirror: bool) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-    """The right-angle turn that brings a volume of one frame into the orientation of another.
+def turn_between(
+    source: np.ndarray, target: np.ndarray, mirror: bool
+) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+    """Find the right-angle turn that brings a volume of one frame into the orientation of another.
 
     Args:
         source: (3, 4) frame of what is turned.
@@ -105,11 +109,11 @@ def turn_between(source: np.ndarray, target: np.ndarray, mirror: bool) -> tuple[
         i, j = np.unravel_index(np.argmax(share), share.shape)
         axes[i] = int(j)
         share[i], share[:, j] = -1, -1
-    return tuple(axes), tuple(bool(linear[i, axes[i]] < 0) for i in range(3))
+    return triple(axes), triple(bool(linear[i, axes[i]] < 0) for i in range(3))
 
 
 def checked_frames(frames: Any, samples: int) -> list[np.ndarray] | None:
-    """Frames of a batch, one for each sample, on the host; None where none were given.
+    """Check the frames of a batch, one for each sample, on the host; None where none were given.
 
     Raises:
         ValueError: not (B, 3, 4) or (3, 4), or a map that is not finite or cannot be turned back.

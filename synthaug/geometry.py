@@ -8,8 +8,9 @@ value. Writing one value twice to one address is harmless, on any device and in 
 A box whose place the host knows is a tuple of three slices.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +18,22 @@ from einops import rearrange
 from torch import Tensor
 
 Box = tuple[slice, slice, slice]
+T = TypeVar("T")
+
+
+def triple(values: Iterable[T]) -> tuple[T, T, T]:
+    """Make a tuple of three values, one per axis.
+
+    Raises:
+        ValueError: another number of values.
+
+    Example:
+        >>> triple(n // 2 for n in (96, 96, 64))
+        (48, 48, 32)
+    """
+    x, y, z = values
+    return x, y, z
+
 
 # ------------------------------------------------------------------------------------------- windows and boxes
 
@@ -28,7 +45,7 @@ class Window:
     Attributes:
         index: (x * y * z,) int64, flat addresses in the volume, those outside clamped to the volume.
         inside: (X, Y, Z) bool, which voxels of the crop lie in the volume.
-        size: of the crop.
+        size: voxels of the crop along X, Y, Z.
     """
 
     index: Tensor
@@ -37,7 +54,7 @@ class Window:
 
     @classmethod
     def at(cls, center: Tensor, size: Sequence[int], volume: Sequence[int]) -> "Window":
-        """The crop of `size` whose voxel ``size // 2`` is the volume's voxel `center` ((3,) int64, in the volume)."""
+        """Address the crop of `size` whose voxel ``size // 2`` is the volume's voxel `center` ((3,) int64, in it)."""
         axes = []
         for i, n in enumerate(size):
             steps = torch.arange(n, device=center.device) - n // 2
@@ -46,17 +63,17 @@ class Window:
         x, y, z = (a.clamp(0, whole - 1) for a, whole in zip(axes, volume, strict=True))
         index = (x[:, None, None] * volume[1] + y[None, :, None]) * volume[2] + z[None, None, :]
         whole = inside[0][:, None, None] & inside[1][None, :, None] & inside[2][None, None, :]
-        return cls(index.reshape(-1), whole, tuple(size))
+        return cls(index.reshape(-1), whole, triple(size))
 
     def read(self, volume: Tensor) -> Tensor:
-        """(..., X, Y, Z) volume to its crop (..., x, y, z); 0 outside the volume."""
+        """Read the crop (..., x, y, z) of a volume (..., X, Y, Z); 0 outside the volume."""
         flat = volume.reshape(*volume.shape[:-3], -1)
         crop = flat.index_select(-1, self.index).unflatten(-1, self.size)
         return crop.masked_fill_(~self.inside, 0)
 
     def write(self, volume: Tensor, crop: Tensor) -> None:
         """Write a crop into a contiguous volume, in place; voxels outside the volume are dropped."""
-        center = tuple(n // 2 for n in self.size)
+        center = triple(n // 2 for n in self.size)
         middle = rearrange(crop[..., *center], "... -> ... 1")
         flat_inside = self.inside.flatten()
         address = (center[0] * self.size[1] + center[1]) * self.size[2] + center[2]
@@ -66,18 +83,22 @@ class Window:
         flat.index_copy_(flat.ndim - 1, index, values)
 
 
+EVERYWHERE: Box = (slice(None), slice(None), slice(None))
+"""The box that is a whole volume."""
+
+
 def bounding_box(mask: np.ndarray, margin: Sequence[int] = (0, 0, 0)) -> Box:
-    """The smallest box that holds a mask (X, Y, Z), with a margin in voxels, cut at the borders; empty where it is."""
+    """Find the smallest box that holds a mask (X, Y, Z), with a margin in voxels, cut at the borders."""
     box = []
     for axis, (n, more) in enumerate(zip(mask.shape, margin, strict=True)):
         where = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
         low, high = (int(where[0]), int(where[-1]) + 1) if len(where) else (0, 0)
         box.append(slice(max(low - more, 0), min(high + more, n) if len(where) else 0))
-    return tuple(box)
+    return triple(box)
 
 
 def overlap(start: Sequence[int], size: Sequence[int], volume: Sequence[int]) -> tuple[Box, Box]:
-    """What a box and a volume have in common, as slices of the volume and as slices of the box.
+    """Intersect a box with a volume: slices of the volume, and slices of the box.
 
     Args:
         start: (3,) the box's first voxel, which may lie outside the volume.
@@ -85,12 +106,12 @@ def overlap(start: Sequence[int], size: Sequence[int], volume: Sequence[int]) ->
         volume: (X, Y, Z).
     """
     sides = [(max(int(a), 0), min(int(a) + n, whole)) for a, n, whole in zip(start, size, volume, strict=True)]
-    inside = tuple(slice(low, max(low, high)) for low, high in sides)
-    return inside, tuple(slice(s.start - int(a), s.stop - int(a)) for s, a in zip(inside, start, strict=True))
+    inside = triple(slice(low, max(low, high)) for low, high in sides)
+    return inside, triple(slice(s.start - int(a), s.stop - int(a)) for s, a in zip(inside, start, strict=True))
 
 
 def cube_around(volume: Tensor, center: Sequence[int], side: int, outside: Tensor | None = None) -> Tensor:
-    """The cube (C, side, side, side) of a volume (C, X, Y, Z) whose voxel ``side // 2`` is `center`.
+    """Cut the cube (C, side, side, side) out of a volume (C, X, Y, Z) whose voxel ``side // 2`` is `center`.
 
     Beyond the volume each channel has its value `outside`, (C,), or 0.
     """
@@ -105,7 +126,7 @@ def cube_around(volume: Tensor, center: Sequence[int], side: int, outside: Tenso
 
 
 def squared_distance(mask: Tensor, reach_mm: float, spacing_mm: Sequence[float]) -> Tensor:
-    """Squared Euclidean distance in mm to the nearest voxel of a mask, exact up to `reach_mm` and large beyond.
+    """Compute the squared Euclidean distance in mm to a mask's nearest voxel, exact up to `reach_mm`, large beyond.
 
     A separable lower envelope over the voxels in reach, one axis after the other.
 
@@ -131,19 +152,19 @@ def squared_distance(mask: Tensor, reach_mm: float, spacing_mm: Sequence[float])
 
 
 def grown(mask: Tensor, by_mm: float, spacing_mm: Sequence[float]) -> Tensor:
-    """A mask and all voxels within `by_mm` of it (centre to centre)."""
+    """Grow a mask by all voxels within `by_mm` of it (centre to centre)."""
     if by_mm <= 0:
         return mask
     return squared_distance(mask, by_mm, spacing_mm) <= by_mm**2 * (1 + 1e-6)
 
 
 def opened(mask: Tensor) -> Tensor:
-    """Morphological opening of (..., X, Y, Z) bool by a 2 x 2 x 2 cube; an axis of one voxel is left alone."""
+    """Open a mask (..., X, Y, Z) bool by a 2 x 2 x 2 cube; an axis of one voxel is left alone."""
     return dilated(eroded(mask), [n > 1 for n in mask.shape[-3:]])
 
 
 def eroded(mask: Tensor) -> Tensor:
-    """Where a 2 x 2 x 2 cube of (..., X, Y, Z) bool begins; one shorter along each axis of more than one voxel."""
+    """Find where 2 x 2 x 2 cubes of (..., X, Y, Z) bool begin; one shorter along each axis of more than one voxel."""
     for dim in (-3, -2, -1):
         if mask.shape[dim] > 1:
             n = mask.shape[dim] - 1
@@ -152,7 +173,7 @@ def eroded(mask: Tensor) -> Tensor:
 
 
 def dilated(mask: Tensor, axes: Sequence[bool] = (True, True, True)) -> Tensor:
-    """Union of the 2 x 2 x 2 cubes that begin in (..., X, Y, Z) bool; one longer along each of the `axes`."""
+    """Unite the 2 x 2 x 2 cubes that begin in (..., X, Y, Z) bool; one longer along each of the `axes`."""
     for dim, wanted in zip((-3, -2, -1), axes, strict=True):
         if wanted:
             n, shape = mask.shape[dim], list(mask.shape)
@@ -169,13 +190,13 @@ def dilated(mask: Tensor, axes: Sequence[bool] = (True, True, True)) -> Tensor:
 
 
 def turned(volume: Tensor, axes: Sequence[int], flips: Sequence[bool]) -> Tensor:
-    """One of the 48 symmetries of a cube, applied to (C, X, Y, Z): its axes in another order, some then mirrored."""
+    """Apply one of the 48 symmetries of a cube to (C, X, Y, Z): its axes in another order, some then mirrored."""
     volume = volume.permute(0, *(a + 1 for a in axes))
     mirrored = [i + 1 for i, flip in enumerate(flips) if flip]
     return volume.flip(mirrored) if mirrored else volume
 
 
 def drawn_symmetry(rng: torch.Generator) -> tuple[list[int], list[bool]]:
-    """The axes and flips of one of the 48 symmetries, all as likely."""
+    """Draw the axes and flips of one of the 48 symmetries, all as likely."""
     axes = torch.randperm(3, generator=rng).tolist()
     return axes, [float(torch.rand((), generator=rng)) < 0.5 for _ in range(3)]

@@ -16,7 +16,7 @@ from scipy.ndimage import binary_dilation, gaussian_filter, map_coordinates, zoo
 from scipy.optimize import minimize
 
 from synthaug.data.cases import Case, load_case
-from synthaug.data.nifti import CaseError, Volume
+from synthaug.data.nifti import CaseError, LabelledVolume
 from synthaug.data.writing import write_case
 from synthaug.host import host_tissue
 
@@ -41,11 +41,11 @@ class MidPlane:
     likeness: float
 
     def distance_mm(self, points: np.ndarray) -> np.ndarray:
-        """(...,) signed distance of points (..., 3) in mm."""
+        """Compute the signed distance in mm, (...,), of points (..., 3) in mm."""
         return points @ self.normal - self.offset_mm
 
     def reflected(self, points: np.ndarray) -> np.ndarray:
-        """The points (..., 3), in mm, behind the plane."""
+        """Reflect points (..., 3), in mm, at the plane."""
         return points - 2 * self.distance_mm(points)[..., None] * self.normal
 
 
@@ -67,20 +67,20 @@ class MirroredHost:
 
 
 def mirrored_host(
-    name: str, volume: Volume, tissue: np.ndarray | None = None, most_beyond_ml: float = 2.0
+    name: str, volume: LabelledVolume, tissue: np.ndarray | None = None, most_beyond_ml: float = 2.0
 ) -> MirroredHost:
-    """The volume with the side of its tumour replaced.
+    """Replace the side of a volume's tumour by the mirror image of the other.
 
     Args:
-        name: of the case, for messages.
-        volume: with its label; all that is not 0 is tumour.
+        name: case name, for messages.
+        volume: volume of the case; all that is not 0 in its label is tumour.
         tissue: (X, Y, Z) bool, host tissue; derived from the image where not given.
         most_beyond_ml: of the tumour on its smaller side of the mid-plane; more is a tumour on both sides.
 
     Raises:
         CaseError: no tumour, or one on both sides.
     """
-    lesion = volume.label != 0
+    lesion = np.not_equal(volume.label, 0)
     if not lesion.any():
         raise CaseError(f"{name}: has no tumour; it is tumour-free as it is")
     tissue = host_tissue(torch.from_numpy(volume.image)).numpy() if tissue is None else tissue
@@ -116,7 +116,7 @@ def write_mirrored_host(case: Case, out: Path, most_beyond_ml: float = 2.0) -> d
     Args:
         case: labelled.
         out: folder of the new case.
-        most_beyond_ml: as for `mirrored_host`.
+        most_beyond_ml: limit of `mirrored_host`.
 
     Returns:
         The patient, the volume that is gone and what of it lay beyond the mid-plane in ml, and the likeness of the
@@ -141,14 +141,14 @@ def write_mirrored_host(case: Case, out: Path, most_beyond_ml: float = 2.0) -> d
 
 
 def left_right_axis(affine: np.ndarray) -> int:
-    """Which voxel axis runs most nearly from left to right."""
+    """Find the voxel axis that runs most nearly from left to right."""
     return int(np.argmax(np.abs(affine[0, :3]) / np.linalg.norm(affine[:3, :3], axis=0)))
 
 
 def find_mid_plane(
     image: np.ndarray, tissue: np.ndarray, lesion: np.ndarray, spacing_mm: np.ndarray, axis: int
 ) -> MidPlane:
-    """The plane whose reflection leaves the tissue most like itself.
+    """Find the plane whose reflection leaves the tissue most like itself.
 
     Args:
         image: (C, X, Y, Z).
@@ -193,7 +193,7 @@ def find_mid_plane(
 
 
 def _plane(parameters: np.ndarray, axis: int, points: np.ndarray) -> MidPlane:
-    """From where it crosses the middle of the volume in mm, and its two tilts in degrees."""
+    """Make a plane from where it crosses the middle of the volume in mm, and its two tilts in degrees."""
     normal = np.zeros(3)
     normal[axis] = 1
     normal[[a for a in range(3) if a != axis]] = np.tan(np.deg2rad(parameters[1:]))
@@ -204,7 +204,7 @@ def _plane(parameters: np.ndarray, axis: int, points: np.ndarray) -> MidPlane:
 
 
 def filled(channel: np.ndarray, tissue: np.ndarray, lesion: np.ndarray, spacing_mm: np.ndarray) -> np.ndarray:
-    """A channel (X, Y, Z) whose lesion has the mean of healthy tissue nearby, for what the mirror cannot replace."""
+    """Fill the lesion in a channel (X, Y, Z) with the mean of healthy tissue nearby: what the mirror cannot replace."""
     sigma = FILLED_MM / np.array(spacing_mm)
     grown = binary_dilation(lesion, iterations=1)
     known = (tissue & ~grown).astype(np.float32)

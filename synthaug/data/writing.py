@@ -20,7 +20,7 @@ def write_case(case: Case, image: Mapping[str, np.ndarray], label: np.ndarray, o
     to the range of the file's dtype, through its scale factors. All files are written beside first and then renamed.
 
     Args:
-        case: where the original files are.
+        case: case whose files are changed.
         image: channel name to (X, Y, Z) intensities, scaled as the files' headers say.
         label: (X, Y, Z) integer label map; takes the dtype of the case's own, or uint8 where it had none.
         out: folder, made where it is missing.
@@ -47,12 +47,12 @@ def write_case(case: Case, image: Mapping[str, np.ndarray], label: np.ndarray, o
 
 
 def _level(path: Path) -> int | None:
-    """Of compression."""
+    """Choose the level of compression by a file's name."""
     return 1 if path.name.endswith(".gz") else None
 
 
 def _changed(file: Stored, volumes: np.ndarray) -> np.ndarray:
-    """The stored values of a file with new intensities (V, X, Y, Z) where they differ from its own."""
+    """Put new intensities (V, X, Y, Z) into the stored values of a file where they differ from its own."""
     raw = np.array(file.raw)
     changed = volumes != volumes_first(file.scaled).astype(np.float32)
     volumes_first(raw)[changed] = file.stored_values(volumes[changed])

@@ -5,15 +5,14 @@ al., 2021) with the lesion's own shape; what is around a lesion then fits it. Fr
 in a host that has another size, orientation or cut.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from synthaug.frames import mirrored, turn_between, voxel
 from synthaug.lesions.base import Candidates, center_of
-from synthaug.lesions.scale import extents_vox
+from synthaug.lesions.scale import Turn, extents_vox
 
 TRIES = 4
 """Shifts of a donor's place that are tried, one after the other."""
@@ -31,13 +30,13 @@ class Homes:
 
     candidates: Candidates
     centers_vox: np.ndarray
-    turns: Sequence[tuple[tuple[int, ...], tuple[bool, ...]]]
+    turns: Sequence[tuple[tuple[int, int, int], tuple[bool, bool, bool]]]
 
     @classmethod
     def of(
         cls, candidates: Candidates, margin_vox: int, frame: np.ndarray, volume: Sequence[int], mirror: bool
     ) -> "Homes":
-        """Those of `candidates` that belong into a patch.
+        """Find those of `candidates` that belong into a patch.
 
         Args:
             candidates: donors; one whose place is not known belongs nowhere.
@@ -54,19 +53,19 @@ class Homes:
         turns = [turn_between(np.array(lesion.frame), frame, mirror) for lesion in found.lesions]
         return cls(found, centers[inside], turns)
 
-    def extents_vox(self, factors: np.ndarray, spacing_mm: Sequence[float], bend: Mapping[str, Any]) -> np.ndarray:
-        """(D, 3) upper bounds of the donors' sizes in host voxels; `bend` has angles and the elastic change."""
+    def extents_vox(self, factors: np.ndarray, spacing_mm: Sequence[float], bend: Turn) -> np.ndarray:
+        """Bound the donors' sizes in host voxels, (D, 3); of `bend` the angles and the elastic change count."""
         extents = np.zeros((len(self.candidates), 3), int)
         for axes in {axes for axes, _ in self.turns}:
             index = np.array([i for i, (own, _) in enumerate(self.turns) if own == axes])
-            turn = {**bend, "axes": axes}
-            extents[index] = extents_vox(self.candidates.at(index), factors[index], spacing_mm, turn)
+            turned: Turn = {**bend, "axes": axes}
+            extents[index] = extents_vox(self.candidates.at(index), factors[index], spacing_mm, turned)
         return extents
 
     def aims(
         self, pick: int, spacing_mm: Sequence[float], shift_mm: float, volume: Sequence[int], rng: np.random.Generator
     ) -> tuple[tuple[int, ...], ...]:
-        """Centres in voxels to try for one donor, each moved from its place by up to `shift_mm` along each axis."""
+        """Choose centres in voxels to try for one donor, moved from its place by up to `shift_mm` along each axis."""
         shifts = rng.uniform(-shift_mm, shift_mm, (TRIES, 3)) / np.asarray(spacing_mm)
         centers = np.clip(np.rint(self.centers_vox[pick] + shifts), 0, np.array(volume) - 1).astype(int)
         return tuple(tuple(center) for center in centers.tolist())

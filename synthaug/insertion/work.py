@@ -1,4 +1,4 @@
-"""What a call works out of its batch: tissue and statistics of samples, sites, lesions in their crops, their places.
+"""Intermediate results of one call: tissue and statistics of samples, sites, lesions in their crops, their places.
 
 It is working memory, local to the call; a plan keeps nothing of it but what its rows say.
 """
@@ -6,16 +6,17 @@ It is working memory, local to the call; a plan keeps nothing of it but what its
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from synthaug.classes import Classes
 from synthaug.geometry import grown
 from synthaug.host import HostSample
+from synthaug.insertion.asked import Insertion, Outcome
 from synthaug.insertion.batch import Batch
 from synthaug.insertion.draw import Aims
 from synthaug.insertion.placement import Site, place, place_at
-from synthaug.insertion.plan import Insertion, Outcome
 from synthaug.insertion.render import Rendered, render
 from synthaug.lesions.base import LesionSource
 from synthaug.lesions.places import PlaceFrequency
@@ -25,10 +26,10 @@ from synthaug.transfers import on_device
 
 @dataclass(frozen=True)
 class Lesions:
-    """How the lesions of rows are made.
+    """Source, classes and channels by which the lesions of rows are rendered.
 
     Attributes:
-        source: holds them.
+        source: bank or shapes that have the lesions.
         classes: vocabulary of the batches.
         donor_channels: positions of the batches' channels in the source's intensities, or None for masks alone.
     """
@@ -40,31 +41,37 @@ class Lesions:
 
 @dataclass(frozen=True)
 class Placing:
-    """How places are chosen in a batch.
+    """Says how places are chosen in a batch.
 
     Attributes:
         options: clearance, share in tissue and volume floor.
+        aims: of each insertion, where it is to be tried, or None.
         places: how often lesions lie where, in batches where that counts, else None.
+        frames: (3, 4) of each sample, where `places` are given.
     """
 
     options: LesionOptions
-    places: PlaceFrequency | None
+    aims: Sequence[Aims | None] = ()
+    places: PlaceFrequency | None = None
+    frames: Sequence[np.ndarray] = ()
 
-    @property
-    def ignore_label(self) -> int | None:
-        """A label that is never replaced."""
-        return self.options.ignore_label
+    def ignored(self, label: Tensor) -> Tensor | None:
+        """Mark the voxels whose label nothing replaces, bool like the label; None where there is no such label."""
+        return None if self.options.ignore_label is None else torch.eq(label, self.options.ignore_label)
+
+    def places_in(self, sample: int) -> tuple[PlaceFrequency, np.ndarray] | None:
+        """Return how often lesions lie where and the sample's frame, in batches where that counts."""
+        return None if self.places is None else (self.places, self.frames[sample])
 
 
 class Work:
-    """The working memory of one call, filled as it is needed.
+    """Computes what a call needs of its batch, each thing once, when it is asked for.
 
     Args:
-        batch: of the call.
-        insertions: what is asked for in it.
-        lesions: how they are made.
-        aims: of each of the insertions, where it is to be tried; without, nothing can be placed, only written.
-        placing: likewise, how places are chosen.
+        batch: the checked batch.
+        insertions: the lesions to insert into it.
+        lesions: how these are rendered.
+        placing: how their places are chosen.
     """
 
     def __init__(
@@ -72,50 +79,47 @@ class Work:
         batch: Batch,
         insertions: Sequence[Insertion],
         lesions: Lesions,
-        aims: Sequence[Aims | None] = (),
-        placing: Placing | None = None,
+        placing: Placing,
     ):
         self.batch, self.insertions, self.lesions = batch, insertions, lesions
-        self.aims, self.placing = aims, placing
+        self.placing = placing
         self._hosts: dict[int, HostSample] = {}
         self._sites: dict[int, Site] = {}
         self._rendered: dict[int, Rendered] = {}
 
     @property
     def device(self) -> torch.device:
-        """Of the batch."""
+        """Device of the batch."""
         return self.batch.image.device
 
     def host(self, sample: int) -> HostSample:
-        """A sample of the batch as a host."""
+        """Return a sample's tissue and statistics."""
         if sample not in self._hosts:
             image, label, batch = self.batch.image[sample], self.batch.label[sample], self.batch
             self._hosts[sample] = HostSample.of(image, label, batch.map_of("host", sample), batch.stats_of(sample))
         return self._hosts[sample]
 
     def write_with(self, sample: int, mean: Tensor, std: Tensor, floor: Tensor) -> None:
-        """Take these statistics, (C,) each, in place of those that were measured now."""
+        """Replace a sample's measured statistics by these, (C,) each."""
         self._hosts[sample] = HostSample(self.host(sample).tissue, mean, std, floor)
 
     def tissue(self, samples: Sequence[int]) -> Tensor:
-        """(B, 3, C) mean, standard deviation and lowest intensity of these samples' host tissue; 0 for others."""
+        """Stack these samples' mean, standard deviation and lowest intensity of tissue, (B, 3, C); 0 for others."""
         table = torch.zeros(self.batch.samples, 3, self.batch.image.shape[1], device=self.device)
         for b in samples:
             table[b] = statistics(self.host(b))
         return table
 
     def site(self, sample: int) -> Site:
-        """What placement knows of a sample, with the lesions that were placed so far."""
+        """Return the site of a sample, in which the lesions placed so far are marked."""
         if sample not in self._sites:
-            label, placing = self.batch.label[sample], self.placing
-            ignored = None if placing.ignore_label is None else label == placing.ignore_label
-            places = None if placing.places is None else (placing.places, self.batch.frames[sample])
-            prior = self.batch.map_of("prior", sample)
-            self._sites[sample] = Site(self.host(sample).tissue, label != 0, prior, ignored, places)
+            label, prior = self.batch.label[sample], self.batch.map_of("prior", sample)
+            masks = (self.host(sample).tissue, label != 0, prior, self.placing.ignored(label))
+            self._sites[sample] = Site(*masks, self.placing.places_in(sample))
         return self._sites[sample]
 
     def rendered(self, n: int) -> Rendered:
-        """The lesion of insertion `n` in its crop."""
+        """Return the lesion of insertion `n` in its crop."""
         if n not in self._rendered:
             made = self.lesions
             self._rendered[n] = render(made.source, self.insertions[n], made.classes, made.donor_channels, self.device)
@@ -124,7 +128,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Places:
-    """Where the insertions of a batch go, on its device; the fields are those of `InsertionPlan`."""
+    """Places and outcomes of a batch's insertions, on its device; the fields are those of `InsertionPlan`."""
 
     center_vox: Tensor
     outcome: Tensor
@@ -136,7 +140,7 @@ def find_places(work: Work, usable: Tensor) -> Places:
     """Find the places of a batch's insertions, one after the other, so that later ones keep clear of earlier ones.
 
     Args:
-        work: of the call; its sites are marked.
+        work: the call's; found places are marked in its sites.
         usable: (B,) bool, samples whose values are sound.
     """
     count, device = len(work.insertions), work.device
@@ -157,8 +161,9 @@ def _place(work: Work, n: int, usable: Tensor, places: Places) -> None:
     """Find the place of one insertion; writes its row of the tensors and marks the site."""
     row, mask, site = work.insertions[n], work.rendered(n).mask, work.site(work.insertions[n].sample)
     lesion, options = mask > 0, work.placing.options
-    if row.place == "home":
-        found = place_at(site, lesion, on_device(work.aims[n], mask.device), options.tissue_share)
+    aims = work.placing.aims[n]
+    if aims is not None:
+        found = place_at(site, lesion, on_device(aims, mask.device), options.tissue_share)
     else:
         keep_clear = grown(lesion, options.clearance_mm, row.spacing_mm)
         found = place(site, lesion, keep_clear, options.tissue_share, row.seed)
@@ -176,5 +181,5 @@ def _place(work: Work, n: int, usable: Tensor, places: Places) -> None:
 
 
 def statistics(host: HostSample) -> Tensor:
-    """(3, C) float32 mean, standard deviation and lowest intensity of host tissue."""
+    """Stack mean, standard deviation and lowest intensity of host tissue, (3, C) float32."""
     return torch.stack([host.mean, host.std, host.floor])

@@ -37,7 +37,7 @@ class PlaceFrequency:
 
     @classmethod
     def of_points(cls, points: Iterable[np.ndarray], both_sides: bool = True, floor: float = FLOOR) -> "PlaceFrequency":
-        """The frequency of lesions whose voxels are known.
+        """Measure the frequency of lesions whose voxels are known.
 
         Args:
             points: of each lesion or case, which all weigh the same, host coordinates (N, 3) of its voxels.
@@ -61,7 +61,7 @@ class PlaceFrequency:
         return cls(np.maximum(smooth / smooth.max(), floor).astype(np.float32))
 
     def weights(self, frame: np.ndarray, axes: Sequence[Tensor]) -> Tensor:
-        """Frequency at the points of a lattice in a patch, linear between the cells' middles.
+        """Compute the frequency at the points of a lattice in a patch, linear between the cells' middles.
 
         Args:
             frame: (3, 4) of the patch, on the host.
@@ -80,12 +80,12 @@ class PlaceFrequency:
         return F.grid_sample(grid[None, None], points, padding_mode="border", align_corners=False)[0, 0]
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON-able values."""
+        """Return the frequency as plain JSON-able values."""
         return {"grid": np.round(self.grid, 4).tolist()}
 
     @classmethod
     def from_dict(cls, values: Any) -> "PlaceFrequency":
-        """What `to_dict` gave.
+        """Read the frequency that `to_dict` gave.
 
         Raises:
             ValueError: not a cube of frequencies in 0 to 1.
@@ -97,7 +97,7 @@ class PlaceFrequency:
 
 
 def points_of(mask: np.ndarray, frame: np.ndarray) -> np.ndarray:
-    """Host coordinates (N, 3) of a lesion's voxels.
+    """Compute the host coordinates (N, 3) of a lesion's voxels.
 
     Args:
         mask: (X, Y, Z), non-zero in the lesion.

@@ -45,9 +45,14 @@ class CarvedLesions:
         return [signed_distance(v.label > 0, v.spacing_mm).astype(np.float16) for v in self.volumes]
 
     def mixed(
-        self, host: "CachedVolume", start: Sequence[int], image: np.ndarray, label: np.ndarray, rng: np.random.Generator
+        self,
+        host: "CachedVolume",
+        start: Sequence[int] | np.ndarray,
+        image: np.ndarray,
+        label: np.ndarray,
+        rng: np.random.Generator,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """A region of a host, mixed or as it is.
+        """Mix a region of a host with a donor's, or leave it as it is.
 
         Args:
             host: the volume.
@@ -77,7 +82,7 @@ class CarvedLesions:
 
 
 def signed_distance(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
-    """(X, Y, Z) distance in mm to the border of a mask, negative inside."""
+    """Compute the distance in mm to the border of a mask (X, Y, Z), negative inside."""
     from scipy.ndimage import distance_transform_edt
 
     return distance_transform_edt(~mask, spacing_mm) - distance_transform_edt(mask, spacing_mm)

@@ -19,7 +19,7 @@ from synthaug.classes import Classes
 from synthaug.data.cases import Case, CaseError, load_case
 from synthaug.data.resampling import resample_image, resample_label
 from synthaug.frames import changed, cropped, host_frame
-from synthaug.geometry import overlap
+from synthaug.geometry import overlap, triple
 from synthaug.host import HostSample, zscore_host
 from synthaug.random import Purpose, stream
 from synthaug.training.carvemix import CarvedLesions
@@ -33,7 +33,7 @@ class CachedVolume:
     """A labelled case in memory.
 
     Attributes:
-        name: of the case.
+        name: name of the case.
         group: patient group.
         image: (C, X, Y, Z) float16 or float32, z-scores; background is 0.
         label: (X, Y, Z) int16, values as stored in the label map.
@@ -78,13 +78,13 @@ class PatchBatch(NamedTuple):
 
 
 class PatchAugmentation(Protocol):
-    """What changes the shapes in patches, such as `synthaug.segmentation.augmentation.SpatialAugmentation`."""
+    """Protocol of spatial augmentations of patches: `synthaug.segmentation.augmentation.SpatialAugmentation`."""
 
     def region_size(self, seed: int) -> tuple[int, int, int]:
-        """How large a region the patch of a sample is made from."""
+        """Tell the size of the region that a sample's patch is made from."""
 
     def __call__(self, image: Tensor, label: Tensor, seed: int) -> tuple[Tensor, Tensor, np.ndarray]:
-        """Image and label of the patch, and the map (3, 4) of its voxel indices to those of the region."""
+        """Make image and label of the patch, and the map (3, 4) of its voxel indices to those of the region."""
 
 
 def cache_case(
@@ -98,10 +98,10 @@ def cache_case(
     """Read a case, z-score it over the brain (`zscore_host`), resample it where asked to, and keep it.
 
     Args:
-        case: with a label, unless it is tumour-free.
-        channels: in the order wanted.
+        case: case with a label, unless it is tumour-free.
+        channels: channel names in the order wanted.
         classes: vocabulary of the label.
-        dtype: of the image, ``"float32"`` or ``"float16"`` (half the memory).
+        dtype: ``"float32"`` or ``"float16"`` (half the memory), of the image.
         spacing_mm: voxel size to resample to (`synthaug.data.resampling`); the case's own where not given.
         tumour_free: the case is declared to have no lesion; where it has no label map, it gets one of zeros.
 
@@ -109,19 +109,18 @@ def cache_case(
         CaseError: what `load_case` finds; an image that cannot be z-scored; label values outside `classes`.
     """
     volume = load_case(case, channels, require_label=not tumour_free)
-    if tumour_free and volume.label is None:
-        volume = replace(volume, label=np.zeros(volume.image.shape[1:], np.int16))
-    if unknown := classes.unknown_values(volume.label):
+    label = np.zeros(volume.image.shape[1:], np.int16) if volume.label is None else volume.label
+    if unknown := classes.unknown_values(label):
         raise CaseError(f"{case.name}: {case.label} holds the values {unknown}; expected 0 and those of {classes!r}")
     try:
         image = zscore_host(volume.image)
     except ValueError as error:
         raise CaseError(f"{case.name}: {error}") from error
-    label, spacing, affine = volume.label, volume.spacing_mm, volume.affine
+    spacing, affine = volume.spacing_mm, volume.affine
     if spacing_mm is not None:
         image, affine = resample_image(image, volume.affine, spacing_mm)
         label = resample_label(label, volume.affine, affine, image.shape[1:])
-        spacing = tuple(float(s) for s in spacing_mm)
+        spacing = triple(float(s) for s in spacing_mm)
     host = HostSample.of(torch.from_numpy(image), torch.from_numpy(label))
     frame = host_frame(host.tissue.numpy(), affine)
     return CachedVolume(
@@ -143,13 +142,13 @@ class PatchSampler(Dataset):
         batch: patches per batch and process.
         lesion_share: 0 to 1.
         background: value of each channel outside the body, one or C numbers; 0 in what `cache_case` returns.
-        seed: of everything random; the global generators are left alone.
-        rank: of this process; ranks draw different patches.
-        processes: how many there are.
+        seed: seed of everything random; the global generators are left alone.
+        rank: number of this process; ranks draw different patches.
+        processes: number of processes.
         augment: changes the shapes in each patch.
         carved: mixes lesions of other patients into patches before that, or None.
         free: volumes without lesions, beside the others.
-        free_share: of the patches that are of them, 0 to 1.
+        free_share: share of the patches that are of these, 0 to 1.
 
     Raises:
         ValueError: no volume, volumes of differing channels, or a number out of range.
@@ -184,7 +183,7 @@ class PatchSampler(Dataset):
                 "patches: expected lesion_share and free_share in [0, 1], seed >= 0 and rank below processes, "
                 f"got {lesion_share}, {free_share}, {seed}, {rank} of {processes}"
             )
-        self.patch_size, self.batch, self.lesion_share = tuple(patch_size), batch, lesion_share
+        self.patch_size, self.batch, self.lesion_share = triple(patch_size), batch, lesion_share
         self.seed, self.rank, self.processes, self.augment, self.carved = seed, rank, processes, augment, carved
         self._outside = np.broadcast_to(np.asarray(background, np.float32), len(volumes[0].image))
         self.volumes = [padded(volume, self.patch_size, self._outside) for volume in volumes]
@@ -192,7 +191,7 @@ class PatchSampler(Dataset):
         self._lesions = [_lesion_voxels(v.label, stream(seed, i)) for i, v in enumerate(self.volumes)]
 
     def __getitem__(self, number: int) -> PatchBatch:
-        """The patches of one batch, the same whenever and wherever it is asked for."""
+        """Draw the patches of one batch, the same whenever and wherever it is asked for."""
         first = (number * self.processes + self.rank) * self.batch
         samples = [self._sample(first + i) for i in range(self.batch)]
         volumes, images, labels, frames, seeds = zip(*samples, strict=True)
@@ -208,17 +207,18 @@ class PatchSampler(Dataset):
         )
 
     def _sample(self, number: int) -> tuple[CachedVolume, Tensor, Tensor, np.ndarray, int]:
-        """Volume, image, label, frame and seed of one sample of the training."""
+        """Draw one sample of the training: volume, image, label, frame and seed."""
         rng = stream(self.seed, number)
         volume, start = self._place(rng)
         seed = int(rng.integers(2**31))
         size = self.patch_size if self.augment is None else self.augment.region_size(seed)
         start = start - (np.array(size) - self.patch_size) // 2
-        image = np.stack([_cut(c, start, size, v) for c, v in zip(volume.image, self._outside, strict=True)])
-        label = np.array(_cut(volume.label, start, size, 0))
+        cut = np.stack([_cut(c, start, size, v) for c, v in zip(volume.image, self._outside, strict=True)])
+        cut_label = np.array(_cut(volume.label, start, size, 0))
         if self.carved is not None:
-            image, label = self.carved.mixed(volume, start, image, label, stream(self.seed, number, Purpose.CARVE))
-        image, label = torch.from_numpy(image.astype(np.float32)), torch.from_numpy(label)
+            own = stream(self.seed, number, Purpose.CARVE)
+            cut, cut_label = self.carved.mixed(volume, start, cut, cut_label, own)
+        image, label = torch.from_numpy(cut.astype(np.float32)), torch.from_numpy(cut_label)
         frame = cropped(volume.frame, start)
         if self.augment is not None:
             image, label, matrix = self.augment(image, label, seed)
@@ -226,13 +226,13 @@ class PatchSampler(Dataset):
         return volume, image, label, frame, seed
 
     def _place(self, rng: np.random.Generator) -> tuple[CachedVolume, np.ndarray]:
-        """One volume and where a patch in it begins."""
+        """Draw a volume and the first voxel of a patch in it."""
         if self.free and rng.random() < self.free_share:
             volume = self.free[int(rng.integers(len(self.free)))]
-            return volume, rng.integers(0, np.array(volume.label.shape) - self.patch_size + 1)
+            return volume, rng.integers(0, np.array(volume.label.shape) - np.array(self.patch_size) + 1)
         number = int(rng.integers(len(self.volumes)))
         volume, classes = self.volumes[number], self._lesions[number]
-        last = np.array(volume.label.shape) - self.patch_size
+        last = np.subtract(volume.label.shape, self.patch_size)
         start = rng.integers(0, last + 1)
         if rng.random() < self.lesion_share and classes:
             voxels = classes[rng.integers(len(classes))]
@@ -242,8 +242,8 @@ class PatchSampler(Dataset):
 
 
 def _cut(voxels: np.ndarray, start: np.ndarray, size: Sequence[int], outside: float) -> np.ndarray:
-    """The box of `size` from `start` on, which may reach beyond the voxels."""
-    source, target = overlap(start, size, voxels.shape)
+    """Cut the box of `size` from `start` on, which may reach beyond the voxels."""
+    source, target = overlap(start.tolist(), size, voxels.shape)
     inside = voxels[source]
     if inside.shape == tuple(size):
         return inside
@@ -253,7 +253,7 @@ def _cut(voxels: np.ndarray, start: np.ndarray, size: Sequence[int], outside: fl
 
 
 def padded(volume: CachedVolume, size: Sequence[int], background: np.ndarray) -> CachedVolume:
-    """The volume, at least as large as `size` along each axis; itself where it is already.
+    """Pad a volume to at least `size` along each axis; itself where it is as large already.
 
     Args:
         volume: any size.
@@ -272,7 +272,7 @@ def padded(volume: CachedVolume, size: Sequence[int], background: np.ndarray) ->
 
 
 def _lesion_voxels(label: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """Flat positions of the voxels of each class in the volume, at most `LESION_VOXELS_KEPT` of them."""
+    """List flat positions of the voxels of each class in the volume, at most `LESION_VOXELS_KEPT` of them."""
     found = []
     for value in np.unique(label[label > 0]):
         voxels = np.flatnonzero(label == value)
