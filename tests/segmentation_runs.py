@@ -35,7 +35,7 @@ TINY = {
     "network": {"filters": [4, 8, 8], "strides": [1, 2, 2]},
     "augmentation": {"affine": 0.3, "flip": 0.5},
     "optimizer": {"steps": STEPS, "lr": 0.01, "ema": 0.5},
-    "insertion": {"prob": 1.0, "scale": [0.3, 0.6], "clearance_mm": 1.0},
+    "insertion": {"prob": 1.0, "scale": [0.3, 0.6], "clearance_mm": 1.0, "decay_from": None, "decay_to": None},
     "validation": {"every": 4},
     "examples": 2,
     "report": False,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.ndimage import binary_dilation, gaussian_filter, map_coordinates, zoom
+from scipy.ndimage import binary_dilation, gaussian_filter, map_coordinates
 from scipy.optimize import minimize
 
 from synthaug.data.cases import Case, load_case
@@ -20,7 +20,9 @@ from synthaug.data.nifti import CaseError, LabelledVolume
 from synthaug.data.writing import write_case
 from synthaug.host import host_tissue
 
-GRID_MM = 4.0
+GRID_MM, LEAST_CELLS = 4.0, 40
+"""The mid-plane is sought on a grid of this step, or a finer one where the head has too few cells of it."""
+
 SEAM_MM = 3.0
 FILLED_MM = 3.0
 GREATEST_TILT_DEG = 12.0
@@ -157,23 +159,25 @@ def find_mid_plane(
         spacing_mm: voxel size.
         axis: that runs from left to right.
     """
-    factor = np.array(spacing_mm) / GRID_MM
-    coarse = [zoom(gaussian_filter(c.astype(np.float32), 0.5 / factor), factor, order=1) for c in image]
-    inside = zoom(tissue.astype(np.float32), factor, order=1)
-    sound = zoom(lesion.astype(np.float32), factor, order=1) < 0.1
+    extent = np.array(tissue.shape) * spacing_mm
+    step = float(np.clip(extent.min() / LEAST_CELLS, spacing_mm.min(), GRID_MM))
+    points = np.stack(np.meshgrid(*(np.arange(0, size, step) for size in extent), indexing="ij"), -1)
+    at, sigma = np.moveaxis(points / spacing_mm, -1, 0), step / spacing_mm / 2
+    coarse = [map_coordinates(gaussian_filter(c.astype(np.float32), sigma), at, order=1) for c in image]
+    inside = map_coordinates(tissue.astype(np.float32), at, order=1)
+    sound = map_coordinates(lesion.astype(np.float32), at, order=1) < 0.1
     scored = []
     for channel in coarse:
         values = channel[(inside > 0.5) & sound]
         scored.append(np.where(inside > 0.5, (channel - values.mean()) / max(values.std(), 1e-6), 0))
     # the outline counts as a channel of its own
     stack = np.stack([*scored, 2 * inside])
-    points = np.stack(np.meshgrid(*map(np.arange, inside.shape), indexing="ij"), -1).astype(np.float64) * GRID_MM
     where = np.argwhere(inside.any(axis=tuple(a for a in range(3) if a != axis)))
-    start = np.array([(where.min() + where.max()) / 2 * GRID_MM, 0.0, 0.0])
+    start = np.array([(where.min() + where.max()) / 2 * step, 0.0, 0.0])
 
     def likeness(parameters: np.ndarray) -> float:
         plane = _plane(parameters, axis, points)
-        source = np.moveaxis(plane.reflected(points) / GRID_MM, -1, 0)
+        source = np.moveaxis(plane.reflected(points) / step, -1, 0)
         other = np.stack([map_coordinates(c, source, order=1) for c in stack])
         both = sound & (map_coordinates(sound.astype(np.float32), source, order=1) > 0.5)
         both &= (inside > 0.5) | (other[-1] > 1)

@@ -12,12 +12,13 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from segmentation_runs import config_file, segmentation
 
-from synthaug.config import read_config
-from synthaug.data import find_cases
+from synthaug.config import ConfigError, read_config
+from synthaug.data import find_cases, write_phantom_dataset
 from synthaug.segmentation.model import Segmenter
 from synthaug.training.launch import trainer_file
+from synthaug.training.patches import PatchSampler
 from synthaug.training.run import read_metrics
-from synthaug.training.segmentation_config import PatchDataConfig, SegmentationConfig, open_split
+from synthaug.training.segmentation_config import InsertionConfig, PatchDataConfig, SegmentationConfig, open_split
 
 clean_process, folder = segmentation_runs.clean_process, segmentation_runs.folder
 made, run = segmentation_runs.made, segmentation_runs.run
@@ -75,6 +76,33 @@ def test_the_first_lines_say_how_many_insertions_will_be_asked_for(run, capsys):
     assert rows[0]["expected_insertions"] == pytest.approx(2 * 1.4 * sum(schedule))
     first = capsys.readouterr().out.splitlines()[0]
     assert "16 patches of 2 training cases; 1 cases" in first and "about 9 insertions will be asked for" in first
+
+
+def test_moments_below_1_are_shares_of_the_steps_and_the_end_is_real_by_default(run):
+    rows = run("insertion={prob: 1.0, second: 0.0, scale: [0.3, 0.6]}", "optimizer.steps=5")
+    assert rows[0]["expected_insertions"] == pytest.approx(2 * 3)  # steps 1 to 3 of 5
+    config = InsertionConfig(decay_from=0.25, decay_to=0.5)
+    assert [config.schedule(8)(step) for step in (2, 3, 4)] == pytest.approx([0.6, 0.3, 0.0])
+    assert InsertionConfig(decay_from=None, decay_to=None).schedule(8)(8) == 0.6
+    with pytest.raises(ValueError, match="expected warmup_steps <= decay_from <= decay_to"):
+        run("insertion={warmup_steps: 4}", "optimizer.steps=5", out="late")
+
+
+def test_tumour_free_hosts_get_lesions_and_are_not_of_validation_patients(run, tmp_path, folder, monkeypatch):
+    write_phantom_dataset(tmp_path / "free", count=5, seed=20, size=(40, 40, 40), tumour_free=5)
+    seen = []
+    sample = PatchSampler.__getitem__
+    monkeypatch.setattr(PatchSampler, "__getitem__", lambda *args: seen.append(sample(*args)) or seen[-1])
+    free = f"data.tumour_free={{folder: {tmp_path / 'free'}, share: 1.0, patients: [Phantom_003_1, Phantom_004_1]}}"
+    rows = run(free, "optimizer.steps=2")
+    assert {group for batch in seen for group in batch.groups} <= {"Phantom_003_1", "Phantom_004_1"}
+    assert not any(batch.label.any() for batch in seen) and rows[-1]["insertion"]["done"] > 0
+    with pytest.raises(ConfigError, match=r"data\.tumour_free: .*Phantom_002_1, who are in validation"):
+        run(free.replace("Phantom_003_1", "Phantom_002_1"), out="leak")
+    with pytest.raises(ConfigError, match=r"data\.tumour_free: no case or patient is called nobody"):
+        run(free.replace("Phantom_003_1", "nobody"), out="unknown")
+    with pytest.raises(ValueError, match="expected tumour-free volumes, got labels in Phantom_000_1"):
+        run(f"data.tumour_free={{folder: {folder}, patients: [Phantom_000_1]}}", out="labelled")
 
 
 def test_early_stopping_keeps_the_best_model_and_stays_stopped(run, monkeypatch, tmp_path):

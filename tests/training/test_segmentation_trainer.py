@@ -121,7 +121,7 @@ def fed_to_the_network(run, monkeypatch, *overrides, out):
 
 def test_validation_voxels_are_never_touched(run, monkeypatch, tmp_path, folder):
     cached, held = segmentation.cached, []
-    monkeypatch.setattr(segmentation, "cached", lambda *args: held.append(cached(*args)) or held[-1])
+    monkeypatch.setattr(segmentation, "cached", lambda *args, **kw: held.append(cached(*args, **kw)) or held[-1])
     with_insertion = fed_to_the_network(run, monkeypatch, out="with")
     without = fed_to_the_network(run, monkeypatch, "insertion=null", out="without")
     assert len(with_insertion[True]) == STEPS and not {*with_insertion[True]} & {*without[True]}
