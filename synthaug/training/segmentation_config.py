@@ -16,8 +16,8 @@ from synthaug.config import ConfigError, Section
 from synthaug.data import Case, find_cases
 from synthaug.data.folds import fold_split, refuse_shared_patients
 from synthaug.evaluation import default_regions
-from synthaug.insertion.adaptive import ProbSchedule
-from synthaug.options import InsertionOptions, refuse_files
+from synthaug.insertion.schedule import ScheduledOptions
+from synthaug.options import refuse_files
 from synthaug.segmentation.augmentation import AugmentationConfig
 from synthaug.segmentation.inference import InferenceConfig
 from synthaug.segmentation.losses import LossConfig, output_weights
@@ -113,11 +113,7 @@ class PaintedConfig(Section):
         return self
 
 
-Moment = Annotated[float, Field(gt=0, lt=1)] | NonNegativeInt
-"""A step, or where it is below 1 a share of all steps."""
-
-
-class InsertionConfig(InsertionOptions):
+class InsertionConfig(ScheduledOptions):
     """Options of `TumorInsertion`, its donors and generator, and their schedule over the training.
 
     By default the last 40 % of the steps are on real lesions alone: a network that is trained on changed data gains
@@ -128,25 +124,8 @@ class InsertionConfig(InsertionOptions):
     bank: Path | None = None
     generator: str = "paste"
     generator_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    warmup_steps: NonNegativeInt = 0
-    decay_from: Moment | None = 0.6
-    decay_to: Moment | None = 0.6
-    end_prob: Share = 0.0
-    decay_shape: Literal["linear", "cosine"] = "linear"
     adaptive: AdaptiveConfig | None = None
     painted: PaintedConfig | None = None
-
-    def schedule(self, steps: int) -> ProbSchedule:
-        """Schedule the probability over a run of so many steps.
-
-        Raises:
-            ValueError: what `ProbSchedule` raises.
-        """
-        begin, end = (
-            round(moment * steps) if isinstance(moment, float) else moment
-            for moment in (self.decay_from, self.decay_to)
-        )
-        return ProbSchedule(self.prob, self.warmup_steps, begin, end, self.end_prob, self.decay_shape)
 
     @model_validator(mode="after")
     def _fits_itself(self):

@@ -33,7 +33,7 @@ from synthaug.host import host_tissue
 pytest_plugins = ["nnunet_fixtures"]
 pytestmark = pytest.mark.usefixtures("nnunet")
 
-SURE = {"prob": 1.0, "second": 0.0, "scale": [0.4, 0.6]}
+SURE = {"prob": 1.0, "second": 0.0, "scale": [0.4, 0.6], "decay_from": None, "decay_to": None}
 PATIENT = "^(patient[0-9]+)_"
 
 
@@ -102,6 +102,23 @@ def test_targets_are_those_of_nnunets_transforms(labels, deep, configured, hande
         levels = DownsampleSegForDSTransform(scales)(**sample)["segmentation"] if deep else [sample["segmentation"]]
         for level, expected in zip(given.target, levels, strict=True):
             assert torch.equal(level[b], expected) and level.dtype == expected.dtype
+
+
+def test_the_last_epochs_are_real_by_default(configured):
+    configured(lesions="shapes", bank=None, generator="procedural", classes="BRATS23", insertion={"prob": 0.5})
+    trainer = make_trainer(nnUNetTrainerSynthAug, MR)
+    trainer.num_epochs = 5
+    started(trainer)
+    seen = []
+    for trainer.current_epoch in range(5):
+        trainer.on_train_epoch_start()
+        seen.append(trainer.insertion.engine.prob)
+    assert seen == [0.5, 0.5, 0.5, 0.0, 0.0]
+    configured(lesions="shapes", bank=None, generator="procedural", classes="BRATS23", insertion={"warmup_steps": 4})
+    with pytest.raises(ConfigError, match=r"insertion: expected warmup_steps <= decay_from .* of 5 epochs"):
+        late = make_trainer(nnUNetTrainerSynthAug, MR)
+        late.num_epochs = 5
+        late.on_train_start()
 
 
 @pytest.mark.parametrize("labels", [None, REGIONS], ids=["labels", "regions"])

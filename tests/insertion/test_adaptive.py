@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from synthaug import BRATS18, LesionBank, LesionShapes, Outcome
-from synthaug.insertion.adaptive import AdaptiveInsertion, ProbSchedule
+from synthaug.insertion.adaptive import AdaptiveInsertion
+from synthaug.insertion.schedule import ProbSchedule
 from synthaug.lesions.scale import SizeWeights
 from synthaug.sizes import SizeClasses
 

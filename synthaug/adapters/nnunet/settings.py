@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from synthaug.config import ConfigError, Section, read_config
-from synthaug.options import InsertionOptions, refuse_files
+from synthaug.insertion.schedule import ScheduledOptions
+from synthaug.options import refuse_files
 
 VARIABLE = "SYNTHAUG_CONFIG"
 """Environment variable that names the settings."""
@@ -16,8 +17,8 @@ VARIABLE = "SYNTHAUG_CONFIG"
 NotNegative = Annotated[float, Field(ge=0)]
 
 
-class InsertionSettings(InsertionOptions):
-    """Options of `TumorInsertion` that may be set for nnU-Net."""
+class InsertionSettings(ScheduledOptions):
+    """Options of `TumorInsertion` that may be set for nnU-Net, and their schedule over the epochs."""
 
     @field_validator("ignore_label")
     @classmethod

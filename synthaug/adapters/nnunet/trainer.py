@@ -27,6 +27,7 @@ from synthaug.adapters.nnunet.settings import Settings, read_settings
 from synthaug.adapters.nnunet.task import Task, check_configuration
 from synthaug.config import ConfigError
 from synthaug.data.folds import refuse_shared_patients
+from synthaug.insertion.schedule import ProbSchedule
 from synthaug.lesions.bank import LesionBank
 
 TARGET_TRANSFORMS = (
@@ -63,6 +64,7 @@ class InsertionMixin(_Mixed):
         check_configuration(PlansManager(plans).get_configuration(configuration), configuration)
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.insertion: BatchInsertion | None = None
+        self.schedule: ProbSchedule | None = None
         self.target_transforms: list[BasicTransform] = []
         self._loaded_insertion: dict[str, Any] | None = None
         self._counted: Counter[Any] = Counter()
@@ -73,6 +75,10 @@ class InsertionMixin(_Mixed):
         if not self.was_initialized:
             self.initialize()
         self.insertion = self.make_insertion(settings)
+        try:
+            self.schedule = settings.insertion.schedule(self.num_epochs)
+        except ValueError as error:
+            raise ConfigError(f"insertion: {error}, of {self.num_epochs} epochs") from error
         super().on_train_start()
 
     def make_insertion(self, settings: Settings) -> BatchInsertion:
@@ -138,6 +144,13 @@ class InsertionMixin(_Mixed):
             One tensor (B, 1 or regions, X, Y, Z), or with deep supervision a list of them.
         """
         return collated([made_target(sample.clone(), self.target_transforms) for sample in label])
+
+    def on_train_epoch_start(self) -> None:
+        """Set the epoch's probability of a lesion, and do what the parent does."""
+        super().on_train_epoch_start()
+        if self.insertion is None or self.schedule is None:
+            raise RuntimeError("on_train_epoch_start before on_train_start: there is no insertion yet")
+        self.insertion.engine.prob = self.schedule(self.current_epoch + 1)
 
     def on_epoch_end(self) -> None:
         """Write what was inserted into nnU-Net's log, then what the parent does."""
