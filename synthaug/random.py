@@ -30,6 +30,7 @@ class Purpose(IntEnum):
     PLACE = 0x9ACE
     HOME = 0x403E
     CARVE = 0xCA2E
+    INTENSITIES = 0x1277
 
 
 def stream(*name: int) -> np.random.Generator:

@@ -1,4 +1,4 @@
-"""Spatial and intensity augmentation of patches: MONAI's transforms, each sample a function of its own seed.
+"""Spatial and intensity augmentation of patches, each sample a function of its own seed.
 
 They are two: shapes change where patches are cut, in the loader; intensities change on the training's device, after
 tumours went in, so that an inserted lesion has the noise, blur and contrast of its patch and is not the sharpest thing
@@ -11,29 +11,27 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-from monai.transforms import (
-    Compose,
-    Rand3DElasticd,
-    RandAdjustContrast,
-    RandAffined,
-    RandBiasField,
-    RandFlipd,
-    RandGaussianNoise,
-    RandGaussianSmooth,
-    RandomizableTransform,
-    RandScaleIntensityFixedMean,
-    RandShiftIntensity,
-    RandSimulateLowResolution,
-    Transform,
-)
+from monai.transforms import Compose, Rand3DElasticd, RandAffined, RandFlipd
 from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor
 
 from synthaug.config import Section
 from synthaug.frames import flipped
 from synthaug.geometry import triple
-from synthaug.host import scored_tissue
 from synthaug.random import stream
+from synthaug.segmentation.intensities import (
+    FIELD_NUMBERS,
+    Change,
+    bias_field,
+    blur,
+    brightness,
+    change_intensities,
+    contrast,
+    gamma,
+    inverted_gamma,
+    low_resolution,
+    noise,
+)
 
 Share = Annotated[float, Field(ge=0, le=1)]
 REACH = 1.5
@@ -174,59 +172,30 @@ class IntensityAugmentation:
     """
 
     def __init__(self, config: AugmentationConfig):
-        self._transforms = Compose(_intensity_transforms(config))
+        self._changes: tuple[tuple[float, int, Change], ...] = (
+            (config.noise, 2, noise),
+            (config.blur, 1, blur),
+            (config.bias_field, FIELD_NUMBERS, bias_field),
+            (config.brightness, 1, brightness),
+            (config.contrast, 1, contrast),
+            (config.low_resolution, 1, low_resolution),
+            (config.gamma / 3, 1, inverted_gamma),
+            (config.gamma * 2 / 3, 1, gamma),
+        )
 
     def __call__(self, image: Tensor, seeds: Sequence[int]) -> Tensor:
         """Change a batch.
 
         Args:
-            image: (B, C, X, Y, Z) float32, background exactly 0.
+            image: (B, C, X, Y, Z) float32, background exactly 0, which stays 0.
             seeds: of the samples, those of their spatial changes.
         """
-        return torch.stack([self._sample(one, int(_seeds(seed)[2])) for one, seed in zip(image, seeds, strict=True)])
-
-    def _sample(self, image: Tensor, seed: int) -> Tensor:
-        self._transforms.set_random_state(seed)
-        channels = [_plain(self._transforms(channel[None])) for channel in image]
-        return torch.where(scored_tissue(image), torch.cat(channels), 0)
+        return change_intensities(image, seeds, self._changes)
 
 
 def _seeds(seed: int) -> np.ndarray:
-    """Three seeds of a sample: of its affine or elastic change, of its flips, of its intensities."""
-    return np.random.SeedSequence((seed, 1)).generate_state(3) % 2**31
-
-
-class AboveZero(RandomizableTransform):
-    """Applies a transform for positive intensities to z-scores, by way of their distance from the least of them."""
-
-    def __init__(self, transform: RandomizableTransform):
-        super().__init__()
-        self.transform = transform
-
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> "AboveZero":
-        """Seed the transform within."""
-        self.transform.set_random_state(seed, state)
-        return self
-
-    def __call__(self, image: Tensor) -> Tensor:
-        """Transform an image of any shape."""
-        least = image.min()
-        changed = _plain(self.transform(image - least)) + least
-        return changed if self.transform._do_transform else image  # there and back again would round
-
-
-def _intensity_transforms(config: AugmentationConfig) -> list[Transform]:
-    """Make the transforms of intensities, in nnU-Net's order, with a bias field after blur."""
-    return [
-        RandGaussianNoise(config.noise, std=0.1),
-        RandGaussianSmooth((0.5, 1.0), (0.5, 1.0), (0.5, 1.0), prob=config.blur),
-        AboveZero(RandBiasField(degree=3, coeff_range=(-0.1, 0.1), prob=config.bias_field)),
-        RandShiftIntensity(0.3, prob=config.brightness),
-        RandScaleIntensityFixedMean(prob=config.contrast, factors=0.25, preserve_range=True),
-        RandSimulateLowResolution(config.low_resolution, zoom_range=(0.5, 1.0)),
-        RandAdjustContrast(config.gamma / 3, (0.7, 1.5), invert_image=True, retain_stats=True),
-        RandAdjustContrast(config.gamma * 2 / 3, (0.7, 1.5), retain_stats=True),
-    ]
+    """Draw two seeds of a sample: of its affine or elastic change, and of its flips."""
+    return np.random.SeedSequence((seed, 1)).generate_state(2) % 2**31
 
 
 def _plain(image: Tensor) -> Tensor:

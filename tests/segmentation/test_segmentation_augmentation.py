@@ -5,10 +5,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 from torch.utils.data import DataLoader
 
 from synthaug.frames import place
+from synthaug.segmentation import intensities
 from synthaug.segmentation.augmentation import AugmentationConfig, IntensityAugmentation, SpatialAugmentation, mixup
+from synthaug.segmentation.intensities import Channels
 from synthaug.training.patches import CachedVolume, PatchSampler
 
 ALL_INTENSITIES = ("gamma", "brightness", "contrast", "noise", "blur", "bias_field", "low_resolution")
@@ -39,8 +42,8 @@ def test_an_augmented_sample_depends_on_its_seed_alone(seed):
     augment(image, label, seed + 1)
     for a, b, c in zip(one, augment(image, label, seed), fresh(image, label, seed), strict=True):
         assert np.array_equal(a, b) and np.array_equal(a, c)
-    intensities, again = (IntensityAugmentation(AugmentationConfig()) for _ in range(2))
-    both = intensities(torch.stack([one[0], one[0]]), [seed, seed + 1])
+    change, again = (IntensityAugmentation(AugmentationConfig()) for _ in range(2))
+    both = change(torch.stack([one[0], one[0]]), [seed, seed + 1])
     assert torch.equal(both[1], again(one[0][None], [seed + 1])[0]) and torch.equal(
         both[0], again(one[0][None], [seed])[0]
     )
@@ -51,8 +54,8 @@ def test_an_augmented_sample_depends_on_its_seed_alone(seed):
 @pytest.mark.parametrize("name", ALL_INTENSITIES)
 def test_intensities_change_in_the_body_alone(name):
     image, _ = patch((24, 24, 24))
-    changed = IntensityAugmentation(only(**{name: 1.0}))(image[None], [5])[0]
-    assert (changed != image)[image != 0].float().mean() > 0.5
+    changed = IntensityAugmentation(only(**{name: 1.0}))(image[None], [6])[0]
+    assert (changed != image)[image != 0].float().mean() > 0.4  # a channel may be left as it is
     assert (changed[image == 0] == 0).all() and changed.isfinite().all()
     assert not torch.equal((changed - image)[0], (changed - image)[1])
 
@@ -76,6 +79,37 @@ def test_flips_and_nothing():
     assert torch.equal(unchanged[0], image) and torch.equal(unchanged[1], label)
     flipped = SpatialAugmentation(only(flip=1.0), (16, 12, 8))(image, label, 3)
     assert torch.equal(flipped[0], image.flip(1, 2, 3)) and torch.equal(flipped[1], label.flip(0, 1, 2))
+
+
+def test_blur_and_bias_field_are_what_they_say():
+    image, _ = patch((24, 20, 18))
+    channels = Channels(image, image != 0)
+    blurred = intensities.blur(channels, np.array([[0.0], [1.0]]))
+    for value, found, sigma in zip(image.numpy(), blurred.numpy(), (0.5, 1.0), strict=True):
+        assert np.allclose(found, ndimage.gaussian_filter(value, sigma, mode="nearest", radius=4), atol=1e-5)
+    numbers = np.random.default_rng(0).random((2, intensities.FIELD_NUMBERS))
+    coefficients = np.zeros((4, 4, 4))
+    coefficients[*np.argwhere(np.indices((4, 4, 4)).sum(0) <= 3).T] = 0.2 * numbers[1] - 0.1
+    axes = (np.linspace(-1, 1, n) for n in image.shape[1:])
+    field = np.exp(np.polynomial.legendre.leggrid3d(*axes, coefficients))
+    least = image[1][image[1] != 0].min().item()
+    changed = intensities.bias_field(channels, numbers)[1].numpy()
+    assert np.allclose(changed, (image[1].numpy() - least) * field + least, atol=1e-4)
+
+
+@pytest.mark.parametrize("change", [intensities.gamma, intensities.inverted_gamma, intensities.contrast])
+def test_statistics_are_of_the_body(change):
+    image, _ = patch((20, 20, 20))
+    channels = Channels(image, image != 0)
+    far = Channels(torch.where(image == 0, 50.0, image), image != 0)  # what lies outside does not count
+    for number in (0.1, 0.9):
+        numbers = np.full((2, 1), number)
+        inside, outside = change(channels, numbers), change(far, numbers)
+        assert torch.allclose(inside[channels.body], outside[channels.body], atol=1e-5)
+        assert not torch.allclose(inside[channels.body], image[channels.body], atol=1e-2)
+        if change is not intensities.contrast:
+            for a, b in zip(channels.moments(inside), channels.moments(image), strict=True):
+                assert torch.allclose(a, b, atol=1e-4)
 
 
 @settings(max_examples=20, deadline=None)
