@@ -89,6 +89,7 @@ def test_two_dimensions_and_cascades_are_refused():
     ("dataset", "settings", "message"),
     [
         (MR, {"insertion": {"prop": 0.5}}, "did you mean prob"),
+        (MR, {"insertion": {"place": "home"}}, "does not tell where in its case a patch lies"),
         (MR, {"insertion": {"swaps": [["ED", "GM", 0.5]]}}, "GM"),
         (MR, {"classes": ["ED", "edema"]}, "edema"),
         (MR, {"classes": "BRATS18"}, "'ET': 4"),

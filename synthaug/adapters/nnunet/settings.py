@@ -32,6 +32,15 @@ class InsertionSettings(ScheduledOptions):
         if value is not None:
             raise ValueError("host: expected the section host of the settings, which says where lesions may lie")
 
+    @field_validator("place")
+    @classmethod
+    def _without_frames(cls, value: str | None) -> str | None:
+        if value not in (None, "anywhere"):
+            raise ValueError(
+                f"place: expected anywhere, got {value}: nnU-Net's loader does not tell where in its case a patch lies"
+            )
+        return value
+
     @model_validator(mode="after")
     def _no_files(self):
         refuse_files(self)
