@@ -15,6 +15,8 @@ from synthaug.checks import checked_at_least, checked_probability
 from synthaug.classes import BRATS18, Classes, get_classes
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.registry import resolve_generator
+from synthaug.host.rule import BLOCKED, HostRule
+from synthaug.host.space import Space, warn_of_patches
 from synthaug.insertion.batch import Batch, SampleMap, plain
 from synthaug.insertion.draw import Decider
 from synthaug.insertion.faults import PlanCheck, ValueCheck
@@ -58,6 +60,10 @@ class TumorInsertion:
         channels: names of the image channels, in order; aliases of BraTS 2023 are understood.
         audit: a JSONL file to which the rows of every plan that is counted are appended; this makes the device wait.
         rank: of this process, so that ranks differ; by default that of `torch.distributed`, or 0.
+        space: which voxels may hold a lesion where a batch comes without `host` masks, which label values are organs,
+            and the units of model intensities (`synthaug.host.space`); by default those of skull-stripped images.
+            Where it has fixed units, batches are expected in the intensities of the files, such as HU, or with their
+            `host_stats`.
         **options: those of `synthaug.InsertionOptions`, such as ``prob=0.6``, ``scale=(0.3, 0.8)`` or ``seed=0``; and
             for a trained generator given by name, folder or hub id its own, such as ``steps=4``; see
             `synthaug.load_generator`.
@@ -80,18 +86,27 @@ class TumorInsertion:
         channels: Sequence[str] = ("flair", "t1", "t1ce", "t2"),
         audit: str | os.PathLike | None = None,
         rank: int | None = None,
+        space: Space | None = None,
         **options: Any,
     ):
         own = {name: options.pop(name) for name in InsertionOptions.model_fields if name in options}
         self.options = InsertionOptions.checked(**own)
         self.classes, self.channels = get_classes(classes), canonical_channels(channels)
+        self.space = space or Space()
+        self.space.check(self.channels, self.classes)
         self.lesions = resolve_lesions(lesions)
         self.generator = resolve_generator(generator, **options).bind(self.channels, self.classes.names)
         self._decider = Decider.of(self.options, self.lesions, self.classes, self.generator, rank)
         self._made = Lesions(self.lesions, self.classes, self._donor_channels(self._decider.mix))
-        self._writer = CropWriter(self.generator, self.classes, self.options.halo_mm, self.options.edge_vox)
+        self.space.check_same("this insertion", "the lesion bank", self.lesions.space)
+        self.space.check_same("this insertion", f"the generator {type(self.generator).__name__}", self.generator.space)
+        limits = self.space.units.limits(self.channels)
+        self._writer = CropWriter(self.generator, self.classes, self.options.halo_mm, self.options.edge_vox, limits)
+        self._fixed = self.space.units.statistics(self.channels)
+        self._blocked = BLOCKED if self.options.ignore_label is None else self.options.ignore_label
         self._audit = Audit(self.classes.names, None if audit is None else Path(audit))
-        self._values = ValueCheck(self.classes, self.options.ignore_label)
+        ignored = self._blocked if self.space.rule.changes_labels else self.options.ignore_label
+        self._values = ValueCheck(self.classes, ignored)
         self._plans = PlanCheck(self.channels)
         self._watch = None
 
@@ -179,7 +194,8 @@ class TumorInsertion:
         if plan.host_given:
             batch = self._with_option("host", batch)
         plan.check_fits(batch.samples, len(self.channels), batch.volume_vox, self.classes.names, batch.host is not None)
-        work = Work(replace(batch, host_stats=plan.host_stats), plan.insertions, self._made)
+        batch = self._with_rule(batch)
+        work = Work(replace(batch, host_stats=plan.host_stats), plan.insertions, self._made, self._fixed)
         plan = self._fitting(work, plan.to(batch.image.device))
         self._count(plan)
         return self._written(work, plan, image, label)
@@ -196,14 +212,15 @@ class TumorInsertion:
 
     def _planned(self, batch: Batch) -> tuple[Work, InsertionPlan]:
         batch = self._with_option("prior", self._with_option("host", batch))
+        given, batch = batch.host is not None, self._with_rule(batch)
         usable = self._values.check(batch.image, batch.label)
         draw = self._decider.batch(batch.spacing_mm, batch.volume_vox, batch.groups)
-        work = Work(batch, draw.insertions, self._made)
+        work = Work(batch, draw.insertions, self._made, self._fixed)
         plan = InsertionPlan(
             insertions=draw.insertions,
             classes=self.classes.names,
             volume_vox=batch.volume_vox,
-            host_given=batch.host is not None,
+            host_given=given,
             host_stats=batch.host_stats,
             samples=draw.samples,
             number=draw.number,
@@ -224,6 +241,19 @@ class TumorInsertion:
         if isinstance(option, str):
             raise ValueError(f"{name}: {option} is a file of each case; expected {name}=... with the batch")
         return replace(batch, **{name: lambda b: option(batch.image[b], batch.label[b])})
+
+    def _with_rule(self, batch: Batch) -> Batch:
+        """The batch as the host rule sees it: its tissue where the caller gave none, host labels as background."""
+        rule, image, label = self.space.rule, batch.image, batch.label
+        if rule == HostRule():
+            return batch
+        batch = replace(batch, label=rule.view(label, self._blocked))
+        if batch.host is not None:
+            return batch
+        if rule.needs_volume:
+            warn_of_patches(rule)
+        lesions = tuple(self.classes.values.values())
+        return replace(batch, host=lambda b: rule.of_patch(image[b], label[b], self.channels, lesions))
 
     def _fitting(self, work: Work, plan: InsertionPlan) -> InsertionPlan:
         """The plan, with samples of other tissue than it was made for refused; the plan's own statistics are used."""

@@ -43,10 +43,17 @@ class Work:
         batch: of the call.
         insertions: what is asked for in it.
         lesions: how they are made.
+        fixed: scales of the channels that have one of the data set, as for `HostSample.of`.
     """
 
-    def __init__(self, batch: Batch, insertions: Sequence[Insertion], lesions: Lesions):
-        self.batch, self.insertions, self.lesions = batch, insertions, lesions
+    def __init__(
+        self,
+        batch: Batch,
+        insertions: Sequence[Insertion],
+        lesions: Lesions,
+        fixed: Sequence[tuple[float, float] | None] | None = None,
+    ):
+        self.batch, self.insertions, self.lesions, self.fixed = batch, insertions, lesions, fixed
         self._hosts: dict[int, HostSample] = {}
         self._sites: dict[int, Site] = {}
         self._rendered: dict[int, Rendered] = {}
@@ -60,7 +67,8 @@ class Work:
         """A sample of the batch as a host."""
         if sample not in self._hosts:
             image, label, batch = self.batch.image[sample], self.batch.label[sample], self.batch
-            self._hosts[sample] = HostSample.of(image, label, batch.map_of("host", sample), batch.stats_of(sample))
+            host, stats = batch.map_of("host", sample), batch.stats_of(sample)
+            self._hosts[sample] = HostSample.of(image, label, host, stats, self.fixed)
         return self._hosts[sample]
 
     def write_with(self, sample: int, mean: Tensor, std: Tensor, floor: Tensor) -> None:

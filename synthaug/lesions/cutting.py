@@ -12,6 +12,8 @@ from torch import Tensor
 
 from synthaug.classes import Classes
 from synthaug.host import HostSample
+from synthaug.host.rule import HostRule
+from synthaug.host.space import Space
 
 logger = logging.getLogger(__name__)
 
@@ -27,15 +29,21 @@ class LesionCutter:
         channels: canonical names, whose intensities are kept.
         per: ``"lesion"`` for connected components one by one, ``"case"`` for all of a case's lesions as one.
         min_voxels: smallest lesion that is kept.
+        space: host rule and units; those of skull-stripped images where not given.
 
     Raises:
-        ValueError: an unknown `per`.
+        ValueError: an unknown `per`, or channels that the rule looks at and that are not there.
     """
 
-    def __init__(self, classes: Classes, channels: tuple[str, ...], per: str, min_voxels: int):
+    def __init__(
+        self, classes: Classes, channels: tuple[str, ...], per: str, min_voxels: int, space: Space | None = None
+    ):
         if per not in ("lesion", "case"):
             raise ValueError(f"per: expected 'lesion' or 'case', got {per!r}")
         self.classes, self.channels, self.per, self.min_voxels = classes, channels, per, min_voxels
+        self.space = space or Space()
+        self.space.check(channels, classes)
+        self.host_given = False
         self.rows: list[dict[str, Any]] = []
         self.skipped: list[str] = []
 
@@ -61,8 +69,15 @@ class LesionCutter:
             image: (C, X, Y, Z) in the channels' order.
             label: (X, Y, Z) integer.
             spacing_mm: voxel size.
-            host: (X, Y, Z) bool, host tissue; derived from the image where not given.
+            host: (X, Y, Z) bool, host tissue; by the rule where not given.
         """
+        rule = self.space.rule
+        self.host_given = self.host_given or host is not None
+        if host is None and rule != HostRule():
+            lesions = tuple(self.classes.values.values())
+            volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+            host = rule.of_volume(volume, torch.from_numpy(label), self.channels, lesions, spacing_mm).numpy()
+        label = rule.lesions_of(label)
         if unknown := self.classes.unknown_values(label):
             return self.skip(f"{name}: label values {unknown} are not in {self.classes}")
         mask = self.classes.index_map(label)
@@ -82,7 +97,9 @@ class LesionCutter:
     def _model_intensities(self, image: np.ndarray, mask: np.ndarray, host: np.ndarray | None) -> Tensor:
         volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
         given = None if host is None else torch.from_numpy(host)
-        return HostSample.of(volume, torch.from_numpy(mask), given).to_model(volume)
+        fixed = self.space.units.statistics(self.channels)
+        z = HostSample.of(volume, torch.from_numpy(mask), given, fixed=fixed).to_model(volume)
+        return self.space.units.clipped(z, self.channels)
 
     def _cut(self, name: str, group: str | None, mask: np.ndarray, z: Tensor, spacing_mm: Sequence[float]) -> None:
         self.rows.append(lesion_row(name, group, mask, z, spacing_mm, len(self.classes), self.min_voxels))
@@ -102,6 +119,10 @@ class LesionCutter:
             "per": self.per,
             "skipped": self.skipped,
         }
+        if self.host_given and self.space == Space():
+            header["space"] = None  # the caller's masks say what no rule does
+        elif self.space != Space():
+            header["space"] = self.space.model_dump(mode="json")
         return header | names_of(self.rows), tensors_of(self.rows)
 
 
