@@ -21,7 +21,7 @@ from monai.utils.enums import TransformBackends
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from synthaug.adapters.images import EngineBatch, check_label, chosen_spacing
+from synthaug.adapters.images import EngineBatch, check_label, chosen_insertion, chosen_spacing, host_map
 from synthaug.adapters.workers import DRAWS, drawn, refuse_accelerator_in_worker
 from synthaug.checks import checked_probability
 from synthaug.insertion.batch import plain
@@ -42,9 +42,8 @@ class _RandomInsertion(RandomizableTransform):
     backend = (TransformBackends.TORCH,)
     _partial = False
 
-    def __init__(self, insertion: TumorInsertion, prob: float | None, spacing_mm: Any):
-        if not isinstance(insertion, TumorInsertion):
-            raise TypeError(f"insertion: expected a TumorInsertion, got {type(insertion).__name__}")
+    def __init__(self, insertion: TumorInsertion | None, prob: float | None, spacing_mm: Any, profile: Any):
+        insertion = chosen_insertion(insertion, profile)
         RandomizableTransform.__init__(self, insertion.prob if prob is None else checked_probability("prob", prob))
         self.insertion, self.spacing_mm = insertion, spacing_mm
         self.rows: list[dict[str, Any]] = []
@@ -68,7 +67,11 @@ class _RandomInsertion(RandomizableTransform):
         self._number = int(self.R.randint(DRAWS))
 
     def _insert(
-        self, images: Mapping[str, NdarrayOrTensor], label: NdarrayOrTensor, group: str | None
+        self,
+        images: Mapping[str, NdarrayOrTensor],
+        label: NdarrayOrTensor,
+        group: str | None,
+        host: NdarrayOrTensor | None,
     ) -> tuple[dict[str, NdarrayOrTensor], NdarrayOrTensor]:
         """One sample with what `randomize` drew; `rows` tells what was done."""
         refuse_accelerator_in_worker(self.insertion.generator)
@@ -77,7 +80,8 @@ class _RandomInsertion(RandomizableTransform):
         affine = next((x.affine for x in images.values() if isinstance(x, MetaTensor)), None)
         spacing = chosen_spacing(self.spacing_mm, affine, "plain tensors and arrays")
         with drawn(self.insertion, self._number, prob=float(self._do_transform)) as insertion:
-            image, classes, plan = insertion.recorded(batch.image, batch.classes, spacing, groups=[group])
+            known = {"groups": [group], "host": host_map(host, batch.image)}
+            image, classes, plan = insertion.recorded(batch.image, batch.classes, spacing, **known)
         self.rows = plan.to_rows()
         if not len(plan):
             return dict(images), label
@@ -96,16 +100,28 @@ class RandInsertTumor(_RandomInsertion):
         insertion: what to insert; its own random sequence is not used.
         prob: probability that a sample gets lesions; by default the insertion's.
         spacing_mm: voxel size (3,); by default that of the affine.
+        profile: of the data set (`synthaug fit`), in place of an insertion.
 
     Attributes:
         rows: of the plan of the last call, JSON-able; empty where the sample was not chosen.
     """
 
-    def __init__(self, insertion: TumorInsertion, prob: float | None = None, spacing_mm: Any = None):
-        super().__init__(insertion, prob, spacing_mm)
+    def __init__(
+        self,
+        insertion: TumorInsertion | None = None,
+        prob: float | None = None,
+        spacing_mm: Any = None,
+        profile: Any = None,
+    ):
+        super().__init__(insertion, prob, spacing_mm, profile)
 
     def __call__(
-        self, img: NdarrayOrTensor, label: NdarrayOrTensor, group: str | None = None, randomize: bool = True
+        self,
+        img: NdarrayOrTensor,
+        label: NdarrayOrTensor,
+        group: str | None = None,
+        randomize: bool = True,
+        host: NdarrayOrTensor | None = None,
     ) -> tuple[NdarrayOrTensor, NdarrayOrTensor]:
         """Insert into one sample.
 
@@ -114,6 +130,7 @@ class RandInsertTumor(_RandomInsertion):
             label: (1, X, Y, Z) class values, integers or whole floating numbers.
             group: the sample's patient group; its own lesions are not used.
             randomize: draw anew; False repeats the last draw.
+            host: (1, X, Y, Z), non-zero where lesions may lie; found in the image where not given.
 
         Returns:
             image and label of the same types, dtypes and metadata.
@@ -125,7 +142,7 @@ class RandInsertTumor(_RandomInsertion):
         """
         if randomize:
             self.randomize()
-        images, label = self._insert({"image": img}, label, group)
+        images, label = self._insert({"image": img}, label, group, host)
         return images["image"], label
 
 
@@ -141,6 +158,9 @@ class RandInsertTumord(_RandomInsertion, MapTransform):
         spacing_mm: voxel size (3,); by default that of the affine.
         group_key: of the sample's patient group, if it has one.
         record_key: where given, the rows of the plan are put there as JSON text, which loaders collate to a list.
+        profile: of the data set (`synthaug fit`), in place of an insertion.
+        host_key: of masks (1, X, Y, Z) of host tissue, if the samples have them: what a host rule finds in whole
+            volumes, cropped and turned with the image.
         allow_missing_keys: leave samples without image or label alone; of several images, take an absent one as a
             missing sequence.
     """
@@ -149,16 +169,19 @@ class RandInsertTumord(_RandomInsertion, MapTransform):
         self,
         keys: KeysCollection,
         label_key: Hashable,
-        insertion: TumorInsertion,
+        insertion: TumorInsertion | None = None,
         prob: float | None = None,
         spacing_mm: Any = None,
         group_key: Hashable | None = None,
         record_key: Hashable | None = None,
         allow_missing_keys: bool = False,
+        profile: Any = None,
+        host_key: Hashable | None = None,
     ):
         MapTransform.__init__(self, keys, allow_missing_keys)
-        _RandomInsertion.__init__(self, insertion, prob, spacing_mm)
+        _RandomInsertion.__init__(self, insertion, prob, spacing_mm, profile)
         self.label_key, self.group_key, self.record_key = label_key, group_key, record_key
+        self.host_key = host_key
         self._partial = allow_missing_keys and len(self.keys) > 1
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -181,7 +204,8 @@ class RandInsertTumord(_RandomInsertion, MapTransform):
             raise KeyError(f"Key `{self.label_key}` of transform `{type(self).__name__}` was missing in the data.")
         if images and self.label_key in data:
             group = None if self.group_key is None else data[self.group_key]
-            images, data[self.label_key] = self._insert(images, data[self.label_key], group)
+            host = None if self.host_key is None else data[self.host_key]
+            images, data[self.label_key] = self._insert(images, data[self.label_key], group, host)
             data |= images
         if self.record_key is not None:
             data[self.record_key] = json.dumps(self.rows)
@@ -202,17 +226,21 @@ class PrepareBatchInsertTumor(PrepareBatch):
         spacing_mm: voxel size, (3,) or (B, 3); by default that of the image's affine.
         group_key: of the samples' patient groups in a dictionary batch, if it has them.
         prepare_batch: how image and label are taken from a batch and moved.
+        profile: of the data set (`synthaug fit`), in place of an insertion.
+        host_key: of masks of host tissue in a dictionary batch, if it has them.
     """
 
     def __init__(
         self,
-        insertion: TumorInsertion,
+        insertion: TumorInsertion | None = None,
         spacing_mm: Any = None,
         group_key: Hashable | None = None,
         prepare_batch: Callable[..., Any] = default_prepare_batch,
+        profile: Any = None,
+        host_key: Hashable | None = None,
     ):
-        self.insertion, self.spacing_mm, self.group_key = insertion, spacing_mm, group_key
-        self.prepare_batch = prepare_batch
+        self.insertion, self.spacing_mm = chosen_insertion(insertion, profile), spacing_mm
+        self.group_key, self.host_key, self.prepare_batch = group_key, host_key, prepare_batch
 
     def __call__(
         self,
@@ -240,7 +268,8 @@ class PrepareBatchInsertTumor(PrepareBatch):
         affine = image.affine if isinstance(image, MetaTensor) else None
         spacing = chosen_spacing(self.spacing_mm, affine, "plain tensors")
         groups = None if self.group_key is None else batchdata[self.group_key]
-        result = self.insertion(batch.image, batch.classes, spacing, groups=groups)
+        host = None if self.host_key is None else host_map(batchdata[self.host_key], batch.image)
+        result = self.insertion(batch.image, batch.classes, spacing, groups=groups, host=host)
         images, label = batch.back(*result)
         return images["image"], label, *rest
 

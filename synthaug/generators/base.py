@@ -37,6 +37,11 @@ class TumorGenerator(ABC):
     needs_host: bool = False
     needs_support: bool = False
 
+    @property
+    def described(self) -> str:
+        """What it is, for messages."""
+        return f"the generator {type(self).__name__}"
+
     def bind(self, channels: tuple[str, ...], classes: tuple[str, ...]) -> "TumorGenerator":
         """The generator for a batch of these channels and classes, in this order; called once by `TumorInsertion`.
 

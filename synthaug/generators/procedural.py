@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synthaug.generators.base import TumorGenerator
+from synthaug.host.space import Space
 from synthaug.lesions.bank import LesionBank
 from synthaug.random import seeded_noise
 from synthaug.transfers import on_device
@@ -29,6 +30,8 @@ GLIOMA_MRI: Table = {
 }
 """Class to channel to (mean, standard deviation) in z-scores of host tissue, for glioma on MRI."""
 
+GLIOMA_SPACE = Space()
+
 OCTAVES = ((4, 0.65), (8, 0.45), (16, 0.35))
 FINE_SHARE = 0.15
 SHARED_TEXTURE = 0.5
@@ -39,13 +42,14 @@ class ProceduralGenerator(TumorGenerator):
     """Per class and channel intensity statistics with smooth texture.
 
     Args:
-        table: class to channel to (mean, standard deviation), z-scores of host tissue; by default `GLIOMA_MRI`.
+        table: class to channel to (mean, standard deviation), in model intensities; by default `GLIOMA_MRI`.
+        space: host rule and units of the table; by default those of skull-stripped MR. None for any.
 
     Raises:
         ValueError: an empty table, classes with unlike channels, or a standard deviation below 0.
     """
 
-    def __init__(self, table: Table = GLIOMA_MRI):
+    def __init__(self, table: Table = GLIOMA_MRI, space: Space | None = GLIOMA_SPACE):
         if not table:
             raise ValueError("table: expected at least one class, got none")
         first = next(iter(table.values()))
@@ -54,8 +58,15 @@ class ProceduralGenerator(TumorGenerator):
                 raise ValueError(f"table: {name} has the channels {sorted(row)}, others {sorted(first)}")
             if any(std < 0 for _, std in row.values()):
                 raise ValueError(f"table: expected standard deviations of at least 0 for {name}, got {dict(row)}")
-        self.table = table
+        self.table, self.space = table, space
         self.classes, self.channels = tuple(table), tuple(first)
+
+    @property
+    def described(self) -> str:
+        """What it is, for messages."""
+        if self.space is not GLIOMA_SPACE:
+            return super().described
+        return 'the generator "procedural" (statistics of gliomas; "procedural:fitted" takes those of the bank)'
 
     @classmethod
     def fit(cls, bank: LesionBank) -> "ProceduralGenerator":
@@ -72,12 +83,13 @@ class ProceduralGenerator(TumorGenerator):
         if absent:
             raise ValueError(f"cannot fit a table: the bank has no voxels of {', '.join(absent)}")
         rows = zip(bank.classes, mean.tolist(), std.tolist(), strict=True)
-        return cls({c: dict(zip(bank.channels, zip(m, s, strict=True), strict=True)) for c, m, s in rows})
+        table = {c: dict(zip(bank.channels, zip(m, s, strict=True), strict=True)) for c, m, s in rows}
+        return cls(table, bank.space)
 
     def bind(self, channels: tuple[str, ...], classes: tuple[str, ...]) -> "ProceduralGenerator":
         """The generator for these channels and classes in this order; see `TumorGenerator.bind`."""
         super().bind(channels, classes)
-        return ProceduralGenerator({k: {c: self.table[k][c] for c in channels} for k in classes})
+        return ProceduralGenerator({k: {c: self.table[k][c] for c in channels} for k in classes}, self.space)
 
     def generate(
         self,

@@ -33,6 +33,9 @@ from synthaug.options import InsertionOptions
 from synthaug.stopwatch import costed
 from synthaug.transfers import on_device
 
+LEAST_SPAN = 0.05
+"""Share of the span of fixed units below which a batch's values are no intensities of files."""
+
 STATE_VERSION = 2
 """States of version 1, which did not name it, can be loaded."""
 
@@ -55,7 +58,8 @@ class TumorInsertion:
 
     Args:
         lesions: masks: a `LesionBank` (or the path of one), `LesionShapes`, or `PaintedLesions`.
-        generator: appearance: ``"paste"``, ``"procedural"``, or a `TumorGenerator`.
+        generator: appearance: ``"paste"``, ``"procedural"`` for gliomas on skull-stripped MR, ``"procedural:fitted"``
+            with the bank's own statistics for everything else, or a `TumorGenerator`.
         classes: label vocabulary of the batches.
         channels: names of the image channels, in order; aliases of BraTS 2023 are understood.
         audit: a JSONL file to which the rows of every plan that is counted are appended; this makes the device wait.
@@ -95,11 +99,11 @@ class TumorInsertion:
         self.space = space or Space()
         self.space.check(self.channels, self.classes)
         self.lesions = resolve_lesions(lesions)
-        self.generator = resolve_generator(generator, **options).bind(self.channels, self.classes.names)
+        self.generator = resolve_generator(generator, self.lesions, **options).bind(self.channels, self.classes.names)
         self._decider = Decider.of(self.options, self.lesions, self.classes, self.generator, rank)
         self._made = Lesions(self.lesions, self.classes, self._donor_channels(self._decider.mix))
         self.space.check_same("this insertion", "the lesion bank", self.lesions.space)
-        self.space.check_same("this insertion", f"the generator {type(self.generator).__name__}", self.generator.space)
+        self.space.check_same("this insertion", self.generator.described, self.generator.space)
         limits = self.space.units.limits(self.channels)
         self._writer = CropWriter(self.generator, self.classes, self.options.halo_mm, self.options.edge_vox, limits)
         self._fixed = self.space.units.statistics(self.channels)
@@ -109,6 +113,34 @@ class TumorInsertion:
         self._values = ValueCheck(self.classes, ignored)
         self._plans = PlanCheck(self.channels)
         self._watch = None
+        self._units_seen = False
+
+    @classmethod
+    def from_profile(
+        cls,
+        profile: Any,
+        lesions: LesionSource | str | os.PathLike | None = None,
+        generator: str | TumorGenerator | None = None,
+        **changes: Any,
+    ) -> "TumorInsertion":
+        """The insertion that follows from a data set's profile (`synthaug fit`).
+
+        Args:
+            profile: ``synthaug.json``, the folder that holds it, or a `synthaug.profile.Profile`.
+            lesions: in place of the bank beside the profile.
+            generator: in place of the one that the profile recommends.
+            **changes: further arguments of this class; each wins over the profile, and the log says so.
+
+        Raises:
+            ConfigError: a profile that cannot be read, with the path of the key; or no bank beside it.
+            ValueError: lesions or a generator that were made in other units; both sides are named.
+
+        Example:
+            >>> insert = TumorInsertion.from_profile("data/synthaug.json", prob=0.5)  # doctest: +SKIP
+        """
+        from synthaug.profile.use import insertion_arguments
+
+        return cls(**insertion_arguments(profile, lesions, generator, changes))
 
     def __call__(self, image: Tensor, label: Tensor, spacing_mm: Any = None, **context: Any) -> tuple[Tensor, Tensor]:
         """Plan and apply; see `plan` for the arguments.
@@ -244,6 +276,7 @@ class TumorInsertion:
 
     def _with_rule(self, batch: Batch) -> Batch:
         """The batch as the host rule sees it: its tissue where the caller gave none, host labels as background."""
+        self._check_units(batch)
         rule, image, label = self.space.rule, batch.image, batch.label
         if rule == HostRule():
             return batch
@@ -254,6 +287,29 @@ class TumorInsertion:
             warn_of_patches(rule)
         lesions = tuple(self.classes.values.values())
         return replace(batch, host=lambda b: rule.of_patch(image[b], label[b], self.channels, lesions))
+
+    def _check_units(self, batch: Batch) -> None:
+        """Check that a batch without statistics is in the intensities of the files, where units are fixed.
+
+        On an accelerator that is looked at once, for looking makes the host wait.
+
+        Raises:
+            ValueError: it was normalised.
+        """
+        if self._fixed is None or batch.host_stats is not None or (self._units_seen and not batch.image.is_cpu):
+            return
+        self._units_seen = True
+        for number, name in enumerate(self.channels):
+            scale = self.space.units.fixed.get(name)
+            if scale is None:
+                continue
+            low, high = (float(v) for v in batch.image[:, number].aminmax())
+            if low < high and high - low < LEAST_SPAN * (scale.high - scale.low):
+                raise ValueError(
+                    f"image: expected {name} as in the files, where the profile found {scale.low:g} to {scale.high:g}; "
+                    f"got values from {low:g} to {high:g}: insert before normalising, or give host_stats, the mean and "
+                    "standard deviation that the profile's have in these units"
+                )
 
     def _fitting(self, work: Work, plan: InsertionPlan) -> InsertionPlan:
         """The plan, with samples of other tissue than it was made for refused; the plan's own statistics are used."""

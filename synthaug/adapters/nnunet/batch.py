@@ -6,10 +6,12 @@ import torch
 from torch import Tensor
 
 from synthaug.adapters.nnunet.settings import Settings
-from synthaug.adapters.nnunet.task import BLOCKED, Task
+from synthaug.adapters.nnunet.task import Task
 from synthaug.config import ConfigError
 from synthaug.data.cases import group_function
 from synthaug.generators.procedural import ProceduralGenerator
+from synthaug.generators.registry import FITTED
+from synthaug.host.rule import BLOCKED
 from synthaug.insertion.insertion import TumorInsertion
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.shapes import LesionShapes
@@ -44,7 +46,9 @@ class BatchInsertion:
             lesions = bank
             if settings.lesions == "shapes":
                 lesions = LesionShapes(classes=task.classes, proportions=settings.proportions)
-            generator = ProceduralGenerator.fit(bank) if settings.generator == "fitted" else settings.generator
+            generator = (
+                ProceduralGenerator.fit(bank) if settings.generator in ("fitted", FITTED) else settings.generator
+            )
             engine = TumorInsertion(
                 lesions,
                 generator,
