@@ -130,6 +130,7 @@ def insertion(look: Look, classes: Classes, channels: Sequence[str]) -> tuple[di
     if "class_mix" in config:
         config["class_mix"] = {own.get(name, name): share for name, share in config["class_mix"].items()}
     _turns(config, why, look)
+    _edge(config, why, look)
     return config, {f"insertion.{key}": reason for key, reason in why.items() if key in config}
 
 
@@ -143,6 +144,18 @@ def _turns(config: dict[str, Any], why: dict[str, str], look: Look) -> None:
             f"voxels of {spacing[0]:.2f} x {spacing[1]:.2f} x {spacing[2]:.2f} mm are {ratio:.1f} times as long as "
             "wide: a right-angle turn out of the plane would show a lesion's steps where no scanner makes them"
         )
+
+
+def _edge(config: dict[str, Any], why: dict[str, str], look: Look) -> None:
+    shares = [lesion.edge for lesion in look.places if lesion.edge is not None]
+    if not shares:
+        return
+    share = float(np.clip(np.median(shares), 0.5, 1.0))
+    config["edge_vox"] = round(1 / share - 1, 1)
+    why["edge_vox"] = (
+        f"the outermost layer of real lesions has {share:.0%} of their contrast to what surrounds them (median of "
+        f"{len(shares)}), which a soft edge of so many voxels leaves, too"
+    )
 
 
 def _with_names(measured, names: Mapping[str, str]):

@@ -13,7 +13,7 @@ from synthaug.classes import Classes
 from synthaug.data.cases import Case, CaseError, load_case
 from synthaug.data.maps import host_of_case
 from synthaug.data.nifti import Volume
-from synthaug.geometry import bounding_box, grown
+from synthaug.geometry import bounding_box, grown, squared_distance
 from synthaug.host.rule import smoothed
 from synthaug.host.space import Space
 from synthaug.imbalance.measure import Measurements, Measuring
@@ -26,6 +26,7 @@ NEAR_MM, FAR_MM = 2.0, 10.0
 """The surroundings of a lesion: beyond its blurred edge, and not farther than this."""
 
 SAMPLES = 4000
+DEEP_VOX = 3
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class LesionPlace:
         inside: share of it in host tissue.
         around: channel to the percentiles 5 and 95 of smoothed intensities in its surroundings, where there are any.
         own: the same, 2.5 and 97.5, of the lesion.
+        edge: share of its contrast to the surroundings that its outermost layer of voxels has, in the channel where
+            that contrast is greatest; None for lesions too small to tell.
     """
 
     case: str
@@ -49,6 +52,7 @@ class LesionPlace:
     inside: float
     around: dict[str, tuple[float, float]]
     own: dict[str, tuple[float, float]]
+    edge: float | None
 
 
 @dataclass
@@ -172,7 +176,23 @@ def _place(look: Look, case, volume: Volume, mask, lesion, host, box, mean, chan
     center = [(w.mean() - s.start) / max(s.stop - s.start - 1, 1) for w, s in zip(where, box, strict=True)]
     diameter = float(equivalent_diameter_mm(int(mask.sum()), volume.spacing_mm))
     inside = float(host[mask].mean())
-    return LesionPlace(case.name, diameter, extent, to_ras(center, volume.affine), inside, around, of_lesion)
+    place, edge = (
+        to_ras(center, volume.affine),
+        _edge(own, torch.from_numpy(shell), volume.image[(slice(None), *window)]),
+    )
+    return LesionPlace(case.name, diameter, extent, place, inside, around, of_lesion, edge)
+
+
+def _edge(lesion: torch.Tensor, around: torch.Tensor, image: np.ndarray) -> float | None:
+    depth = squared_distance(~lesion, DEEP_VOX, (1.0, 1.0, 1.0))
+    layer, deep = lesion & (depth <= 1), lesion & (depth >= DEEP_VOX**2)
+    if min(deep.sum(), layer.sum(), around.sum()) < MIN_VOXELS:
+        return None
+    values = torch.from_numpy(np.ascontiguousarray(image))
+    within, outside, border = (values[:, m] for m in (deep, around, layer))
+    contrast = within.mean(1) - outside.mean(1)
+    best = int((contrast.abs() / outside.std(1).clamp(min=1e-6)).argmax())
+    return float((border.mean(1) - outside.mean(1))[best] / contrast[best]) if contrast[best] else None
 
 
 def to_ras(place: Sequence[float], affine: np.ndarray) -> tuple[float, float, float]:
