@@ -44,12 +44,13 @@ class ProceduralGenerator(TumorGenerator):
     Args:
         table: class to channel to (mean, standard deviation), in model intensities; by default `GLIOMA_MRI`.
         space: host rule and units of the table; by default those of skull-stripped MR. None for any.
+        centred: whether the texture has mean 0 in each lesion, so that its mean is the table's; absolute units have it.
 
     Raises:
         ValueError: an empty table, classes with unlike channels, or a standard deviation below 0.
     """
 
-    def __init__(self, table: Table = GLIOMA_MRI, space: Space | None = GLIOMA_SPACE):
+    def __init__(self, table: Table = GLIOMA_MRI, space: Space | None = GLIOMA_SPACE, centred: bool = False):
         if not table:
             raise ValueError("table: expected at least one class, got none")
         first = next(iter(table.values()))
@@ -58,7 +59,7 @@ class ProceduralGenerator(TumorGenerator):
                 raise ValueError(f"table: {name} has the channels {sorted(row)}, others {sorted(first)}")
             if any(std < 0 for _, std in row.values()):
                 raise ValueError(f"table: expected standard deviations of at least 0 for {name}, got {dict(row)}")
-        self.table, self.space = table, space
+        self.table, self.space, self.centred = table, space, centred
         self.classes, self.channels = tuple(table), tuple(first)
 
     @property
@@ -84,12 +85,14 @@ class ProceduralGenerator(TumorGenerator):
             raise ValueError(f"cannot fit a table: the bank has no voxels of {', '.join(absent)}")
         rows = zip(bank.classes, mean.tolist(), std.tolist(), strict=True)
         table = {c: dict(zip(bank.channels, zip(m, s, strict=True), strict=True)) for c, m, s in rows}
-        return cls(table, bank.space)
+        return cls(table, bank.space, centred=bank.space is not None and bool(bank.space.units.fixed))
 
     def bind(self, channels: tuple[str, ...], classes: tuple[str, ...]) -> "ProceduralGenerator":
         """The generator for these channels and classes in this order; see `TumorGenerator.bind`."""
         super().bind(channels, classes)
-        return ProceduralGenerator({k: {c: self.table[k][c] for c in channels} for k in classes}, self.space)
+        return ProceduralGenerator(
+            {k: {c: self.table[k][c] for c in channels} for k in classes}, self.space, self.centred
+        )
 
     def generate(
         self,
@@ -104,15 +107,18 @@ class ProceduralGenerator(TumorGenerator):
         table = on_device(values, mask.device, torch.float32)
         return torch.stack([self._one(c, m, table, s) for c, m, s in zip(context, mask, seeds, strict=True)])
 
-    @staticmethod
-    def _one(context: Tensor, mask: Tensor, table: Tensor, seed: int) -> Tensor:
+    def _one(self, context: Tensor, mask: Tensor, table: Tensor, seed: int) -> Tensor:
         soft = F.avg_pool3d(F.pad(mask, (1,) * 6), 3, stride=1)
         # outside the lesion no class is near; the mix of classes is then that of its nearest border
         soft = soft / soft.sum(0).clamp(min=1e-3)
         mean = torch.einsum("kxyz,kc->cxyz", soft, table[..., 0])
         variance = torch.einsum("kxyz,kc->cxyz", soft, table[..., 1].square())
         channels, size = context.shape[0], context.shape[1:]
-        return mean + variance.sqrt() * texture(seed, channels, size, context.device) + HOST_KEPT * context
+        drawn = texture(seed, channels, size, context.device)
+        if self.centred:
+            inside = mask.sum(0)
+            drawn = drawn - ((drawn * inside).sum((1, 2, 3)) / inside.sum().clamp(min=1))[:, None, None, None]
+        return mean + variance.sqrt() * drawn + HOST_KEPT * context
 
 
 def texture(seed: int, channels: int, size: Sequence[int], device: torch.device) -> Tensor:

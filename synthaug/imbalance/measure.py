@@ -57,6 +57,7 @@ class Measurements:
         classes: the vocabulary.
         channels: canonical names.
         min_voxels: smaller components are specks, which are counted and not measured.
+        host_known: whether host tissue follows from a profile's rule.
         cases: names of the cases that were read, with their patients.
         left_out: what could not be used and why, in words.
         ml: (cases, classes) volume of each class in each case.
@@ -72,6 +73,7 @@ class Measurements:
     classes: Classes
     channels: tuple[str, ...]
     min_voxels: int
+    host_known: bool = False
     cases: dict[str, str] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     ml: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
@@ -175,7 +177,8 @@ class Measuring:
     def __init__(
         self, classes: Classes, channels: tuple[str, ...], min_voxels: int, seed: int, space: Space | None = None
     ):
-        self.measured, self.seed, self.space = Measurements(classes, channels, min_voxels), seed, space or Space()
+        self.seed, self.space = seed, space or Space()
+        self.measured = Measurements(classes, channels, min_voxels, host_known=self.space != Space())
         self.rows: list[dict[str, Any]] = []
         self.number = 0
 
