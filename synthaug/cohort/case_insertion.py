@@ -159,6 +159,7 @@ class CaseInserter:
             generator,
             classes=config.vocabulary,
             channels=config.channels,
+            space=config.space,
             prob=1.0,
             second=0.0,
             seed=config.seed,
@@ -191,14 +192,14 @@ def open_lesions(config: CohortConfig) -> LesionSource:
     return bank
 
 
-def open_generator(config: CohortConfig, generator: TumorGenerator | None) -> TumorGenerator:
-    """The generator that was given, or the one of the configuration.
+def open_generator(config: CohortConfig, generator: TumorGenerator | None, lesions: LesionSource) -> TumorGenerator:
+    """The generator that was given, or the one of the configuration, which may be fitted to the lesions.
 
     Raises:
         ConfigError: there is none of that name, or its files cannot be used.
     """
     try:
-        return resolve_generator(generator or config.generator_name, **config.generator_options)
+        return resolve_generator(generator or config.generator_name, lesions, **config.generator_options)
     except (ValueError, TypeError, OSError) as error:
         raise ConfigError(f"generator: {error}") from error
 

@@ -9,10 +9,11 @@ from torch import Tensor
 from synthaug.cohort.config import CohortConfig
 from synthaug.config import ConfigError
 from synthaug.data.cases import Case, StoredCase, find_cases, load_stored
-from synthaug.data.maps import read_map
+from synthaug.data.maps import host_of_case, read_map
 from synthaug.data.nifti import CaseError, as_label, read_stored
 from synthaug.geometry import bounding_box
-from synthaug.host import HostSample, tissue_in_range
+from synthaug.host import HostSample
+from synthaug.host.space import Space
 from synthaug.random import Purpose, stream
 
 BOX_MARGIN_VOX = 2
@@ -97,9 +98,11 @@ def read_host(case: Case, config: CohortConfig) -> Host:
     image = torch.from_numpy(volume.image)
     label = torch.zeros(image.shape[1:], dtype=torch.int16) if volume.label is None else torch.from_numpy(volume.label)
     maps = {name: torch.from_numpy(read_map(case, file, volume)) for name, file in config.lesions.files.items()}
-    wanted = config.hosts.tissue_range
-    given = maps.get("host", None if wanted is None else tissue_in_range(image, *wanted))
-    found = HostSample.of(image, label, given)
+    given = maps.get("host")
+    if given is None and config.space != Space():
+        given = torch.from_numpy(host_of_case(case, volume, config.space, config.channels, config.vocabulary))
+    fixed = config.space.units.statistics(config.channels)
+    found = HostSample.of(image, config.space.rule.lesions_of(label), given, fixed=fixed)
     tissue, mean, std = found.tissue, found.mean, found.std
     margin = [int(config.lesions.clearance_mm / s) + BOX_MARGIN_VOX for s in volume.spacing_mm]
     box = bounding_box(tissue.numpy(), margin) if tissue.any() else (slice(None),) * 3

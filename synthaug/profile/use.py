@@ -70,3 +70,14 @@ def merged(options: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
         if name in options and options[name] != value:
             logger.info("%s: %s as given, in place of the profile's %s", name, value, options[name])
     return kept | dict(changes)
+
+
+def filled(content: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration's section with a profile's values for the keys that it does not give; those it gives win.
+
+    What differs from the profile is said in the log.
+    """
+    for name, value in values.items():
+        if name in content and content[name] != value and not isinstance(value, Mapping):
+            logger.info("%s: %s as given, in place of the profile's %s", name, content[name], value)
+    return {**values, **content}
