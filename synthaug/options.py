@@ -90,6 +90,13 @@ class LesionOptions(Section):
             label (X, Y, Z) that returns its mask (X, Y, Z), called for samples that get a lesion alone; or, where
             whole cases are read, the name of a file in the folder of each case's images (`synthaug.data.maps`).
         prior: weights of a lesion's centre, at least 0, likewise.
+        place: where lesions go. ``"like-data"``: as often where the source's own lesions lay, clear of existing labels;
+            ``"home"``: each donor to its own place, in place of what is there, label included, without clearance, as
+            it lay there, so that `flip` and `rotate90` do not count; both for batches that come with `frames`.
+            ``"anywhere"`` in host tissue, clear of existing labels. By default like-data, where lesions' places and
+            the batch's frames are known, else anywhere.
+        shift_mm: greatest displacement from a donor's own place, along each axis.
+        mirror: whether a donor's own place may be that on the other side of the mid-plane, half of the time.
     """
 
     scale: Range | None = None
@@ -110,6 +117,9 @@ class LesionOptions(Section):
     ignore_label: int | None = None
     host: Map | None = None
     prior: Map | None = None
+    place: Literal["like-data", "home", "anywhere"] | None = None
+    shift_mm: NotNegative = 5.0
+    mirror: bool = True
 
     @model_validator(mode="after")
     def _one_of_each(self):

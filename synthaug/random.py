@@ -28,6 +28,8 @@ class Purpose(IntEnum):
     RECIPES = 0x9A17
     RECIPE_ROUNDS = 0x9A18
     PLACE = 0x9ACE
+    HOME = 0x403E
+    CARVE = 0xCA2E
 
 
 def stream(*name: int) -> np.random.Generator:

@@ -36,6 +36,9 @@ SET = {
     "ignore_label": -1,
     "host": "host.nii.gz",
     "prior": "prior.npy",
+    "place": "home",
+    "shift_mm": 8.0,
+    "mirror": False,
 }
 """Another value than the default for each option."""
 

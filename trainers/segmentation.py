@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 
 from synthaug.data import Case
 from synthaug.precision import Precision
-from synthaug.segmentation.augmentation import Augmentation, mixup
+from synthaug.segmentation.augmentation import IntensityAugmentation, SpatialAugmentation, mixup
 from synthaug.segmentation.losses import make_loss, output_weights
 from synthaug.segmentation.model import save_model
 from synthaug.segmentation.networks import named_tensors
@@ -38,38 +38,50 @@ from synthaug.segmentation.optim import make_optimizer, make_scheduler
 from synthaug.segmentation.targets import Targets
 from synthaug.training.artefacts import ROWS, record_rows
 from synthaug.training.cache import cached_on_disk
+from synthaug.training.carvemix import CarvedLesions
 from synthaug.training.command import command
 from synthaug.training.loop import MetricsWindow, log_start, resume, start
 from synthaug.training.patches import CachedVolume, PatchBatch, PatchSampler, cache_case
 from synthaug.training.report import write_run_report
 from synthaug.training.run import MetricsLog, read_metrics, save_checkpoint
 from synthaug.training.run_config import MAY_CHANGE
-from synthaug.training.segmentation_config import PatchDataConfig, SegmentationConfig, open_split
+from synthaug.training.segmentation_config import PatchDataConfig, SegmentationConfig, open_split, open_tumour_free
 from synthaug.training.segmentation_insertion import Inserter, make_insertion
 from synthaug.training.segmentation_validation import Best, score_of, summary, validate
 
 # ---------------------------------------------------------------------------------------------------- data
 
 
-def cached(cases: list[Case], config: PatchDataConfig) -> list[CachedVolume]:
+def cached(cases: list[Case], config: PatchDataConfig, tumour_free: bool = False) -> list[CachedVolume]:
     options = (config.channels, config.vocabulary, config.dtype, config.spacing_mm)
     if config.cache is None:
-        return [cache_case(case, *options) for case in cases]
-    return [cached_on_disk(case, *options, config.cache) for case in cases]
+        return [cache_case(case, *options, tumour_free) for case in cases]
+    return [cached_on_disk(case, *options, config.cache, tumour_free) for case in cases]
 
 
 def batches(
-    volumes: list[CachedVolume], config: SegmentationConfig, first: int, rank: int, processes: int
+    volumes: list[CachedVolume],
+    free: list[CachedVolume],
+    config: SegmentationConfig,
+    first: int,
+    rank: int,
+    processes: int,
 ) -> Iterable[PatchBatch]:
     """The batches of this process from step `first` on; item n of the sampler is a whole batch."""
     data, times = config.data, config.optimizer.accumulate
-    augment = None if config.augmentation is None else Augmentation(config.augmentation, data.patch_size)
+    augment, carved = None, None
+    if config.augmentation is not None:
+        augment = SpatialAugmentation(config.augmentation, data.patch_size)
+        carved = CarvedLesions(volumes, config.augmentation.carvemix) if config.augmentation.carvemix else None
     sampler = PatchSampler(
         *(volumes, data.patch_size, data.batch, data.lesion_share),
         seed=config.seed,
         rank=rank,
         processes=processes,
         augment=augment,
+        carved=carved,
+        free=free,
+        free_share=0.0 if data.tumour_free is None else data.tumour_free.share,
     )
     return DataLoader(
         sampler,
@@ -109,6 +121,7 @@ class Learner:
     optimizer: torch.optim.Optimizer
     scheduler: Any
     ema: EMAModel
+    intensities: IntensityAugmentation | None
 
     @classmethod
     def of(cls, config: SegmentationConfig, accelerator: Accelerator, volumes: list[CachedVolume]) -> "Learner":
@@ -124,7 +137,8 @@ class Learner:
         voxels = voxels_of(targets, volumes) if config.loss.class_weights == "balanced" else None
         weights = output_weights(config.loss.class_weights, targets, voxels)
         criterion = make_loss(config.loss, targets, weights).to(accelerator.device)
-        return cls(config, accelerator, targets, prepared[0], bare, criterion, *prepared[1:], ema)
+        intensities = None if config.augmentation is None else IntensityAugmentation(config.augmentation)
+        return cls(config, accelerator, targets, prepared[0], bare, criterion, *prepared[1:], ema, intensities)
 
     def update(self, step: int, parts: list[PatchBatch], inserter: Inserter) -> tuple[float, float]:
         """One update from the gradients of several batches; loss and norm of the gradient, not finite if skipped."""
@@ -133,6 +147,8 @@ class Learner:
         for number, batch in enumerate(parts):
             image, label = inserter(step, batch)
             target = self.targets.encode(label)
+            if self.intensities is not None:
+                image = self.intensities(image, batch.seeds)
             if self.config.augmentation is not None and self.config.augmentation.mixup is not None:
                 seed = (self.config.seed, step, number, self.accelerator.process_index)
                 image, target = mixup(image, target, self.config.augmentation.mixup, seed)
@@ -184,11 +200,12 @@ def train(config: SegmentationConfig, out: Path) -> dict[str, Any]:
     accelerator, precision = start(config, out, steps, FREE, step_scheduler_with_optimizer=False, kwargs_handlers=[ddp])
     rank, processes = accelerator.process_index, accelerator.num_processes
     train_cases, validation_cases = open_split(config.data, out, accelerator)
+    free_cases = open_tumour_free(config.data, validation_cases)
     inserter = Inserter(
         config, make_insertion(config, train_cases, validation_cases, rank, accelerator.device), accelerator, out
     )
     announce(config, inserter, accelerator, precision, train_cases, validation_cases)
-    volumes = cached(train_cases, config.data)
+    volumes, free = cached(train_cases, config.data), cached(free_cases, config.data, tumour_free=True)
     held_out = cached(validation_cases[rank::processes], config.data)
     learner = Learner.of(config, accelerator, volumes)
 
@@ -203,7 +220,7 @@ def train(config: SegmentationConfig, out: Path) -> dict[str, Any]:
         (out / ROWS).unlink(missing_ok=True)
     log_start(log, first, precision, facts_of(config, inserter, processes, train_cases, validation_cases))
 
-    left = grouped(batches(volumes, config, first, rank, processes), config.optimizer.accumulate)
+    left = grouped(batches(volumes, free, config, first, rank, processes), config.optimizer.accumulate)
     clock, clocked = time.perf_counter(), first
     learner.network.train()
     for step, parts in enumerate(() if best.stopped else left, start=first + 1):

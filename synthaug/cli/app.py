@@ -8,6 +8,7 @@ from synthaug.cli.configs import configs_app
 from synthaug.cli.demo import demo
 from synthaug.cli.evaluate import evaluate, report
 from synthaug.cli.fit import fit
+from synthaug.cli.hosts import hosts_app
 from synthaug.cli.imbalance import imbalance
 from synthaug.cli.insert import insert
 from synthaug.cli.nnunet import nnunet_bank, nnunet_path
@@ -19,6 +20,7 @@ app.command()(demo)
 app.command()(fit)
 app.add_typer(bank_app, name="bank")
 app.command()(insert)
+app.add_typer(hosts_app, name="hosts")
 app.command()(cohort)
 app.command()(inspect)
 app.command()(imbalance)

@@ -40,7 +40,7 @@ class ProbSchedule:
         prob: in between.
         warmup_steps: steps over which it rises; the first step has prob / (warmup_steps + 1).
         decay_from: last step with `prob`; None for no decay.
-        decay_to: first step with `end_prob`, which then stays.
+        decay_to: first step with `end_prob`, which then stays; the same as `decay_from` for a sudden end.
         end_prob: at the end of the decay.
         shape: of the decay, ``"linear"`` or ``"cosine"``.
 
@@ -62,9 +62,9 @@ class ProbSchedule:
         checked_at_least("warmup_steps", self.warmup_steps)
         if (self.decay_from is None) != (self.decay_to is None):
             raise ValueError(f"give both decay_from and decay_to; got {self.decay_from} and {self.decay_to}")
-        if self.decay_from is not None and not self.warmup_steps <= self.decay_from < self.decay_to:
+        if self.decay_from is not None and not self.warmup_steps <= self.decay_from <= self.decay_to:
             raise ValueError(
-                f"expected warmup_steps <= decay_from < decay_to, got {self.warmup_steps}, {self.decay_from} and "
+                f"expected warmup_steps <= decay_from <= decay_to, got {self.warmup_steps}, {self.decay_from} and "
                 f"{self.decay_to}"
             )
         if self.shape not in ("linear", "cosine"):
@@ -76,7 +76,7 @@ class ProbSchedule:
             return self.prob * step / (self.warmup_steps + 1)
         if self.decay_from is None or step <= self.decay_from:
             return self.prob
-        t = min(1.0, (step - self.decay_from) / (self.decay_to - self.decay_from))
+        t = min(1.0, (step - self.decay_from) / max(1, self.decay_to - self.decay_from))
         left = 1 - t if self.shape == "linear" else 0.5 * (1 + math.cos(math.pi * t))
         return self.end_prob + (self.prob - self.end_prob) * left
 

@@ -4,8 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from synthaug.frames import checked_frames
 
 SampleMap = Tensor | Callable[[int], Tensor]
 """Something for each voxel: a map of the batch, or a function from a sample's index to the map of that sample."""
@@ -23,6 +26,7 @@ class Batch:
         host: where lesions may lie: (B, X, Y, Z), a function of a sample's index, or None to derive it.
         host_stats: mean and standard deviation of host tissue, (B, C) lists, or None to measure them.
         prior: weights of a lesion's centre, (B, X, Y, Z) or a function of a sample's index, or None.
+        frames: (3, 4) of each sample, voxel indices to host coordinates (`synthaug.frames`), or None.
     """
 
     image: Tensor
@@ -32,6 +36,7 @@ class Batch:
     host: SampleMap | None = None
     host_stats: tuple[list, list] | None = None
     prior: SampleMap | None = None
+    frames: list[np.ndarray] | None = None
 
     @classmethod
     def checked(
@@ -45,6 +50,7 @@ class Batch:
         groups: Any = None,
         host_stats: Any = None,
         prior: Any = None,
+        frames: Any = None,
     ) -> "Batch":
         """The batch of what a caller gave; `TumorInsertion.plan` says what each argument is.
 
@@ -61,6 +67,7 @@ class Batch:
             checked_map("host", host, image),
             checked_statistics(host_stats, samples, len(channels)),
             checked_map("prior", prior, image),
+            checked_frames(frames, samples),
         )
 
     @property

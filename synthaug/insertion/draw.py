@@ -10,15 +10,19 @@ from synthaug.checks import checked_at_least
 from synthaug.classes import Classes
 from synthaug.generators.base import TumorGenerator
 from synthaug.insertion.blending import margin_vox
+from synthaug.insertion.home import Homes
 from synthaug.insertion.plan import Insertion, Outcome, equivalent_diameter_mm
 from synthaug.lesions.base import Candidates, LesionSource
 from synthaug.lesions.rebalance import ClassMix, Swaps
 from synthaug.lesions.registry import class_order
 from synthaug.lesions.scale import LARGEST_UPSCALE, ScaleRange, SizeWeights, Turns, extents_vox
 from synthaug.options import InsertionOptions
-from synthaug.random import stream
+from synthaug.random import Purpose, stream
 
 BOX_STEP = 8
+
+Aims = tuple[tuple[int, ...], ...]
+"""Centres of a lesion in voxels, in the order in which they are tried."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,35 @@ class Draw:
         number: running number of the first sample.
         samples: number of samples.
         mix_voxels: what each insertion that the class mix chose adds to its running counts, (K,) voxels.
+        aims: of each insertion, the centres in voxels to try, or None where it may lie anywhere.
     """
 
     insertions: tuple[Insertion, ...]
     number: int
     samples: int
     mix_voxels: tuple[tuple[float, ...], ...] = ()
+    aims: tuple[Aims | None, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class HostFacts:
+    """What is known of a sample on the host.
+
+    Attributes:
+        sample: its index in the batch.
+        spacing_mm: voxel size.
+        volume: (X, Y, Z) in voxels.
+        group: patient group, or None.
+        place: where its lesions go, as in `synthaug.LesionOptions`.
+        frame: (3, 4), where donors go to their own places, else None.
+    """
+
+    sample: int
+    spacing_mm: tuple[float, ...]
+    volume: tuple[int, ...]
+    group: str | None
+    place: str
+    frame: np.ndarray | None
 
 
 @dataclass
@@ -65,6 +92,8 @@ class Decider:
         rank: of this process.
         number: samples seen.
         size_weights: of lesion sizes, or None.
+        shift_mm: from a donor's own place, along each axis.
+        mirror: whether a donor's own place may be that on the other side.
     """
 
     source: LesionSource
@@ -85,6 +114,8 @@ class Decider:
     rank: int
     number: int = 0
     size_weights: SizeWeights | None = None
+    shift_mm: float = 0.0
+    mirror: bool = True
 
     @classmethod
     def of(
@@ -118,20 +149,38 @@ class Decider:
             cubic=generator.cubic,
             seed=options.seed,
             rank=process_rank() if rank is None else int(checked_at_least("rank", rank)),
+            shift_mm=options.shift_mm,
+            mirror=options.mirror,
         )
 
     def batch(
-        self, spacing_mm: Sequence[tuple[float, float, float]], volume: Sequence[int], groups: Sequence[str | None]
+        self,
+        spacing_mm: Sequence[tuple[float, float, float]],
+        volume: Sequence[int],
+        groups: Sequence[str | None],
+        place: str = "anywhere",
+        frames: Sequence[np.ndarray] | None = None,
     ) -> Draw:
-        """The insertions asked for in the next samples, sample by sample."""
+        """The insertions asked for in the next samples, sample by sample.
+
+        Args:
+            spacing_mm: voxel size of each sample.
+            volume: (X, Y, Z) of the samples.
+            groups: patient group of each sample, or None.
+            place: of all of them, as in `synthaug.LesionOptions`.
+            frames: (3, 4) of each sample, which ``"home"`` needs.
+        """
         rows, tally = [], Tally(self.mix)
         for sample, (spacing, group) in enumerate(zip(spacing_mm, groups, strict=True)):
             number = self.number + sample
             self.source.follow(number)
             first, another = stream(self.seed, self.rank, number).random(2)
             count = 0 if first >= self.prob else 1 + int(another < self.second)
-            rows += [self._one(sample, order, spacing, volume, group, tally) for order in range(count)]
-        return Draw(tuple(rows), self.number, len(groups), tuple(tally.added))
+            frame = frames[sample] if place == "home" else None
+            host = HostFacts(sample, tuple(spacing), tuple(volume), group, place, frame)
+            rows += [self._one(host, order, tally) for order in range(count)]
+        insertions, aims = zip(*rows, strict=True) if rows else ((), ())
+        return Draw(tuple(insertions), self.number, len(groups), tuple(tally.added), tuple(aims))
 
     def advance(self, samples: int, mix_voxels: Sequence[Sequence[float]]) -> None:
         """Take a draw as used: the running number and the counts of the class mix go on."""
@@ -140,35 +189,48 @@ class Decider:
             for voxels in mix_voxels:
                 self.mix.counts += voxels
 
-    def _one(
-        self, sample: int, order: int, spacing, volume: Sequence[int], group: str | None, tally: "Tally"
-    ) -> Insertion:
-        number = self.number + sample
+    def _one(self, host: "HostFacts", order: int, tally: "Tally") -> tuple[Insertion, Aims | None]:
+        """One insertion and, for a donor at its own place, where to try it."""
+        number = self.number + host.sample
         rng = stream(self.seed, self.rank, number, order + 1)
         seed = int(rng.integers(2**63))
         swaps = self.swaps.sample(rng) if self.swaps else {}
         drawn, turns = self.scale.draw(rng, swaps), self.turns.draw(rng)
-        base = {"sample": sample, "number": number, "order": order, "seed": seed, "host_group": group}
-        base |= {"spacing_mm": tuple(spacing), **turns}
-        candidates = self.source.candidates(rng, group)
+        base = {"sample": host.sample, "number": number, "order": order, "seed": seed, "host_group": host.group}
+        base |= {"spacing_mm": host.spacing_mm, "place": host.place, **turns}
+        empty = {"lesion": None, "donor_group": None, "swaps": swaps, "scale": drawn}
+        candidates = self.source.candidates(rng, host.group)
         if not len(candidates):
-            empty = {"lesion": None, "donor_group": None, "swaps": swaps, "scale": drawn}
-            return Insertion(**base, **empty, refused=Outcome.NO_DONOR)
+            return Insertion(**base, **empty, refused=Outcome.NO_DONOR), None
+        own, homes = stream(self.seed, self.rank, number, order + 1, Purpose.HOME), None
+        if host.place == "home":
+            mirror = bool(self.mirror and own.random() < 0.5)
+            homes = Homes.of(candidates, self.source.margin_vox, host.frame, host.volume, mirror)
+            candidates = homes.candidates
+            if not len(candidates):
+                return Insertion(**base, **empty, refused=Outcome.NO_HOME), None
         drawn = self.scale.tilted(drawn, swaps, candidates, self.size_weights)
         factors = self.scale.factors(drawn, candidates)
-        extents = extents_vox(candidates, factors, spacing, turns)
-        usable, refused = self.usable(candidates, factors, extents, spacing, volume)
-        pick, swaps = self._pick(candidates, factors, usable, refused, swaps, spacing, rng, tally)
-        lesion = candidates.lesions[pick]
-        return Insertion(
+        if homes is None:
+            extents = extents_vox(candidates, factors, host.spacing_mm, turns)
+        else:
+            extents = homes.extents_vox(factors, host.spacing_mm, turns)
+        usable, refused = self.usable(candidates, factors, extents, host.spacing_mm, host.volume)
+        pick, swaps = self._pick(candidates, factors, usable, refused, swaps, host.spacing_mm, rng, tally)
+        lesion, aims = candidates.lesions[pick], None
+        if homes is not None:
+            base |= dict(zip(("axes", "flips"), homes.turns[pick], strict=True))
+            aims = homes.aims(pick, host.spacing_mm, self.shift_mm, host.volume, own)
+        row = Insertion(
             **base,
             lesion=lesion.name,
             donor_group=lesion.group,
             swaps=swaps,
             scale=float(factors[pick]),
-            crop_vox=None if refused else self.crop(extents[pick], spacing),
+            crop_vox=None if refused else self.crop(extents[pick], host.spacing_mm),
             refused=refused,
         )
+        return row, aims
 
     def usable(self, candidates: Candidates, factors, extents, spacing, volume) -> tuple[np.ndarray, Outcome | None]:
         """Positions of the donors that fit the patch and reach the volume floor; an outcome where there are none."""

@@ -22,9 +22,10 @@ from synthaug.insertion.draw import Decider
 from synthaug.insertion.faults import PlanCheck, ValueCheck
 from synthaug.insertion.plan import InsertionPlan, Outcome
 from synthaug.insertion.report import Audit, Report
-from synthaug.insertion.work import Lesions, Work, find_places
+from synthaug.insertion.work import Lesions, Placing, Work, find_places
 from synthaug.insertion.write import CropWriter
 from synthaug.lesions.base import LesionSource
+from synthaug.lesions.places import PlaceFrequency
 from synthaug.lesions.rebalance import ClassMix
 from synthaug.lesions.registry import donor_channels, resolve_lesions
 from synthaug.lesions.scale import SizeWeights
@@ -36,8 +37,8 @@ from synthaug.transfers import on_device
 LEAST_SPAN = 0.05
 """Share of the span of fixed units below which a batch's values are no intensities of files."""
 
-STATE_VERSION = 2
-"""States of version 1, which did not name it, can be loaded."""
+STATE_VERSION = 3
+"""States of versions 1, which did not name it, and 2 can be loaded."""
 
 
 class TumorInsertion:
@@ -68,6 +69,7 @@ class TumorInsertion:
             and the units of model intensities (`synthaug.host.space`); by default those of skull-stripped images.
             Where it has fixed units, batches are expected in the intensities of the files, such as HU, or with their
             `host_stats`.
+        places: how often lesions lie where in a host, for ``place="like-data"``; by default as the lesions did.
         **options: those of `synthaug.InsertionOptions`, such as ``prob=0.6``, ``scale=(0.3, 0.8)`` or ``seed=0``; and
             for a trained generator given by name, folder or hub id its own, such as ``steps=4``; see
             `synthaug.load_generator`.
@@ -91,6 +93,7 @@ class TumorInsertion:
         audit: str | os.PathLike | None = None,
         rank: int | None = None,
         space: Space | None = None,
+        places: PlaceFrequency | None = None,
         **options: Any,
     ):
         own = {name: options.pop(name) for name in InsertionOptions.model_fields if name in options}
@@ -112,6 +115,8 @@ class TumorInsertion:
         ignored = self._blocked if self.space.rule.changes_labels else self.options.ignore_label
         self._values = ValueCheck(self.classes, ignored)
         self._plans = PlanCheck(self.channels)
+        self.places = self.lesions.places if places is None else places
+        self._check_place()
         self._watch = None
         self._units_seen = False
 
@@ -176,6 +181,7 @@ class TumorInsertion:
         groups: Sequence[str | None] | None = None,
         host_stats: tuple[Any, Any] | None = None,
         prior: SampleMap | None = None,
+        frames: Any = None,
     ) -> InsertionPlan:
         """Decide what goes where; nothing is changed or counted, and an accelerator is not waited for.
 
@@ -192,11 +198,13 @@ class TumorInsertion:
             host_stats: mean and standard deviation of the whole volume's host tissue, scalars, (C,) or (B, C), in the
                 batch's units; estimated from the patch where not given. (0, 1) for data that are such z-scores.
             prior: weights of the lesion's centre, of the label's shape, at least 0; or a function likewise.
+            frames: (B, 3, 4) or (3, 4), voxel indices to host coordinates, on the CPU (`synthaug.frames`): where in
+                their hosts the samples lie, which ``place="like-data"`` and ``"home"`` need.
 
         Raises:
             TypeError, ValueError: what was expected and what came, for all that `synthaug.insertion.batch` checks.
         """
-        context = {"host": host, "groups": groups, "host_stats": host_stats, "prior": prior}
+        context = {"host": host, "groups": groups, "host_stats": host_stats, "prior": prior, "frames": frames}
         return self._planned(Batch.checked(image, label, self.channels, spacing_mm, **context))[1]
 
     @costed
@@ -227,7 +235,7 @@ class TumorInsertion:
             batch = self._with_option("host", batch)
         plan.check_fits(batch.samples, len(self.channels), batch.volume_vox, self.classes.names, batch.host is not None)
         batch = self._with_rule(batch)
-        work = Work(replace(batch, host_stats=plan.host_stats), plan.insertions, self._made, self._fixed)
+        work = Work(replace(batch, host_stats=plan.host_stats), plan.insertions, self._made, fixed=self._fixed)
         plan = self._fitting(work, plan.to(batch.image.device))
         self._count(plan)
         return self._written(work, plan, image, label)
@@ -246,8 +254,10 @@ class TumorInsertion:
         batch = self._with_option("prior", self._with_option("host", batch))
         given, batch = batch.host is not None, self._with_rule(batch)
         usable = self._values.check(batch.image, batch.label)
-        draw = self._decider.batch(batch.spacing_mm, batch.volume_vox, batch.groups)
-        work = Work(batch, draw.insertions, self._made, self._fixed)
+        place = self._place_in(batch)
+        draw = self._decider.batch(batch.spacing_mm, batch.volume_vox, batch.groups, place, batch.frames)
+        placing = Placing(self.options, self.places if place == "like-data" else None)
+        work = Work(batch, draw.insertions, self._made, draw.aims, placing, self._fixed)
         plan = InsertionPlan(
             insertions=draw.insertions,
             classes=self.classes.names,
@@ -257,9 +267,43 @@ class TumorInsertion:
             samples=draw.samples,
             number=draw.number,
             mix_voxels=draw.mix_voxels,
-            **vars(find_places(work, usable, self.options)),
+            **vars(find_places(work, usable)),
         )
         return work, plan
+
+    def _check_place(self) -> None:
+        """Check that lesions have the places that are asked for.
+
+        Raises:
+            ValueError: they have not.
+        """
+        place, source = self.options.place, type(self.lesions).__name__
+        if place == "like-data" and self.places is None:
+            raise ValueError(
+                f"place: like-data needs to know where lesions lie, and this {source} does not: give places=..., or a "
+                "bank of cases with affines"
+            )
+        if place == "home" and self.lesions.places is None:
+            raise ValueError(
+                f"place: home needs donors whose places are known, and this {source} has none: build a bank of cases "
+                "with affines"
+            )
+
+    def _place_in(self, batch: Batch) -> str:
+        """The place rule for a batch.
+
+        Raises:
+            ValueError: one that needs frames, and the batch has none.
+        """
+        place = self.options.place
+        if place is None:
+            return "anywhere" if batch.frames is None or self.places is None else "like-data"
+        if place != "anywhere" and batch.frames is None:
+            raise ValueError(
+                f"place: {place} needs to know where in their hosts the samples lie; expected frames=... with the "
+                "batch, see synthaug.frames.host_frame"
+            )
+        return place
 
     def _with_option(self, name: str, batch: Batch) -> Batch:
         """The batch with the option's `host` or `prior` where the caller gave none.
@@ -426,9 +470,9 @@ class TumorInsertion:
             ValueError: a state of a later version of the library, or of other classes.
         """
         version = state.get("version", 1)
-        if version not in (1, STATE_VERSION):
-            raise ValueError(f"insertion state: expected version {STATE_VERSION} or 1, got {version!r}")
-        self._audit.load_state_dict(state["audit"] if version != 1 else _with_other_batch(state["audit"]))
+        if version not in range(1, STATE_VERSION + 1):
+            raise ValueError(f"insertion state: expected version 1 to {STATE_VERSION}, got {version!r}")
+        self._audit.load_state_dict(_with_later_outcomes(state["audit"], version))
         self.number = state["number"]
         self.lesions.load_state_dict(state.get("lesions", {}))
         self.prob = state.get("prob", self.prob)
@@ -441,7 +485,10 @@ class TumorInsertion:
         self.size_weights = None if weights is None else SizeWeights.from_dict(weights)
 
 
-def _with_other_batch(audit: Mapping[str, Any]) -> dict[str, Any]:
-    """The audit's state of version 1, which had no counter of plans for another batch."""
+def _with_later_outcomes(audit: Mapping[str, Any], version: int) -> dict[str, Any]:
+    """Counters of an earlier version of the library, with those of the outcomes that it did not know at 0."""
     counts = list(audit["counts"])
-    return {**audit, "counts": [*counts[: Outcome.OTHER_BATCH], 0.0, *counts[Outcome.OTHER_BATCH :]]}
+    for outcome, since in ((Outcome.OTHER_BATCH, 2), (Outcome.NO_HOME, 3)):
+        if version < since:
+            counts.insert(outcome, 0.0)
+    return {**audit, "counts": counts}

@@ -6,20 +6,25 @@ location prior where one is given, picks a few places among those that fit. At f
 checked voxel by voxel, and the first that holds is taken.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from synthaug.geometry import Window
+from synthaug.lesions.places import PlaceFrequency
 from synthaug.random import Purpose, device_stream, seed_for
 from synthaug.transfers import on_device
 
 CANDIDATES = 8
 LARGE_CROP = 80**3
+
+TISSUE, LABELLED, FIXED = 1, 2, 4
+"""Bits of a site's state: host tissue; a label; what nothing may replace, a lesion of this call or an ignored label."""
 
 
 class Site:
@@ -29,17 +34,29 @@ class Site:
         tissue: (X, Y, Z) bool, host tissue.
         occupied: (X, Y, Z) bool, existing labels.
         prior: (X, Y, Z) float weights of the lesion's centre, or None.
+        ignored: (X, Y, Z) bool, labels that nothing replaces, or None.
+        places: how often lesions lie where in the host, and the sample's frame (3, 4), or None.
     """
 
-    def __init__(self, tissue: Tensor, occupied: Tensor, prior: Tensor | None = None):
-        self.tissue, self.prior = tissue, prior
+    def __init__(
+        self,
+        tissue: Tensor,
+        occupied: Tensor,
+        prior: Tensor | None = None,
+        ignored: Tensor | None = None,
+        places: tuple[PlaceFrequency, np.ndarray] | None = None,
+    ):
+        self.tissue, self.prior, self.places = tissue, prior, places
+        state = TISSUE * tissue.to(torch.uint8) + LABELLED * occupied.to(torch.uint8)
+        if ignored is not None:
+            state = state + FIXED * ignored.to(torch.uint8)
         # written to in place by flat addresses, whatever layout the masks came in
-        self.state = (tissue.to(torch.uint8) + 2 * occupied.to(torch.uint8)).contiguous()
+        self.state = state.contiguous()
 
     @property
     def occupied(self) -> Tensor:
         """(X, Y, Z) bool, existing labels and lesions placed so far."""
-        return self.state >= 2
+        return self.state >= LABELLED
 
     @cached_property
     def has_tissue(self) -> Tensor:
@@ -53,7 +70,20 @@ class Site:
 
     def occupy(self, window: Window, lesion: Tensor) -> None:
         """Mark a placed lesion, (x, y, z) bool, as occupied."""
-        window.write(self.state, window.read(self.state) | 2 * lesion.to(torch.uint8))
+        window.write(self.state, window.read(self.state) | (LABELLED | FIXED) * lesion.to(torch.uint8))
+
+    def weights(self, axes: Sequence[Tensor]) -> Tensor | None:
+        """Weights of a lesion's centre at the points of a lattice, (x, y, z), or None where all count the same.
+
+        Args:
+            axes: voxel indices along X, Y, Z, (x,), (y,), (z,); those outside count as the nearest inside.
+        """
+        index = [a.clamp(0, n - 1) for a, n in zip(axes, self.tissue.shape, strict=True)]
+        weight = None if self.places is None else self.places[0].weights(self.places[1], index)
+        if self.prior is not None:
+            own = self.prior[index[0][:, None, None], index[1][None, :, None], index[2][None, None, :]].float()
+            weight = own if weight is None else own * weight
+        return weight
 
 
 @dataclass(frozen=True)
@@ -85,25 +115,51 @@ def place(site: Site, lesion: Tensor, keep_clear: Tensor, tissue_share: float, s
     """
     generator = device_stream(seed_for(seed, Purpose.PLACE), lesion.device)
     centers = _coarse_candidates(site, lesion, keep_clear, tissue_share, generator)
-    volume, state = site.tissue.shape, site.state
+    wanted = tissue_share * lesion.sum()
+
+    def holds(window: Window) -> Tensor:
+        seen = window.read(site.state)
+        blocked = (keep_clear & (seen >= LABELLED)).any()
+        in_tissue = (lesion & (seen == TISSUE)).sum()
+        return ~blocked & (in_tissue >= wanted) & (in_tissue > 0)
+
+    chosen, fits, window = _first_that(holds, centers, lesion, site)
+    return Placement(chosen, fits, window, lesion & (window.read(site.state) == TISSUE))
+
+
+def place_at(site: Site, lesion: Tensor, centers: Tensor, tissue_share: float) -> Placement:
+    """Place one lesion where it is told to go, in place of labels that are there; the patch's border may cut it.
+
+    Args:
+        site: the sample.
+        lesion: (x, y, z) bool, the lesion in its crop.
+        centers: (T, 3) int64 in the volume, in the order in which they are tried.
+        tissue_share: share of the lesion's voxels in the patch that must lie in host tissue, in [0, 1].
+    """
+
+    def holds(window: Window) -> Tensor:
+        seen = window.read(site.state)
+        blocked = (lesion & (seen >= FIXED)).any()
+        in_tissue = (lesion & (seen % LABELLED == TISSUE)).sum()
+        return ~blocked & (in_tissue >= tissue_share * (lesion & window.inside).sum()) & (in_tissue > 0)
+
+    chosen, fits, window = _first_that(holds, centers, lesion, site)
+    return Placement(chosen, fits, window, lesion & (window.read(site.state) % LABELLED == TISSUE))
+
+
+def _first_that(
+    holds: Callable[[Window], Tensor], centers: Tensor, lesion: Tensor, site: Site
+) -> tuple[Tensor, Tensor, Window]:
+    """The first of the centres that holds, the first of all where none does; whether it does; its crop."""
     verdicts = []
     for center in centers.unbind(0):
-        verdicts.append(_holds(state, center, lesion, keep_clear, tissue_share, volume))
+        verdicts.append(holds(Window.at(center, lesion.shape, site.tissue.shape)))
         # where the host need not wait for the device, it can stop at the first place that holds
         if lesion.device.type == "cpu" and verdicts[-1].numpy():
             break
     fits = torch.stack(verdicts)
     chosen = centers.index_select(0, fits.to(torch.uint8).argmax(0, keepdim=True))[0]
-    window = Window.at(chosen, lesion.shape, volume)
-    written = lesion & (window.read(state) == 1)
-    return Placement(chosen, fits.any(), window, written)
-
-
-def _holds(state: Tensor, center: Tensor, lesion: Tensor, keep_clear: Tensor, share: float, volume) -> Tensor:
-    seen = Window.at(center, lesion.shape, volume).read(state)
-    blocked = (keep_clear & (seen >= 2)).any()
-    in_tissue = (lesion & (seen == 1)).sum()
-    return ~blocked & (in_tissue >= share * lesion.sum()) & (in_tissue > 0)
+    return chosen, fits.any(), Window.at(chosen, lesion.shape, site.tissue.shape)
 
 
 def _coarse_candidates(site: Site, lesion: Tensor, keep_clear: Tensor, share: float, generator) -> Tensor:
@@ -123,8 +179,8 @@ def _coarse_candidates(site: Site, lesion: Tensor, keep_clear: Tensor, share: fl
     for i, c in enumerate(centers):
         in_volume = (c >= 0) & (c < volume[i])
         valid = valid & in_volume.reshape([-1 if j == i else 1 for j in range(3)])
-    if site.prior is not None:
-        rank, valid = _weighted(rank, valid, site.prior, centers)
+    if (weight := site.weights(centers)) is not None:
+        rank, valid = _weighted(rank, valid, weight)
     fit = valid & (overlap < 0.5) & (inside >= share)
     # what does not fit on the coarse grid may fit exactly: least overlap first, far behind all that do fit
     score = torch.where(fit, 1 + rank, -overlap - (share - inside).clamp(min=0) * body.sum())
@@ -177,10 +233,8 @@ def _coarse_centers(positions: int, step: int, crop: int, kernel: int, device: t
     return (torch.arange(positions, device=device) - (kernel - 1)) * step + crop // 2
 
 
-def _weighted(rank: Tensor, valid: Tensor, prior: Tensor, centers: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def _weighted(rank: Tensor, valid: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Random ranks whose order is a draw without replacement by weight (Efraimidis and Spirakis, 2006)."""
-    index = [c.clamp(0, n - 1) for c, n in zip(centers, prior.shape, strict=True)]
-    weight = prior[index[0][:, None, None], index[1][None, :, None], index[2][None, None, :]].float()
     weight = weight / weight.amax().clamp(min=1e-12)
     key = rank.clamp(min=1e-7).log() / weight.clamp(min=1e-12)
     return 1 / (1 - key), valid & (weight > 0)

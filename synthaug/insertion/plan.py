@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-ROW_VERSION = 2
-"""Rows of version 1 can be read; they do not say what the host tissue was like, which is then not compared."""
+ROW_VERSION = 3
+"""Rows of version 1 can be read; they do not say what the host tissue was like, which is then not compared. Those of
+versions 1 and 2 do not say by which rule the place was chosen, which was any place clear of lesions."""
 
 
 class Outcome(IntEnum):
@@ -28,6 +29,7 @@ class Outcome(IntEnum):
     NO_DONOR = 5
     BAD_INPUT = 6
     OTHER_BATCH = 7
+    NO_HOME = 8
 
     @property
     def reason(self) -> str:
@@ -44,6 +46,7 @@ _REASONS = {
     Outcome.NO_DONOR: "no donor of another patient group",
     Outcome.BAD_INPUT: "invalid voxels in the batch",
     Outcome.OTHER_BATCH: "the plan was made for another batch",
+    Outcome.NO_HOME: "no donor whose own place lies in the patch",
 }
 
 
@@ -68,6 +71,7 @@ class Insertion:
         elastic_mm: greatest displacement of the elastic change, 0 for none.
         crop_vox: size of the crop that holds the lesion and its surroundings.
         refused: an outcome that was certain before the device was asked, or None.
+        place: by which rule its place was chosen; see `synthaug.LesionOptions`.
     """
 
     sample: int
@@ -86,6 +90,7 @@ class Insertion:
     elastic_mm: float = 0.0
     crop_vox: tuple[int, int, int] | None = None
     refused: Outcome | None = None
+    place: str = "anywhere"
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,10 +242,11 @@ class InsertionPlan:
             missing = [name for name in _ROW_FIELDS if name not in row]
             if missing:
                 raise ValueError(f"row {i} of an insertion plan lacks {', '.join(missing)}")
-            if row["version"] not in (1, ROW_VERSION):
-                raise ValueError(f"row {i}: expected version {ROW_VERSION} or 1, got {row['version']!r}")
-            if row["version"] != 1 and "tissue" not in row:
-                raise ValueError(f"row {i} of an insertion plan lacks tissue")
+            if row["version"] not in range(1, ROW_VERSION + 1):
+                raise ValueError(f"row {i}: expected version 1 to {ROW_VERSION}, got {row['version']!r}")
+            later = {"tissue": 2, "place": 3}
+            if absent := [name for name, since in later.items() if row["version"] >= since and name not in row]:
+                raise ValueError(f"row {i} of an insertion plan lacks {', '.join(absent)}")
             for name in ("volume_vox", "host_given", "version"):
                 if row[name] != rows[0][name]:
                     raise ValueError(f"row {i}: {name} is {row[name]}, but {rows[0][name]} in row 0: not one batch")
@@ -293,14 +299,14 @@ def _tissue_table(rows: Sequence[Mapping[str, Any]]) -> Tensor | None:
 
 
 def _insertion(row: Mapping[str, Any], outcome: Outcome) -> Insertion:
-    values = {f.name: row[f.name] for f in fields(Insertion) if f.name != "refused"}
+    values = {f.name: row[f.name] for f in fields(Insertion) if f.name in row}
     for name in ("spacing_mm", "axes", "flips", "angles_deg", "crop_vox"):
         values[name] = None if values[name] is None else tuple(values[name])
     return Insertion(**values, refused=None if outcome is Outcome.DONE else outcome)
 
 
 _ROW_FIELDS = (
-    *(f.name for f in fields(Insertion) if f.name != "refused"),
+    *(f.name for f in fields(Insertion) if f.name not in ("refused", "place")),
     *("center_vox", "outcome", "voxels", "volume_vox", "host_given", "host_stats", "version"),
 )
 

@@ -13,10 +13,12 @@ from synthaug.classes import Classes
 from synthaug.geometry import grown
 from synthaug.host import HostSample
 from synthaug.insertion.batch import Batch
-from synthaug.insertion.placement import Site, place
+from synthaug.insertion.draw import Aims
+from synthaug.insertion.placement import Site, place, place_at
 from synthaug.insertion.plan import Insertion, Outcome
 from synthaug.insertion.render import Rendered, render
 from synthaug.lesions.base import LesionSource
+from synthaug.lesions.places import PlaceFrequency
 from synthaug.options import LesionOptions
 from synthaug.transfers import on_device
 
@@ -36,6 +38,24 @@ class Lesions:
     donor_channels: list[int] | None
 
 
+@dataclass(frozen=True)
+class Placing:
+    """How places are chosen in a batch.
+
+    Attributes:
+        options: clearance, share in tissue and volume floor.
+        places: how often lesions lie where, in batches where that counts, else None.
+    """
+
+    options: LesionOptions
+    places: PlaceFrequency | None
+
+    @property
+    def ignore_label(self) -> int | None:
+        """A label that is never replaced."""
+        return self.options.ignore_label
+
+
 class Work:
     """The working memory of one call, filled as it is needed.
 
@@ -43,6 +63,8 @@ class Work:
         batch: of the call.
         insertions: what is asked for in it.
         lesions: how they are made.
+        aims: of each of the insertions, where it is to be tried; without, nothing can be placed, only written.
+        placing: likewise, how places are chosen.
         fixed: scales of the channels that have one of the data set, as for `HostSample.of`.
     """
 
@@ -51,9 +73,12 @@ class Work:
         batch: Batch,
         insertions: Sequence[Insertion],
         lesions: Lesions,
+        aims: Sequence[Aims | None] = (),
+        placing: Placing | None = None,
         fixed: Sequence[tuple[float, float] | None] | None = None,
     ):
-        self.batch, self.insertions, self.lesions, self.fixed = batch, insertions, lesions, fixed
+        self.batch, self.insertions, self.lesions = batch, insertions, lesions
+        self.aims, self.placing, self.fixed = aims, placing, fixed
         self._hosts: dict[int, HostSample] = {}
         self._sites: dict[int, Site] = {}
         self._rendered: dict[int, Rendered] = {}
@@ -85,8 +110,11 @@ class Work:
     def site(self, sample: int) -> Site:
         """What placement knows of a sample, with the lesions that were placed so far."""
         if sample not in self._sites:
-            occupied = self.batch.label[sample] != 0
-            self._sites[sample] = Site(self.host(sample).tissue, occupied, self.batch.map_of("prior", sample))
+            label, placing = self.batch.label[sample], self.placing
+            ignored = None if placing.ignore_label is None else label == placing.ignore_label
+            places = None if placing.places is None else (placing.places, self.batch.frames[sample])
+            prior = self.batch.map_of("prior", sample)
+            self._sites[sample] = Site(self.host(sample).tissue, label != 0, prior, ignored, places)
         return self._sites[sample]
 
     def rendered(self, n: int) -> Rendered:
@@ -107,13 +135,12 @@ class Places:
     tissue: Tensor
 
 
-def find_places(work: Work, usable: Tensor, options: LesionOptions) -> Places:
+def find_places(work: Work, usable: Tensor) -> Places:
     """Find the places of a batch's insertions, one after the other, so that later ones keep clear of earlier ones.
 
     Args:
         work: of the call; its sites are marked.
         usable: (B,) bool, samples whose values are sound.
-        options: clearance, share in tissue and volume floor.
     """
     count, device = len(work.insertions), work.device
     places = Places(
@@ -125,16 +152,19 @@ def find_places(work: Work, usable: Tensor, options: LesionOptions) -> Places:
     for n, row in enumerate(work.insertions):
         if row.refused is None:
             places.tissue[n] = statistics(work.host(row.sample))
-            _place(work, n, usable[row.sample], options, places)
+            _place(work, n, usable[row.sample], places)
     return places
 
 
-def _place(work: Work, n: int, usable: Tensor, options: LesionOptions, places: Places) -> None:
+def _place(work: Work, n: int, usable: Tensor, places: Places) -> None:
     """Find the place of one insertion; writes its row of the tensors and marks the site."""
     row, mask, site = work.insertions[n], work.rendered(n).mask, work.site(work.insertions[n].sample)
-    lesion = mask > 0
-    keep_clear = grown(lesion, options.clearance_mm, row.spacing_mm)
-    found = place(site, lesion, keep_clear, options.tissue_share, row.seed)
+    lesion, options = mask > 0, work.placing.options
+    if row.place == "home":
+        found = place_at(site, lesion, on_device(work.aims[n], mask.device), options.tissue_share)
+    else:
+        keep_clear = grown(lesion, options.clearance_mm, row.spacing_mm)
+        found = place(site, lesion, keep_clear, options.tissue_share, row.seed)
     enough = found.lesion.sum() >= options.min_voxels
     outcome = torch.full((), Outcome.DONE, dtype=torch.int64, device=mask.device)
     outcome = torch.where(enough, outcome, Outcome.TOO_SMALL)

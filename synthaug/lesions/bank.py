@@ -9,6 +9,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,15 @@ from synthaug.classes import Classes, get_classes
 from synthaug.files import replace_file
 from synthaug.generators.base import TumorGenerator
 from synthaug.host.space import Space
-from synthaug.lesions.base import Candidates, Lesion, LesionSource
-from synthaug.lesions.cutting import MARGIN_VOX, MIN_VOXELS, LesionCutter, names_of, tensors_of
+from synthaug.lesions.base import Candidates, Lesion, LesionSource, known_frame
+from synthaug.lesions.cutting import MARGIN_VOX, MIN_VOXELS, UNKNOWN_FRAME, LesionCutter, names_of, tensors_of
+from synthaug.lesions.places import PlaceFrequency, points_of
 
 FORMAT = "synthaug-lesion-bank"
-VERSION = 1
-_TENSORS = ("masks", "intensities", "sizes", "spacing_mm", "voxels", "class_mean", "class_std")
+VERSION = 2
+"""Files of version 1 can be read; they do not say where in their hosts the lesions lay."""
+
+_TENSORS = ("masks", "intensities", "sizes", "spacing_mm", "voxels", "class_mean", "class_std", "frames")
 
 
 class LesionBank(LesionSource):
@@ -57,13 +61,14 @@ class LesionBank(LesionSource):
         boxes = (tensors["sizes"].long() + 2 * MARGIN_VOX).prod(1)
         self._offsets = [0, *boxes.cumsum(0).tolist()]
         self._lesions = [
-            Lesion(name, group, tuple(size), tuple(spacing), tuple(voxels))
-            for name, group, size, spacing, voxels in zip(
+            Lesion(name, group, tuple(size), tuple(spacing), tuple(voxels), known_frame(frame))
+            for name, group, size, spacing, voxels, frame in zip(
                 header["names"],
                 header["groups"],
                 tensors["sizes"].tolist(),
                 tensors["spacing_mm"].tolist(),
                 tensors["voxels"].tolist(),
+                tensors["frames"].tolist(),
                 strict=True,
             )
         ]
@@ -163,12 +168,11 @@ class LesionBank(LesionSource):
         for case in cases:
             try:
                 volume = load_case(case, cutter.channels)
-                host = (
-                    None
-                    if cutter.space == Space()
-                    else host_of_case(case, volume, cutter.space, cutter.channels, cutter.classes)
+                default, names = cutter.space == Space(), cutter.channels
+                host = None if default else host_of_case(case, volume, cutter.space, names, cutter.classes)
+                cutter.add(
+                    *(case.name, case.group, volume.image, volume.label, volume.spacing_mm), host, affine=volume.affine
                 )
-                cutter.add(case.name, case.group, volume.image, volume.label, volume.spacing_mm, host)
             except CaseError as error:
                 cutter.skip(str(error))
         return cls._of(cutter)
@@ -185,15 +189,17 @@ class LesionBank(LesionSource):
     ) -> "LesionBank":
         """The bank of samples in memory.
 
-        Each is (name, patient group, image (C, X, Y, Z), label (X, Y, Z), spacing in mm), and where it is known a mask
-        of host tissue (X, Y, Z), which is derived from the image otherwise.
+        Each is (name, patient group, image (C, X, Y, Z), label (X, Y, Z), spacing in mm), and where they are known a
+        mask of host tissue (X, Y, Z), which is derived from the image otherwise, and the affine (4, 4) to mm, with
+        which the bank knows where in their hosts lesions lie. What is not known is None or left out.
 
         Raises:
             ValueError: as for `from_cases`, and a label with values outside `classes`.
         """
         cutter = LesionCutter(get_classes(classes), canonical_channels(channels), per, min_voxels, space)
-        for name, group, image, label, spacing_mm, *host in samples:
-            cutter.add(name, group, np.asarray(image), np.asarray(label), spacing_mm, *map(np.asarray, host))
+        for name, group, image, label, spacing_mm, *more in samples:
+            known = [None if x is None else np.asarray(x) for x in more]
+            cutter.add(name, group, np.asarray(image), np.asarray(label), spacing_mm, *known)
         return cls._of(cutter)
 
     @classmethod
@@ -245,13 +251,22 @@ class LesionBank(LesionSource):
             row = {key: getattr(lesion, key) for key in ("name", "group", "spacing_mm", "voxels")}
             flat = {key: tensors[key][..., self._offsets[i] : self._offsets[i + 1]] for key in ("masks", "intensities")}
             row |= {"size": lesion.size_vox, "mask": flat["masks"], "intensities": flat["intensities"]}
-            rows.append(row | {"mean": tensors["class_mean"][i], "std": tensors["class_std"][i]})
+            row |= {"mean": tensors["class_mean"][i], "std": tensors["class_std"][i]}
+            rows.append(row | {"frame": tensors["frames"][i].numpy()})
         return rows
 
     @property
     def painting(self) -> dict[str, Any] | None:
         """How the lesions of a painted bank were painted: generator, sizes, swaps, seed, source; else None."""
         return self._header.get("painted")
+
+    @cached_property
+    def places(self) -> PlaceFrequency | None:
+        """How often its lesions lie where; None where no lesion's place is known."""
+        known = [lesion for lesion in self if lesion.frame is not None]
+        masks = (self.mask(lesion.name, torch.device("cpu")).numpy() for lesion in known)
+        points = (points_of(mask, np.array(lesion.frame)) for mask, lesion in zip(masks, known, strict=True))
+        return PlaceFrequency.of_points(points) if known else None
 
     @property
     def checksum(self) -> int:
@@ -311,7 +326,8 @@ class LesionBank(LesionSource):
         except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"lesion bank {path}: damaged, expected a safetensors file of a bank: {error}") from error
         _check_file(path, header, tensors)
-        return cls(header, tensors)
+        unknown = torch.from_numpy(UNKNOWN_FRAME).expand(len(header["names"]), 3, 4)
+        return cls(header | {"version": VERSION}, {"frames": unknown} | tensors)
 
     def _position(self, name: str) -> int:
         if name not in self._index:
@@ -332,9 +348,9 @@ def _check_file(path: Path, header: Any, tensors: dict[str, Tensor]) -> None:
         raise ValueError(
             f"lesion bank {path}: expected a file written by LesionBank.save, got another safetensors file"
         )
-    if header.get("version") != VERSION:
-        raise ValueError(f"lesion bank {path}: expected version {VERSION}, got {header.get('version')!r}")
-    missing = [name for name in _TENSORS if name not in tensors]
+    if header.get("version") not in (1, VERSION):
+        raise ValueError(f"lesion bank {path}: expected version {VERSION} or 1, got {header.get('version')!r}")
+    missing = [name for name in _TENSORS if name not in tensors and (name, header["version"]) != ("frames", 1)]
     if missing:
         raise ValueError(f"lesion bank {path}: damaged, lacks {', '.join(missing)}")
     if header.get("crc32") != checksum_of(tensors):
@@ -347,6 +363,6 @@ def _check_file(path: Path, header: Any, tensors: dict[str, Tensor]) -> None:
 def checksum_of(tensors: dict[str, Tensor]) -> int:
     """CRC-32 of a bank's tensors."""
     value = 0
-    for name in _TENSORS:
+    for name in (name for name in _TENSORS if name in tensors):
         value = zlib.crc32(tensors[name].contiguous().view(torch.uint8).numpy(), value)
     return value

@@ -2,14 +2,16 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from synthaug.frames import place
 from synthaug.host.space import Space
+from synthaug.lesions.places import PlaceFrequency
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Lesion:
         size_vox: tight bounding box of the lesion.
         spacing_mm: voxel size.
         voxels: voxel count per class, in the source's class order.
+        frame: (3, 4) of its box with the source's margin, as nested tuples, where its place in its host is known
+            (`synthaug.frames`).
     """
 
     name: str
@@ -29,6 +33,22 @@ class Lesion:
     size_vox: tuple[int, int, int]
     spacing_mm: tuple[float, float, float]
     voxels: tuple[int, ...]
+    frame: tuple[tuple[float, ...], ...] | None = field(default=None, compare=False)
+
+
+def known_frame(frame: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...] | None:
+    """A lesion's frame as tuples, or None where it is not known, which files write as NaN."""
+    return None if np.isnan(frame).any() else tuple(tuple(row) for row in frame)
+
+
+def center_of(lesion: Lesion, margin_vox: int) -> np.ndarray:
+    """Host coordinates (3,) of the voxel that is a lesion's centre when it is inserted.
+
+    Args:
+        lesion: whose place is known.
+        margin_vox: of its source's boxes.
+    """
+    return place(np.array(lesion.frame), [(n + 2 * margin_vox) // 2 for n in lesion.size_vox])
 
 
 class Candidates:
@@ -77,6 +97,11 @@ class LesionSource(ABC):
     margin_vox: int = 0
     space: Space | None = None
     changes: bool = False
+
+    @property
+    def places(self) -> PlaceFrequency | None:
+        """How often its lesions lie where; None where that is not known."""
+        return None
 
     def follow(self, number: int) -> None:  # noqa: B027 (most sources stay as they are)
         """Sample `number` is drawn next; called before `candidates`, where the source `changes`."""

@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor
 
 from synthaug.classes import Classes
+from synthaug.frames import cropped, host_frame
 from synthaug.host import HostSample
 from synthaug.host.rule import HostRule
 from synthaug.host.space import Space
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 MARGIN_VOX = 3
 MIN_VOXELS = 27
+UNKNOWN_FRAME = np.full((3, 4), np.nan)
 
 
 class LesionCutter:
@@ -60,6 +62,7 @@ class LesionCutter:
         label: np.ndarray,
         spacing_mm: Sequence[float],
         host: np.ndarray | None = None,
+        affine: np.ndarray | None = None,
     ) -> None:
         """Cut the lesions of a case; what cannot be used is noted in `skipped`.
 
@@ -70,6 +73,7 @@ class LesionCutter:
             label: (X, Y, Z) integer.
             spacing_mm: voxel size.
             host: (X, Y, Z) bool, host tissue; by the rule where not given.
+            affine: (4, 4), voxel indices to mm, without which the lesions' places in their host are not known.
         """
         rule = self.space.rule
         self.host_given = self.host_given or host is not None
@@ -89,20 +93,17 @@ class LesionCutter:
             self.skipped.append(f"{name}: {small} components below {self.min_voxels} voxels")
         if not kept:
             return self.skip(f"{name}: no lesion of at least {self.min_voxels} voxels")
-        z = self._model_intensities(image, mask, host)
+        volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+        given, fixed = None if host is None else torch.from_numpy(host), self.space.units.statistics(self.channels)
+        sample = HostSample.of(volume, torch.from_numpy(mask), given, fixed=fixed)
+        z = self.space.units.clipped(sample.to_model(volume), self.channels)
+        frame = None if affine is None else host_frame(sample.tissue.numpy(), affine)
         for number, component in enumerate(sorted(kept, key=lambda i: -sizes[i])):
             lesion_name = f"{name}/{number}" if self.per == "lesion" else name
-            self._cut(lesion_name, group, np.where(components == component, mask, 0), z, spacing_mm)
-
-    def _model_intensities(self, image: np.ndarray, mask: np.ndarray, host: np.ndarray | None) -> Tensor:
-        volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
-        given = None if host is None else torch.from_numpy(host)
-        fixed = self.space.units.statistics(self.channels)
-        z = HostSample.of(volume, torch.from_numpy(mask), given, fixed=fixed).to_model(volume)
-        return self.space.units.clipped(z, self.channels)
-
-    def _cut(self, name: str, group: str | None, mask: np.ndarray, z: Tensor, spacing_mm: Sequence[float]) -> None:
-        self.rows.append(lesion_row(name, group, mask, z, spacing_mm, len(self.classes), self.min_voxels))
+            own = np.where(components == component, mask, 0)
+            self.rows.append(
+                lesion_row(lesion_name, group, own, z, spacing_mm, len(self.classes), self.min_voxels, frame)
+            )
 
     def collected(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Header and tensors of a bank of all lesions that were added.
@@ -134,6 +135,7 @@ def lesion_row(
     spacing_mm: Sequence[float],
     classes: int,
     min_voxels: int = MIN_VOXELS,
+    frame: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """What a bank keeps of one lesion: its tight box and `MARGIN_VOX` around it, continued where the volume ends.
 
@@ -145,6 +147,7 @@ def lesion_row(
         spacing_mm: voxel size.
         classes: their number.
         min_voxels: a class of fewer has no statistics.
+        frame: (3, 4) of the volume, voxel indices to host coordinates, where it is known.
     """
     found = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
     tight = tuple(slice(int(f[0]), int(f[-1]) + 1) for f in found)
@@ -165,6 +168,7 @@ def lesion_row(
         "voxels": np.bincount(mask[tight].ravel(), minlength=classes + 1)[1:].tolist(),
         "mean": mean,
         "std": std,
+        "frame": UNKNOWN_FRAME if frame is None else cropped(frame, [t.start - MARGIN_VOX for t in tight]),
     }
 
 
@@ -193,4 +197,5 @@ def tensors_of(rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
         "voxels": torch.tensor([row["voxels"] for row in rows], dtype=torch.int64),
         "class_mean": torch.stack([row["mean"] for row in rows]),
         "class_std": torch.stack([row["std"] for row in rows]),
+        "frames": torch.from_numpy(np.stack([row["frame"] for row in rows])),
     }

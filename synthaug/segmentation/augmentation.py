@@ -1,9 +1,12 @@
 """Spatial and intensity augmentation of patches: MONAI's transforms, each sample a function of its own seed.
 
-Intensities change inside the body only: what was exactly 0, the background of z-scored volumes, is 0 afterwards, so
-that background can still be told from tissue. Channels draw their intensity changes separately.
+They are two: shapes change where patches are cut, in the loader; intensities change on the training's device, after
+tumours went in, so that an inserted lesion has the noise, blur and contrast of its patch and is not the sharpest thing
+in it. Intensities change inside the body only: what was exactly 0, the background of z-scored volumes, is 0 afterwards,
+so that background can still be told from tissue. Channels draw their intensity changes separately.
 """
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
@@ -27,6 +30,7 @@ from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor
 
 from synthaug.config import Section
+from synthaug.frames import flipped
 from synthaug.host import scored_tissue
 from synthaug.random import stream
 
@@ -52,6 +56,8 @@ class AugmentationConfig(Section):
         blur: probability of a Gaussian of 0.5 to 1 voxels.
         bias_field: probability of a smooth factor, a polynomial of degree 3.
         low_resolution: probability of sampling down to 0.5 to 1 of the resolution and up again.
+        carvemix: probability that a lesion of another training patient, with what is around it, replaces what is at
+            its place (`synthaug.training.carvemix`).
         mixup: alpha of the Beta distribution that mixes pairs of a batch (Zhang et al. 2018); None for no mixup.
     """
 
@@ -68,6 +74,7 @@ class AugmentationConfig(Section):
     blur: Share = 0.1
     bias_field: Share = 0.1
     low_resolution: Share = 0.15
+    carvemix: Share = 0.0
     mixup: PositiveFloat | None = None
 
     @model_validator(mode="after")
@@ -77,8 +84,8 @@ class AugmentationConfig(Section):
         return self
 
 
-class Augmentation:
-    """Augments single patches.
+class SpatialAugmentation:
+    """Changes the shapes in single patches.
 
     Args:
         config: what is done how often.
@@ -90,7 +97,6 @@ class Augmentation:
         self._spatial = {"affine": self._affine(), "elastic": self._elastic()}
         keys = ("image", "label")
         self._flips = Compose([RandFlipd(keys, prob=config.flip, spatial_axis=axis) for axis in range(3)])
-        self._intensity = Compose(_intensity_transforms(config))
 
     def spatial(self, seed: int) -> str | None:
         """Which spatial transform a sample has: affine, elastic or None."""
@@ -105,8 +111,8 @@ class Augmentation:
             return self.patch_size
         return tuple(2 * round(REACH * side / 2) + side % 2 for side in self.patch_size)
 
-    def __call__(self, image: Tensor, label: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Augment one sample.
+    def __call__(self, image: Tensor, label: Tensor, seed: int) -> tuple[Tensor, Tensor, np.ndarray]:
+        """Change one sample.
 
         Args:
             image: (C, X, Y, Z) float32 of `region_size`, background exactly 0.
@@ -114,21 +120,27 @@ class Augmentation:
             seed: of the sample.
 
         Returns:
-            Image (C, x, y, z), label (x, y, z) of the patch size, and the image before its intensities changed.
+            Image (C, x, y, z), label (x, y, z) of the patch size, and the map (3, 4) of the patch's voxel indices to
+            those of what was given; it leaves out the bends of an elastic change.
         """
-        kind, seeds = self.spatial(seed), np.random.SeedSequence((seed, 1)).generate_state(3) % 2**31
+        kind, seeds, matrix = self.spatial(seed), _seeds(seed), np.eye(4)
         data = {"image": image, "label": label[None].float()}
         if kind is not None:
             data = self._spatial[kind].set_random_state(int(seeds[0]))(data)
+            matrix = self._matrix(kind, label.shape)
         data = self._flips.set_random_state(int(seeds[1]))(data)
-        turned = _plain(data["image"])
-        changed = self._intensities(turned, int(seeds[2]))
-        return changed, _plain(data["label"])[0].round().to(label.dtype), turned
+        axes = [axis for axis, flip in enumerate(self._flips.transforms) if flip._do_transform]
+        matrix = flipped(matrix[:3], self.patch_size, axes)
+        return _plain(data["image"]), _plain(data["label"])[0].round().to(label.dtype), matrix
 
-    def _intensities(self, image: Tensor, seed: int) -> Tensor:
-        self._intensity.set_random_state(seed)
-        channels = [_plain(self._intensity(channel[None])) for channel in image]
-        return torch.where(scored_tissue(image), torch.cat(channels), 0)
+    def _matrix(self, kind: str, size: Sequence[int]) -> np.ndarray:
+        """(4, 4) map of the patch's voxel indices to those of a region of `size`; MONAI's counts from the middles."""
+        transform = self._spatial[kind]
+        grid = (transform.rand_affine if kind == "affine" else transform.rand_3d_elastic).rand_affine_grid
+        matrix = np.asarray(grid.get_transformation_matrix(), np.float64)
+        middle, target = (np.array(size) - 1) / 2, (np.array(self.patch_size) - 1) / 2
+        matrix[:3, 3] += middle - matrix[:3, :3] @ target
+        return matrix
 
     def _geometry(self) -> dict:
         low, high = self.config.scale
@@ -150,6 +162,36 @@ class Augmentation:
         return Rand3DElasticd(
             ("image", "label"), (5, 7), (0.3 * magnitude, magnitude), spatial_size=self.patch_size, **self._geometry()
         )
+
+
+class IntensityAugmentation:
+    """Changes the intensities of batches of patches, on the device that they are on.
+
+    Args:
+        config: what is done how often.
+    """
+
+    def __init__(self, config: AugmentationConfig):
+        self._transforms = Compose(_intensity_transforms(config))
+
+    def __call__(self, image: Tensor, seeds: Sequence[int]) -> Tensor:
+        """Change a batch.
+
+        Args:
+            image: (B, C, X, Y, Z) float32, background exactly 0.
+            seeds: of the samples, those of their spatial changes.
+        """
+        return torch.stack([self._sample(one, int(_seeds(seed)[2])) for one, seed in zip(image, seeds, strict=True)])
+
+    def _sample(self, image: Tensor, seed: int) -> Tensor:
+        self._transforms.set_random_state(seed)
+        channels = [_plain(self._transforms(channel[None])) for channel in image]
+        return torch.where(scored_tissue(image), torch.cat(channels), 0)
+
+
+def _seeds(seed: int) -> np.ndarray:
+    """Three seeds of a sample: of its affine or elastic change, of its flips, of its intensities."""
+    return np.random.SeedSequence((seed, 1)).generate_state(3) % 2**31
 
 
 class AboveZero(RandomizableTransform):

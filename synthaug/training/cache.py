@@ -12,7 +12,7 @@ from synthaug.data.cases import Case
 from synthaug.files import new_folder
 from synthaug.training.patches import CachedVolume, cache_case
 
-VERSION = 1
+VERSION = 2
 
 
 def cached_on_disk(
@@ -22,6 +22,7 @@ def cached_on_disk(
     dtype: str,
     spacing_mm: Sequence[float] | None,
     folder: Path,
+    tumour_free: bool = False,
 ) -> CachedVolume:
     """As `cache_case`, from a folder where it is there already; image and label are mapped, not read into memory.
 
@@ -35,13 +36,14 @@ def cached_on_disk(
         dtype: of the image.
         spacing_mm: voxel size to resample to, or None.
         folder: of the cache, made where it is missing.
+        tumour_free: as for `cache_case`.
 
     Raises:
         CaseError: as for `cache_case`.
     """
     place = folder / f"{case.name}_{_key(case, channels, classes, dtype, spacing_mm)}"
     if not place.is_dir():
-        _write(cache_case(case, channels, classes, dtype, spacing_mm), place)
+        _write(cache_case(case, channels, classes, dtype, spacing_mm, tumour_free), place)
     rest = json.loads((place / "volume.json").read_text(encoding="utf-8"))
     return CachedVolume(
         rest["name"],
@@ -51,6 +53,7 @@ def cached_on_disk(
         tuple(rest["spacing_mm"]),
         np.array(rest["host_mean"], np.float32),
         np.array(rest["host_std"], np.float32),
+        np.array(rest["frame"]),
     )
 
 
@@ -69,6 +72,7 @@ def _write(volume: CachedVolume, place: Path) -> None:
         "spacing_mm": volume.spacing_mm,
         "host_mean": volume.host_mean.tolist(),
         "host_std": volume.host_std.tolist(),
+        "frame": volume.frame.tolist(),
     }
     with new_folder(place) as folder:
         np.save(folder / "image.npy", volume.image)

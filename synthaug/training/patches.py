@@ -18,9 +18,11 @@ from torch.utils.data import Dataset
 from synthaug.classes import Classes
 from synthaug.data.cases import Case, CaseError, load_case
 from synthaug.data.resampling import resample_image, resample_label
+from synthaug.frames import changed, cropped, host_frame
 from synthaug.geometry import overlap
-from synthaug.host import HostSample, scored_tissue, zscore_host
-from synthaug.random import stream
+from synthaug.host import HostSample, zscore_host
+from synthaug.random import Purpose, stream
+from synthaug.training.carvemix import CarvedLesions
 
 LESION_VOXELS_KEPT = 10_000
 """Voxels per class and volume, drawn once, on which lesion patches may be centred."""
@@ -38,6 +40,7 @@ class CachedVolume:
         spacing_mm: voxel size.
         host_mean: (C,) float32, mean of the tissue outside the lesions, in the image's units.
         host_std: (C,) float32, its standard deviation.
+        frame: (3, 4) float64, voxel indices to host coordinates (`synthaug.frames`).
     """
 
     name: str
@@ -47,6 +50,7 @@ class CachedVolume:
     spacing_mm: tuple[float, float, float]
     host_mean: np.ndarray
     host_std: np.ndarray
+    frame: np.ndarray
 
 
 class PatchBatch(NamedTuple):
@@ -59,6 +63,8 @@ class PatchBatch(NamedTuple):
         spacing_mm: B voxel sizes.
         host_mean: (B, C) float32 of the whole volumes; with `host_std` the `host_stats` of `TumorInsertion`.
         host_std: (B, C) float32.
+        frames: (B, 3, 4) float64, voxel indices to host coordinates, which follow the spatial augmentation.
+        seeds: of the samples, for the change of their intensities.
     """
 
     image: Tensor
@@ -67,16 +73,18 @@ class PatchBatch(NamedTuple):
     spacing_mm: list[tuple[float, float, float]]
     host_mean: Tensor
     host_std: Tensor
+    frames: Tensor
+    seeds: list[int]
 
 
 class PatchAugmentation(Protocol):
-    """What changes patches, such as `synthaug.segmentation.augmentation.Augmentation`."""
+    """What changes the shapes in patches, such as `synthaug.segmentation.augmentation.SpatialAugmentation`."""
 
     def region_size(self, seed: int) -> tuple[int, int, int]:
         """How large a region the patch of a sample is made from."""
 
-    def __call__(self, image: Tensor, label: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Image and label of the patch, and the image before its intensities changed."""
+    def __call__(self, image: Tensor, label: Tensor, seed: int) -> tuple[Tensor, Tensor, np.ndarray]:
+        """Image and label of the patch, and the map (3, 4) of its voxel indices to those of the region."""
 
 
 def cache_case(
@@ -85,33 +93,40 @@ def cache_case(
     classes: Classes,
     dtype: str = "float32",
     spacing_mm: Sequence[float] | None = None,
+    tumour_free: bool = False,
 ) -> CachedVolume:
     """Read a case, z-score it over the brain (`zscore_host`), resample it where asked to, and keep it.
 
     Args:
-        case: with a label.
+        case: with a label, unless it is tumour-free.
         channels: in the order wanted.
         classes: vocabulary of the label.
         dtype: of the image, ``"float32"`` or ``"float16"`` (half the memory).
         spacing_mm: voxel size to resample to (`synthaug.data.resampling`); the case's own where not given.
+        tumour_free: the case is declared to have no lesion; where it has no label map, it gets one of zeros.
 
     Raises:
         CaseError: what `load_case` finds; an image that cannot be z-scored; label values outside `classes`.
     """
-    volume = load_case(case, channels)
+    volume = load_case(case, channels, require_label=not tumour_free)
+    if tumour_free and volume.label is None:
+        volume = replace(volume, label=np.zeros(volume.image.shape[1:], np.int16))
     if unknown := classes.unknown_values(volume.label):
         raise CaseError(f"{case.name}: {case.label} holds the values {unknown}; expected 0 and those of {classes!r}")
     try:
         image = zscore_host(volume.image)
     except ValueError as error:
         raise CaseError(f"{case.name}: {error}") from error
-    label, spacing = volume.label, volume.spacing_mm
+    label, spacing, affine = volume.label, volume.spacing_mm, volume.affine
     if spacing_mm is not None:
         image, affine = resample_image(image, volume.affine, spacing_mm)
         label = resample_label(label, volume.affine, affine, image.shape[1:])
         spacing = tuple(float(s) for s in spacing_mm)
     host = HostSample.of(torch.from_numpy(image), torch.from_numpy(label))
-    return CachedVolume(case.name, case.group, image.astype(dtype), label, spacing, host.mean.numpy(), host.std.numpy())
+    frame = host_frame(host.tissue.numpy(), affine)
+    return CachedVolume(
+        *(case.name, case.group, image.astype(dtype), label, spacing, host.mean.numpy(), host.std.numpy(), frame)
+    )
 
 
 class PatchSampler(Dataset):
@@ -131,7 +146,10 @@ class PatchSampler(Dataset):
         seed: of everything random; the global generators are left alone.
         rank: of this process; ranks draw different patches.
         processes: how many there are.
-        augment: changes each patch; `host_mean` and `host_std` follow the change of its intensities.
+        augment: changes the shapes in each patch.
+        carved: mixes lesions of other patients into patches before that, or None.
+        free: volumes without lesions, beside the others.
+        free_share: of the patches that are of them, 0 to 1.
 
     Raises:
         ValueError: no volume, volumes of differing channels, or a number out of range.
@@ -148,58 +166,70 @@ class PatchSampler(Dataset):
         rank: int = 0,
         processes: int = 1,
         augment: PatchAugmentation | None = None,
+        carved: CarvedLesions | None = None,
+        free: Sequence[CachedVolume] = (),
+        free_share: float = 0.0,
     ):
         if not volumes:
             raise ValueError("patches: expected at least one volume, got none")
-        if len({len(v.image) for v in volumes}) != 1:
-            raise ValueError(f"patches: volumes differ in channels: { {v.name: len(v.image) for v in volumes} }")
+        every = [*volumes, *free]
+        if len({len(v.image) for v in every}) != 1:
+            raise ValueError(f"patches: volumes differ in channels: { {v.name: len(v.image) for v in every} }")
+        if wrong := [v.name for v in free if np.any(v.label > 0)]:
+            raise ValueError(f"patches: expected tumour-free volumes, got labels in {', '.join(wrong)}")
         if len(patch_size) != 3 or min(patch_size) < 1 or batch < 1:
             raise ValueError(f"patches: expected three sides and a batch above 0, got {patch_size} and {batch}")
-        if not 0 <= lesion_share <= 1 or seed < 0 or not 0 <= rank < processes:
+        if not 0 <= lesion_share <= 1 or not 0 <= free_share <= 1 or seed < 0 or not 0 <= rank < processes:
             raise ValueError(
-                "patches: expected lesion_share in [0, 1], seed >= 0 and rank below processes, "
-                f"got {lesion_share}, {seed}, {rank} of {processes}"
+                "patches: expected lesion_share and free_share in [0, 1], seed >= 0 and rank below processes, "
+                f"got {lesion_share}, {free_share}, {seed}, {rank} of {processes}"
             )
         self.patch_size, self.batch, self.lesion_share = tuple(patch_size), batch, lesion_share
-        self.seed, self.rank, self.processes, self.augment = seed, rank, processes, augment
+        self.seed, self.rank, self.processes, self.augment, self.carved = seed, rank, processes, augment, carved
         self._outside = np.broadcast_to(np.asarray(background, np.float32), len(volumes[0].image))
         self.volumes = [padded(volume, self.patch_size, self._outside) for volume in volumes]
+        self.free, self.free_share = [padded(v, self.patch_size, self._outside) for v in free], free_share
         self._lesions = [_lesion_voxels(v.label, stream(seed, i)) for i, v in enumerate(self.volumes)]
 
     def __getitem__(self, number: int) -> PatchBatch:
         """The patches of one batch, the same whenever and wherever it is asked for."""
         first = (number * self.processes + self.rank) * self.batch
         samples = [self._sample(first + i) for i in range(self.batch)]
-        volumes, images, labels, means, stds = zip(*samples, strict=True)
+        volumes, images, labels, frames, seeds = zip(*samples, strict=True)
         return PatchBatch(
             image=torch.stack(images),
             label=rearrange(list(labels), "b x y z -> b 1 x y z"),
             groups=[v.group for v in volumes],
             spacing_mm=[v.spacing_mm for v in volumes],
-            host_mean=torch.stack(means),
-            host_std=torch.stack(stds),
+            host_mean=torch.from_numpy(np.stack([v.host_mean for v in volumes])),
+            host_std=torch.from_numpy(np.stack([v.host_std for v in volumes])),
+            frames=torch.from_numpy(np.stack(frames)),
+            seeds=list(seeds),
         )
 
-    def _sample(self, number: int) -> tuple[CachedVolume, Tensor, Tensor, Tensor, Tensor]:
-        """Volume, image, label and host statistics of one sample of the training."""
+    def _sample(self, number: int) -> tuple[CachedVolume, Tensor, Tensor, np.ndarray, int]:
+        """Volume, image, label, frame and seed of one sample of the training."""
         rng = stream(self.seed, number)
         volume, start = self._place(rng)
         seed = int(rng.integers(2**31))
         size = self.patch_size if self.augment is None else self.augment.region_size(seed)
         start = start - (np.array(size) - self.patch_size) // 2
         image = np.stack([_cut(c, start, size, v) for c, v in zip(volume.image, self._outside, strict=True)])
-        image, label = (
-            torch.from_numpy(image.astype(np.float32)),
-            torch.from_numpy(np.array(_cut(volume.label, start, size, 0))),
-        )
-        mean, std = torch.from_numpy(volume.host_mean), torch.from_numpy(volume.host_std)
+        label = np.array(_cut(volume.label, start, size, 0))
+        if self.carved is not None:
+            image, label = self.carved.mixed(volume, start, image, label, stream(self.seed, number, Purpose.CARVE))
+        image, label = torch.from_numpy(image.astype(np.float32)), torch.from_numpy(label)
+        frame = cropped(volume.frame, start)
         if self.augment is not None:
-            image, label, before = self.augment(image, label, seed)
-            mean, std = followed(mean, std, before, image, label)
-        return volume, image, label, mean, std
+            image, label, matrix = self.augment(image, label, seed)
+            frame = changed(frame, matrix)
+        return volume, image, label, frame, seed
 
     def _place(self, rng: np.random.Generator) -> tuple[CachedVolume, np.ndarray]:
         """One volume and where a patch in it begins."""
+        if self.free and rng.random() < self.free_share:
+            volume = self.free[int(rng.integers(len(self.free)))]
+            return volume, rng.integers(0, np.array(volume.label.shape) - self.patch_size + 1)
         number = int(rng.integers(len(self.volumes)))
         volume, classes = self.volumes[number], self._lesions[number]
         last = np.array(volume.label.shape) - self.patch_size
@@ -222,30 +252,6 @@ def _cut(voxels: np.ndarray, start: np.ndarray, size: Sequence[int], outside: fl
     return box
 
 
-def followed(mean: Tensor, std: Tensor, before: Tensor, after: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Host statistics of a whole volume, moved as those of its patch were moved by a change of intensities.
-
-    Args:
-        mean: (C,) of the volume.
-        std: (C,) likewise.
-        before: (C, X, Y, Z), the patch as it was, background 0.
-        after: (C, X, Y, Z), as it is.
-        label: (X, Y, Z).
-
-    Returns:
-        (C,) mean and standard deviation; as they were where the patch has too little tissue to tell.
-    """
-    tissue = scored_tissue(before) & (label == 0)
-    new_mean, new_std = mean.clone(), std.clone()
-    for c, voxels in enumerate(tissue):
-        old, new = before[c][voxels], after[c][voxels]
-        if len(old) < 100 or torch.equal(old, new) or not (old.std() > 0 and new.std() > 0):
-            continue
-        gain = new.std() / old.std()
-        new_mean[c], new_std[c] = new.mean() + gain * (mean[c] - old.mean()), gain * std[c]
-    return new_mean, new_std
-
-
 def padded(volume: CachedVolume, size: Sequence[int], background: np.ndarray) -> CachedVolume:
     """The volume, at least as large as `size` along each axis; itself where it is already.
 
@@ -261,7 +267,8 @@ def padded(volume: CachedVolume, size: Sequence[int], background: np.ndarray) ->
     image = np.stack(
         [np.pad(c, sides, constant_values=value) for c, value in zip(volume.image, background, strict=True)]
     )
-    return replace(volume, image=image, label=np.pad(volume.label, sides))
+    frame = cropped(volume.frame, [-before for before, _ in sides])
+    return replace(volume, image=image, label=np.pad(volume.label, sides), frame=frame)
 
 
 def _lesion_voxels(label: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:

@@ -14,7 +14,7 @@ from synthaug import Classes, get_classes
 from synthaug.channels import canonical_channels
 from synthaug.config import ConfigError, Section
 from synthaug.data import Case, find_cases
-from synthaug.data.folds import fold_split
+from synthaug.data.folds import fold_split, refuse_shared_patients
 from synthaug.evaluation import default_regions
 from synthaug.insertion.adaptive import ProbSchedule
 from synthaug.options import InsertionOptions, refuse_files
@@ -29,6 +29,22 @@ from synthaug.training.cases import cases_folder, open_cases
 from synthaug.training.run_config import CasesConfig, RunConfig, Seed, Share, Size
 
 
+class TumourFreeConfig(Section):
+    """Tumour-free hosts beside the labelled cases: cases without a label map, or with one of zeros.
+
+    Attributes:
+        folder: of the cases, such as `synthaug hosts mirror` writes; none may be of a validation patient.
+        share: of the patches that are of them.
+        layout: of the folder.
+        patients: which of them; all where not given.
+    """
+
+    folder: Path
+    share: Share = 0.3
+    layout: Literal["auto", "brats", "nnunet", "msd", "bids"] = "auto"
+    patients: tuple[str, ...] | None = None
+
+
 class PatchDataConfig(CasesConfig):
     """Which cases, and how patches are cut from them."""
 
@@ -41,6 +57,7 @@ class PatchDataConfig(CasesConfig):
     cache: Path | None = None
     patch_size: Size
     lesion_share: Share = 0.5
+    tumour_free: TumourFreeConfig | None = None
 
     @field_validator("channels")
     @classmethod
@@ -96,31 +113,40 @@ class PaintedConfig(Section):
         return self
 
 
+Moment = Annotated[float, Field(gt=0, lt=1)] | NonNegativeInt
+"""A step, or where it is below 1 a share of all steps."""
+
+
 class InsertionConfig(InsertionOptions):
-    """What `TumorInsertion` is told, and how it changes over the training."""
+    """What `TumorInsertion` is told, and how it changes over the training.
+
+    By default the last 40 % of the steps are on real lesions alone: a network that is trained on changed data gains
+    from a clean end (He et al., 2019, "Data augmentation revisited").
+    """
 
     lesions: Literal["bank", "shapes"] = "bank"
     bank: Path | None = None
     generator: str = "paste"
     generator_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
     warmup_steps: NonNegativeInt = 0
-    decay_from: NonNegativeInt | None = None
-    decay_to: NonNegativeInt | None = None
+    decay_from: Moment | None = 0.6
+    decay_to: Moment | None = 0.6
     end_prob: Share = 0.0
     decay_shape: Literal["linear", "cosine"] = "linear"
     adaptive: AdaptiveConfig | None = None
     painted: PaintedConfig | None = None
 
-    @property
-    def schedule(self) -> ProbSchedule:
-        """The probability over the steps."""
-        return ProbSchedule(
-            self.prob, self.warmup_steps, self.decay_from, self.decay_to, self.end_prob, self.decay_shape
-        )
+    def schedule(self, steps: int) -> ProbSchedule:
+        """The probability over a run of so many steps.
+
+        Raises:
+            ValueError: what `ProbSchedule` raises.
+        """
+        ends = (round(end * steps) if isinstance(end, float) else end for end in (self.decay_from, self.decay_to))
+        return ProbSchedule(self.prob, self.warmup_steps, *ends, self.end_prob, self.decay_shape)
 
     @model_validator(mode="after")
-    def _schedule_fits(self):
-        assert self.schedule  # raises what does not fit
+    def _fits_itself(self):
         refuse_files(self)
         if self.painted is not None and (self.lesions != "bank" or self.generator == "paste"):
             raise ValueError(
@@ -197,6 +223,8 @@ class SegmentationConfig(RunConfig):
             )
         if self.augmentation and self.augmentation.mixup and self.data.batch < 2:
             raise ValueError("augmentation.mixup: expected data.batch of 2 or more, whose samples are mixed")
+        if self.insertion is not None:
+            self.insertion.schedule(self.optimizer.steps)  # raises what does not fit
         adaptive = self.insertion is not None and self.insertion.adaptive is not None
         if adaptive and not self.validation.lesionwise:
             raise ValueError("insertion.adaptive: expected validation.lesionwise, which it follows")
@@ -239,3 +267,26 @@ def open_split(config: PatchDataConfig, out: Path, accelerator: Accelerator) -> 
         return fold_split(labelled, config.folds, config.fold, config.fold_seed)
     except ValueError as error:
         raise ConfigError(f"data: {error}") from error
+
+
+def open_tumour_free(config: PatchDataConfig, validation: list[Case]) -> list[Case]:
+    """The tumour-free hosts of a configuration; none where it has no such section.
+
+    Raises:
+        ConfigError: no cases, unknown patients, or hosts of validation patients.
+    """
+    wanted = config.tumour_free
+    if wanted is None:
+        return []
+    try:
+        cases = find_cases(wanted.folder, wanted.layout, config.channels, config.group_pattern)
+        if wanted.patients is not None:
+            known = {name for case in cases for name in (case.name, case.group)}
+            if unknown := sorted({*wanted.patients} - known):
+                raise ValueError(f"no case or patient is called {', '.join(unknown)}")
+            cases = [case for case in cases if {case.name, case.group} & {*wanted.patients}]
+        held_out = {case.name: case.group for case in validation}
+        refuse_shared_patients(f"{wanted.folder}", {case.group for case in cases}, held_out, "validation")
+    except ValueError as error:
+        raise ConfigError(f"data.tumour_free: {error}") from error
+    return cases

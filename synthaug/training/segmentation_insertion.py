@@ -87,7 +87,7 @@ class Inserter:
     def __init__(self, config: SegmentationConfig, insert: TumorInsertion | None, accelerator: Accelerator, out: Path):
         self.insert, self.accelerator, self.out = insert, accelerator, out
         self.options, self.watch = config.insertion, Stopwatch(accelerator.device)
-        self.schedule = None if insert is None else config.insertion.schedule
+        self.schedule = None if insert is None else config.insertion.schedule(config.optimizer.steps)
         self.total_steps = config.optimizer.steps
         self.steps, self.latest_step = 0, 0
         self.painted = insert.lesions if insert is not None and self.options.painted is not None else None
@@ -110,7 +110,9 @@ class Inserter:
         self.steps, self.latest_step = self.steps + (step != self.latest_step), step
         with self.watch:
             stats = (batch.host_mean, batch.host_std)
-            *changed, plan = self.insert.recorded(image, label, batch.spacing_mm, groups=batch.groups, host_stats=stats)
+            *changed, plan = self.insert.recorded(
+                *(image, label, batch.spacing_mm), groups=batch.groups, host_stats=stats, frames=batch.frames
+            )
         if self.examples_left:
             self._keep_examples(step, (image, label), changed, plan.to_rows())
         return tuple(changed)

@@ -189,7 +189,7 @@ def test_the_schedule_stays_between_its_ends(prob, end, warm, hold, step):
         {"prob": 0.5, "end_prob": -0.1},
         {"prob": 0.5, "warmup_steps": -1},
         {"prob": 0.5, "decay_from": 5},
-        {"prob": 0.5, "decay_from": 5, "decay_to": 5},
+        {"prob": 0.5, "decay_from": 6, "decay_to": 5},
         {"prob": 0.5, "warmup_steps": 9, "decay_from": 5, "decay_to": 7},
         {"prob": 0.5, "shape": "square"},
     ],
@@ -300,13 +300,13 @@ def test_a_state_from_before_these_values_is_read():
     insert(*toy_batch())
     state = {key: insert.state_dict()[key] for key in ("number", "mix_counts", "audit")}
     counts = state["audit"]["counts"]
-    state["audit"]["counts"] = counts[: Outcome.OTHER_BATCH] + counts[Outcome.OTHER_BATCH + 1 :]
+    state["audit"]["counts"] = counts[: Outcome.OTHER_BATCH] + counts[Outcome.NO_HOME + 1 :]
     report = insert.report()
     insert.load_state_dict(state | {"number": 7})
     assert (insert.number, insert.prob, insert.size_weights) == (7, 0.4, None)
     assert insert.report() == report
-    with pytest.raises(ValueError, match="insertion state: expected version 2 or 1, got 3"):
-        insert.load_state_dict(insert.state_dict() | {"version": 3})
+    with pytest.raises(ValueError, match="insertion state: expected version 1 to 3, got 4"):
+        insert.load_state_dict(insert.state_dict() | {"version": 4})
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from synthaug.segmentation.augmentation import Augmentation, AugmentationConfig, mixup
-from synthaug.training.patches import CachedVolume, PatchSampler, followed
+from synthaug.frames import place
+from synthaug.segmentation.augmentation import AugmentationConfig, IntensityAugmentation, SpatialAugmentation, mixup
+from synthaug.training.patches import CachedVolume, PatchSampler
 
 ALL_INTENSITIES = ("gamma", "brightness", "contrast", "noise", "blur", "bias_field", "low_resolution")
 
@@ -30,24 +31,27 @@ def only(**shares) -> AugmentationConfig:
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**31 - 1))
 def test_an_augmented_sample_depends_on_its_seed_alone(seed):
-    augment = Augmentation(AugmentationConfig(elastic=0.3, affine=0.4), (16, 16, 16))
-    fresh = Augmentation(AugmentationConfig(elastic=0.3, affine=0.4), (16, 16, 16))
+    augment = SpatialAugmentation(AugmentationConfig(elastic=0.3, affine=0.4), (16, 16, 16))
+    fresh = SpatialAugmentation(AugmentationConfig(elastic=0.3, affine=0.4), (16, 16, 16))
     state = torch.get_rng_state(), np.random.get_state()[1].copy()
     image, label = patch(augment.region_size(seed))
     one = augment(image, label, seed)
     augment(image, label, seed + 1)
     for a, b, c in zip(one, augment(image, label, seed), fresh(image, label, seed), strict=True):
-        assert torch.equal(a, b) and torch.equal(a, c)
+        assert np.array_equal(a, b) and np.array_equal(a, c)
+    intensities, again = (IntensityAugmentation(AugmentationConfig()) for _ in range(2))
+    both = intensities(torch.stack([one[0], one[0]]), [seed, seed + 1])
+    assert torch.equal(both[1], again(one[0][None], [seed + 1])[0]) and torch.equal(
+        both[0], again(one[0][None], [seed])[0]
+    )
     assert one[0].shape == (2, 16, 16, 16) and one[1].shape == (16, 16, 16) and one[1].dtype == label.dtype
     assert torch.equal(state[0], torch.get_rng_state()) and np.array_equal(state[1], np.random.get_state()[1])
 
 
 @pytest.mark.parametrize("name", ALL_INTENSITIES)
 def test_intensities_change_in_the_body_alone(name):
-    augment = Augmentation(only(**{name: 1.0}), (24, 24, 24))
-    image, label = patch((24, 24, 24))
-    changed, same, before = augment(image, label, 5)
-    assert torch.equal(before, image) and torch.equal(same, label)
+    image, _ = patch((24, 24, 24))
+    changed = IntensityAugmentation(only(**{name: 1.0}))(image[None], [5])[0]
     assert (changed != image)[image != 0].float().mean() > 0.5
     assert (changed[image == 0] == 0).all() and changed.isfinite().all()
     assert not torch.equal((changed - image)[0], (changed - image)[1])
@@ -55,7 +59,7 @@ def test_intensities_change_in_the_body_alone(name):
 
 @pytest.mark.parametrize("kind", ["affine", "elastic"])
 def test_spatial_changes_move_image_and_label_together(kind):
-    augment = Augmentation(only(**{kind: 1.0}), (24, 24, 24))
+    augment = SpatialAugmentation(only(**{kind: 1.0}), (24, 24, 24))
     for seed in range(3):
         size = augment.region_size(seed)
         assert min(size) >= 34
@@ -68,20 +72,21 @@ def test_spatial_changes_move_image_and_label_together(kind):
 
 def test_flips_and_nothing():
     image, label = patch((16, 12, 8))
-    unchanged = Augmentation(only(), (16, 12, 8))(image, label, 3)
+    unchanged = SpatialAugmentation(only(), (16, 12, 8))(image, label, 3)
     assert torch.equal(unchanged[0], image) and torch.equal(unchanged[1], label)
-    flipped = Augmentation(only(flip=1.0), (16, 12, 8))(image, label, 3)
+    flipped = SpatialAugmentation(only(flip=1.0), (16, 12, 8))(image, label, 3)
     assert torch.equal(flipped[0], image.flip(1, 2, 3)) and torch.equal(flipped[1], label.flip(0, 1, 2))
 
 
-def test_host_statistics_follow_intensities():
-    image, label = patch((24, 24, 24))
-    mean, std = torch.tensor([0.5, -0.5]), torch.tensor([2.0, 1.0])
-    changed = torch.where(image == 0, 0, image * torch.tensor([3.0, 1.0])[:, None, None, None] + 1)
-    new = followed(mean, std, image, changed, label)
-    assert torch.allclose(new[0], mean * torch.tensor([3.0, 1.0]) + 1, atol=1e-4)
-    assert torch.allclose(new[1], std * torch.tensor([3.0, 1.0]), atol=1e-4)
-    assert torch.equal(followed(mean, std, image, image, label)[0], mean)
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_the_map_to_the_region_follows_turns_and_flips(seed):
+    augment = SpatialAugmentation(only(affine=0.5, flip=0.5), (14, 12, 10))
+    size = augment.region_size(seed)
+    where = torch.stack(torch.meshgrid(*(torch.arange(n).float() for n in size), indexing="ij"))
+    moved, _, matrix = augment(where + 1, torch.zeros(size, dtype=torch.int16), seed)
+    for voxel in ([7, 6, 5], [5, 4, 6]):
+        assert np.allclose(moved[:, *voxel].numpy() - 1, place(matrix, voxel), atol=1e-3)
 
 
 def test_mixup_mixes_images_and_targets_alike():
@@ -94,10 +99,10 @@ def test_mixup_mixes_images_and_targets_alike():
 def test_worker_processes_augment_as_the_training_does():
     image, label = patch((24, 24, 24))
     ones = np.ones(2, np.float32)
-    volume = CachedVolume("a", "a", image.numpy(), label.numpy(), (1.0, 1.0, 1.0), 0 * ones, ones)
+    volume = CachedVolume("a", "a", image.numpy(), label.numpy(), (1.0, 1.0, 1.0), 0 * ones, ones, np.eye(3, 4))
     config = AugmentationConfig(affine=0.5, elastic=0.3)
-    sampler = PatchSampler([volume], (16, 16, 16), 2, augment=Augmentation(config, (16, 16, 16)))
+    sampler = PatchSampler([volume], (16, 16, 16), 2, augment=SpatialAugmentation(config, (16, 16, 16)))
     for step, batch in enumerate(DataLoader(sampler, batch_size=None, sampler=range(2, 5), num_workers=2), start=2):
         again = sampler[step]
         assert torch.equal(batch.image, again.image) and torch.equal(batch.label, again.label)
-        assert torch.equal(batch.host_mean, again.host_mean)
+        assert torch.equal(batch.host_mean, again.host_mean) and torch.equal(batch.frames, again.frames)

@@ -24,7 +24,7 @@ def volume(name="a", size=(20, 18, 16), lesion=(slice(4, 6), slice(4, 6), slice(
     if lesion is not None:
         label[lesion] = 4
     zeros = np.zeros(channels, np.float32)
-    return CachedVolume(name, f"patient-{name}", image, label, (1.0, 1.0, 2.0), zeros, zeros + 1)
+    return CachedVolume(name, f"patient-{name}", image, label, (1.0, 1.0, 2.0), zeros, zeros + 1, np.eye(3, 4))
 
 
 def test_shapes_types_and_groups():
@@ -47,6 +47,7 @@ def test_image_and_label_are_cut_at_the_same_place():
         z = round((image[0, 0, 0, 0] - x - y / 100) * 10000)
         box = (slice(x, x + 8), slice(y, y + 6), slice(z, z + 4))
         assert np.array_equal(image, source.image[:, *box]) and np.array_equal(label, source.label[box])
+        assert any(np.array_equal(frame[:, 3], [x, y, z]) for frame in batch.frames.numpy())
 
 
 @settings(max_examples=25, deadline=None)

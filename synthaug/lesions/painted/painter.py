@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from synthaug.generators.registry import resolve_generator
 from synthaug.insertion.draw import Decider
 from synthaug.insertion.render import one_hot, render
 from synthaug.lesions.bank import LesionBank
-from synthaug.lesions.base import Lesion
+from synthaug.lesions.base import Lesion, center_of, known_frame
 from synthaug.lesions.cutting import MARGIN_VOX, MIN_VOXELS, lesion_row
 from synthaug.lesions.painted.recipes import NO_TURNS, Recipe, Recipes
 from synthaug.lesions.rebalance import Swap, Swaps
@@ -52,7 +53,7 @@ class Painting:
         """What the host knows of it."""
         row = self.row
         sizes = [tuple(row[key]) for key in ("size", "spacing_mm", "voxels")]
-        return Lesion(row["name"], row["group"], *sizes)
+        return Lesion(row["name"], row["group"], *sizes, known_frame(row["frame"]))
 
     @property
     def mask(self) -> Tensor:
@@ -205,8 +206,20 @@ class LesionPainter:
         z = self.generator.generate(context[None], classes[None], [recipe.seed])[0].float().cpu()
         if not z.isfinite().all():
             raise ValueError(f"{recipe.name}: the generator painted values that are not finite")
-        kept = lesion_row(recipe.name, row.donor_group, mask.numpy(), z, recipe.spacing_mm, len(self.classes))
+        kept = lesion_row(
+            *(recipe.name, row.donor_group, mask.numpy(), z, recipe.spacing_mm, len(self.classes)),
+            frame=self._frame(recipe, mask.shape),
+        )
         return Painting(self._complete(kept, recipe), self._box(kept).to(self.device))
+
+    def _frame(self, recipe: Recipe, size: Sequence[int]) -> np.ndarray | None:
+        """Of the painting's crop: its centre lies where the donor's does, whatever its scale."""
+        donor = self.bank.lesion(recipe.lesion)
+        if donor.frame is None:
+            return None
+        linear = np.array(donor.frame)[:, :3] * np.divide(recipe.spacing_mm, donor.spacing_mm)
+        offset = center_of(donor, MARGIN_VOX) - linear @ [n // 2 for n in size]
+        return np.concatenate([linear, offset[:, None]], axis=1)
 
     def _complete(self, row: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
         """With the donor's own statistics of the classes that the painting lacks: a row must not depend on others."""

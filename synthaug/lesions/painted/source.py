@@ -24,6 +24,7 @@ from synthaug.lesions.cutting import MARGIN_VOX
 from synthaug.lesions.painted.budget import Budget
 from synthaug.lesions.painted.painter import LesionPainter
 from synthaug.lesions.painted.pool import Pool
+from synthaug.lesions.places import PlaceFrequency
 
 LEAST_AHEAD, MOST_BOUGHT = 2, 16
 
@@ -90,6 +91,11 @@ class PaintedLesions(LesionSource):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state | {"_process": os.getpid(), "_prices": {}}
+
+    @property
+    def places(self) -> PlaceFrequency | None:
+        """How often the donors' lesions lie where."""
+        return self.bank.places
 
     @property
     def repainted(self) -> int:
