@@ -51,7 +51,7 @@ def insert(
     failed = 0
     for found in cases:
         try:
-            rows = _insert_one(engine, found, data.channels, out)
+            rows = _insert_one(engine, found, data.channels, out, data.profile is not None)
         except (ValueError, OSError) as error:
             typer.echo(f"failed: {error}", err=True)
             failed += 1
@@ -78,19 +78,25 @@ def _engine(data: Told, bank: Path | None, generator: str | None, chosen: dict):
     return TumorInsertion(**insertion_arguments(data.path, lesions, generator, own | chosen))
 
 
-def _insert_one(engine, case, channels: tuple[str, ...], out: Path) -> list[dict]:
-    """Insert into one case; writes its files only where a lesion went in, and returns the rows."""
+def _insert_one(engine, case, channels: tuple[str, ...], out: Path, placed: bool) -> list[dict]:
+    """Insert into one case; writes its files only where a lesion went in, and returns the rows.
+
+    `placed` says whether lesions go where the data have them, which needs to know where the host is.
+    """
     from synthaug.data import load_case
     from synthaug.data.maps import host_of_case, read_map
     from synthaug.data.writing import write_case
+    from synthaug.frames import host_frame
     from synthaug.host.space import Space
 
     volume = load_case(case, channels, require_label=False)
     image = torch.from_numpy(volume.image)[None]
     label = torch.zeros(image.shape[2:], dtype=torch.int16) if volume.label is None else torch.from_numpy(volume.label)
     maps = {name: torch.from_numpy(read_map(case, file, volume))[None] for name, file in engine.options.files.items()}
-    if "host" not in maps and engine.space != Space():
-        maps["host"] = torch.from_numpy(host_of_case(case, volume, engine.space, channels, engine.classes))[None]
+    if "host" not in maps and (engine.space != Space() or placed):
+        tissue = host_of_case(case, volume, engine.space, channels, engine.classes)
+        maps["host"] = torch.from_numpy(tissue)[None]
+        maps["frames"] = host_frame(tissue, volume.affine)
     new_image, new_label, plan = engine.recorded(image, label[None], volume.spacing_mm, groups=[case.group], **maps)
     rows = [{"case": case.name, **row} for row in plan.to_rows()]
     if any(row["outcome"] == "done" for row in rows):

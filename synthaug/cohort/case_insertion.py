@@ -117,6 +117,7 @@ class CaseInserter:
         engine = self.engines[kind]
         engine.load_state_dict({**self._start[kind], "number": (index * ATTEMPTS + attempt) * ORDERS + order})
         known = {"host": tissue, "groups": [host.case.group], "host_stats": host.stats}
+        known |= {} if host.frame is None else {"frames": host.frame}
         prior = None if host.prior is None else host.prior.to(self.device)
         plan = engine.plan(image, label, host.spacing_mm, prior=prior, **known)
         row = plan.to_rows()[0]
@@ -160,6 +161,7 @@ class CaseInserter:
             classes=config.vocabulary,
             channels=config.channels,
             space=config.space,
+            places=config.places,
             prob=1.0,
             second=0.0,
             seed=config.seed,

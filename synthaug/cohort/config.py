@@ -12,6 +12,7 @@ from synthaug.classes import Classes, get_classes
 from synthaug.cohort.layouts import LAYOUTS
 from synthaug.config import Section
 from synthaug.host.space import Space
+from synthaug.lesions.places import PlaceFrequency
 from synthaug.options import LesionOptions
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -217,6 +218,13 @@ class CohortConfig(Section):
             "range": {self.channels[0]: self.hosts.tissue_range},
         }
         return Space(rule=space.rule.model_copy(update=ranged), units=space.units)
+
+    @property
+    def places(self) -> PlaceFrequency | None:
+        """How often lesions lie where, by the profile; None without one."""
+        from synthaug.profile.profile import Profile
+
+        return None if self.profile is None else Profile.load(self.profile).where.places
 
     @property
     def kinds(self) -> tuple[str | None, ...]:

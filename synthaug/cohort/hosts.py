@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from synthaug.config import ConfigError
 from synthaug.data.cases import Case, StoredCase, find_cases, load_stored
 from synthaug.data.maps import host_of_case, read_map
 from synthaug.data.nifti import CaseError, as_label, read_stored
+from synthaug.frames import cropped, host_frame
 from synthaug.geometry import bounding_box
 from synthaug.host import HostSample
 from synthaug.host.space import Space
@@ -33,6 +35,7 @@ class Host:
         mean: of the tissue outside labels, per channel.
         std: likewise.
         prior: (1, x, y, z) weights of a lesion's centre, or None.
+        frame: (3, 4), voxel indices of the box to host coordinates, where a profile says how often lesions lie where.
     """
 
     case: Case
@@ -44,6 +47,7 @@ class Host:
     mean: list[float]
     std: list[float]
     prior: Tensor | None = None
+    frame: np.ndarray | None = None
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -110,7 +114,10 @@ def read_host(case: Case, config: CohortConfig) -> Host:
     # the whole volume in float is several times the files: let it go, the files are enough to write the case again
     stored = replace(stored, volume=replace(volume, image=volume.image[:0]))
     prior = maps["prior"][box][None].contiguous() if "prior" in maps else None
-    return Host(case, stored, box, *crop, mean.tolist(), std.tolist(), prior)
+    frame = None
+    if config.profile is not None and tissue.any():
+        frame = cropped(host_frame(tissue.numpy(), volume.affine), [side.start or 0 for side in box])
+    return Host(case, stored, box, *crop, mean.tolist(), std.tolist(), prior, frame)
 
 
 def _has_tumour(case: Case) -> bool | None:

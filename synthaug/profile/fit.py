@@ -16,11 +16,12 @@ from synthaug.host.rule import HostRule
 from synthaug.host.space import Space
 from synthaug.host.units import Units
 from synthaug.lesions.bank import LesionBank
+from synthaug.lesions.places import PlaceFrequency
 from synthaug.profile import decisions
 from synthaug.profile.channels import modality, stripped
 from synthaug.profile.configs import configurations
 from synthaug.profile.labels import Roles, given, named, unnamed, vocabulary
-from synthaug.profile.measure import GRID, Look, alike_on_both_sides, frequency, measure
+from synthaug.profile.measure import Look, alike_on_both_sides, frequency, measure
 from synthaug.profile.plan import plan
 from synthaug.profile.profile import BANK, FILE, Channel, Data, Labels, Profile, Sizes, Where
 from synthaug.profile.survey import Survey, border_shares, look, open_survey, renamed
@@ -101,6 +102,8 @@ def fit(folder: str | Path, out: str | Path | None = None, told: Given | None = 
         profile = profile_of(survey, roles, kinds, before, found, told, why)
         usable = [case for case in survey.cases if case.name in found.measured.cases]
         bank = LesionBank.from_cases(_told(usable, bar), classes, survey.channels, space=profile.space)
+    if profile.where.mirrored and bank.places is not None:
+        profile = profile.model_copy(update={"where": Where.of(bank.places, True)})
     fitted = Fitted(profile, bank, found, usable, target)
     write(fitted)
     return fitted
@@ -231,7 +234,7 @@ def _regions(survey: Survey, roles: Roles) -> dict[str, tuple[str, ...]] | None:
 
 def _where(found: Look, mirrored: bool) -> Where:
     shares = frequency(found.places, mirrored)
-    return Where(grid=(GRID,) * 3, frequency=tuple(round(float(s), 6) for s in shares.ravel()), mirrored=mirrored)
+    return Where.of(PlaceFrequency(shares / shares.max()), mirrored)
 
 
 def _sizes(found: Look) -> Sizes:

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import (
     Field,
     NonNegativeInt,
@@ -26,6 +27,7 @@ from synthaug.files import replace_file
 from synthaug.host.rule import HostRule
 from synthaug.host.space import Space
 from synthaug.host.units import Units
+from synthaug.lesions.places import PlaceFrequency
 from synthaug.options import InsertionOptions
 
 FORMAT, VERSION = "synthaug-profile", 1
@@ -105,22 +107,35 @@ class Where(Section):
 
     Attributes:
         grid: cells along right-left, back-front and foot-head.
-        frequency: share of lesion centres in each cell, the last axis running fastest; sums to 1.
+        frequency: of lesions in each cell, relative; the last axis runs fastest.
         mirrored: whether left and right were put together, as the data are alike on both sides.
-        floor: share of all centres that is spread evenly over the host, so that no place is impossible.
+        floor: least frequency, as a share of the greatest, so that no place is impossible.
     """
 
     grid: Sides
     frequency: tuple[Annotated[float, Field(ge=0)], ...]
     mirrored: bool
-    floor: Share = 0.1
+    floor: Share = 0.02
 
     @model_validator(mode="after")
     def _of_the_grid(self):
         expected = self.grid[0] * self.grid[1] * self.grid[2]
         if len(self.frequency) != expected:
             raise ValueError(f"frequency: expected {expected} numbers for the grid, got {len(self.frequency)}")
+        if not any(self.frequency):
+            raise ValueError("frequency: expected a number above 0, got none")
         return self
+
+    @classmethod
+    def of(cls, places: PlaceFrequency, mirrored: bool) -> "Where":
+        """As a profile says it."""
+        return cls(grid=places.grid.shape, frequency=tuple(places.grid.round(4).ravel().tolist()), mirrored=mirrored)
+
+    @property
+    def places(self) -> PlaceFrequency:
+        """As an insertion takes it."""
+        grid = np.array(self.frequency, np.float32).reshape(self.grid)
+        return PlaceFrequency(np.maximum(grid / grid.max(), self.floor).astype(np.float32))
 
 
 class Sizes(Section):
@@ -247,7 +262,8 @@ class Profile(Section):
     @property
     def options(self) -> dict[str, Any]:
         """Keyword arguments of `TumorInsertion` besides lesions and generator."""
-        return {"classes": self.classes, "channels": self.names, "space": self.space, **self.insertion}
+        own = {"classes": self.classes, "channels": self.names, "space": self.space, "places": self.where.places}
+        return own | self.insertion
 
     def json(self) -> str:  # type: ignore[override]
         """As the file has it: a key on each line, lists on one."""
