@@ -82,17 +82,17 @@ class Space(Section):
         return self.rule.of_volume(volume, values, channels, tuple(classes.values.values()), spacing_mm, given)
 
     def network_image(
-        self, image: np.ndarray, host: np.ndarray | None, channels: Sequence[str]
+        self, image: np.ndarray, channels: Sequence[str], spacing_mm: Sequence[float]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What a segmentation network sees of a whole case.
+        """What a segmentation network sees of a whole case; labels have no say, for predictions have none.
 
         Skull-stripped MR is z-scored over the brain, with 0 around it (`zscore_host`). Otherwise the background is no
         value but what the image shows there: air is told in the units of the rest.
 
         Args:
             image: (C, X, Y, Z), intensities as stored.
-            host: (X, Y, Z) bool of `host_of`, labels of any kind apart; needed unless the space is the default.
             channels: of the image.
+            spacing_mm: voxel size.
 
         Returns:
             (C, X, Y, Z) float32, and (C,) the value that stands for outside, such as in what is padded.
@@ -103,12 +103,14 @@ class Space(Section):
         if self == Space():
             return zscore_host(image), np.zeros(len(image), np.float32)
         volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
-        tissue = torch.from_numpy(host)
+        nothing = torch.zeros(volume.shape[1:], dtype=torch.int16)
+        fixed, tissue = self.units.statistics(channels), nothing == 0
+        if fixed is None or None in fixed:
+            rule = HostRule(stripped=self.rule.stripped, body=self.rule.body)
+            tissue = rule.of_volume(volume, nothing, channels, (), spacing_mm)
         if not tissue.any():
             raise ValueError(f"image: no host tissue by the rule: {self.rule.words()}")
-        sample = HostSample.of(
-            volume, torch.zeros_like(tissue, dtype=torch.int16), tissue, fixed=self.units.statistics(channels)
-        )
+        sample = HostSample.of(volume, nothing, tissue, fixed=fixed)
         z = self.units.clipped(sample.to_model(volume), channels)
         return z.numpy(), z.flatten(1).amin(1).numpy()
 

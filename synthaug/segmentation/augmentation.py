@@ -169,10 +169,11 @@ class IntensityAugmentation:
 
     Args:
         config: what is done how often.
+        masked: whether the background is exactly 0, and is to stay so.
     """
 
-    def __init__(self, config: AugmentationConfig):
-        self._transforms = Compose(_intensity_transforms(config))
+    def __init__(self, config: AugmentationConfig, masked: bool = True):
+        self._transforms, self.masked = Compose(_intensity_transforms(config)), masked
 
     def __call__(self, image: Tensor, seeds: Sequence[int]) -> Tensor:
         """Change a batch.
@@ -186,7 +187,8 @@ class IntensityAugmentation:
     def _sample(self, image: Tensor, seed: int) -> Tensor:
         self._transforms.set_random_state(seed)
         channels = [_plain(self._transforms(channel[None])) for channel in image]
-        return torch.where(scored_tissue(image), torch.cat(channels), 0)
+        changed = torch.cat(channels)
+        return torch.where(scored_tissue(image), changed, 0) if self.masked else changed
 
 
 def _seeds(seed: int) -> np.ndarray:

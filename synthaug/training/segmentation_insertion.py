@@ -40,10 +40,11 @@ def make_insertion(
             lesions = LesionBank.load(options.bank)
             refuse_validation_donors(options.bank, lesions, validation)
         else:
-            lesions = LesionBank.from_cases(train, classes, channels)
+            lesions = LesionBank.from_cases(train, classes, channels, space=config.data.space)
         if options.painted is not None:
             lesions = painted_lesions(config, lesions, validation, rank, device)
-        return TumorInsertion(lesions, classes=classes, channels=channels, rank=rank, **options.arguments())
+        own = {"classes": classes, "channels": channels, "rank": rank, "space": config.data.space}
+        return TumorInsertion(lesions, **own, **options.arguments())
     except (TypeError, ValueError, OSError) as error:
         raise ConfigError(f"insertion: {error}") from error
 
@@ -110,9 +111,9 @@ class Inserter:
         self.steps, self.latest_step = self.steps + (step != self.latest_step), step
         with self.watch:
             stats = (batch.host_mean, batch.host_std)
-            *changed, plan = self.insert.recorded(
-                *(image, label, batch.spacing_mm), groups=batch.groups, host_stats=stats, frames=batch.frames
-            )
+            known = {"groups": batch.groups, "host_stats": stats, "frames": batch.frames}
+            known["host"] = None if batch.host is None else batch.host.to(device, non_blocking=True)
+            *changed, plan = self.insert.recorded(image, label, batch.spacing_mm, **known)
         if self.examples_left:
             self._keep_examples(step, (image, label), changed, plan.to_rows())
         return tuple(changed)
