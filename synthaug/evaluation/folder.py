@@ -12,6 +12,7 @@ from synthaug.classes import Classes, get_classes
 from synthaug.data import Case, CaseError, find_cases
 from synthaug.data.nifti import as_label, check_same_grid, read_nifti
 from synthaug.evaluation.case import evaluate_case
+from synthaug.host.rule import HostRule
 
 
 def evaluate_folder(
@@ -19,6 +20,9 @@ def evaluate_folder(
     folder: str | os.PathLike,
     classes: Classes | str | Mapping[str, int],
     layout: str = "auto",
+    channels: Sequence[str] | None = None,
+    group_pattern: str | None = None,
+    rule: HostRule | None = None,
     **options: Any,
 ) -> Iterator[list[dict[str, Any]] | CaseError]:
     """Score the predictions ``<case>.nii.gz`` or ``<case>.nii`` of the labelled cases in a folder.
@@ -28,6 +32,9 @@ def evaluate_folder(
         folder: of the labelled cases; those without a prediction are not scored, unless none has one.
         classes: vocabulary of both.
         layout: of `folder`, see `synthaug.data.find_cases`.
+        channels: names in order, where the folder does not name them.
+        group_pattern: that finds the patient in a case's name.
+        rule: of a profile, whose organs and avoided labels are no lesions.
         **options: of `evaluate_case`, such as ``surface=False``.
 
     Yields:
@@ -37,24 +44,26 @@ def evaluate_folder(
         ValueError: no labelled case has a prediction; or what `find_cases` raises.
     """
     vocabulary, predictions = get_classes(classes), Path(predictions)
-    cases = [case for case in find_cases(folder, layout=layout) if case.label is not None]
+    cases = [case for case in find_cases(folder, layout, channels, group_pattern) if case.label is not None]
     pairs = [(case, path) for case in cases if (path := _prediction(predictions, case.name)) is not None]
     if not pairs:
         names = f", such as {cases[0].name}.nii.gz" if cases else ""
         raise ValueError(f"{predictions}: expected predictions of the {len(cases)} labelled cases{names}; found none")
-    return (_scored(case, path, vocabulary, options) for case, path in pairs)
+    return (_scored(case, path, vocabulary, options, rule or HostRule()) for case, path in pairs)
 
 
 def _prediction(folder: Path, case: str) -> Path | None:
     return next((path for end in (".nii.gz", ".nii") if (path := folder / f"{case}{end}").is_file()), None)
 
 
-def _scored(case: Case, path: Path, classes: Classes, options: Mapping[str, Any]) -> list[dict[str, Any]] | CaseError:
+def _scored(
+    case: Case, path: Path, classes: Classes, options: Mapping[str, Any], rule: HostRule
+) -> list[dict[str, Any]] | CaseError:
     try:
         truth, found = read_nifti(case.name, case.label, 1), read_nifti(case.name, path, 1)
         check_same_grid(case.name, case.label, truth, path, found)
         labels: Sequence[np.ndarray] = [
-            as_label(case.name, p, x[0][0]) for p, x in ((path, found), (case.label, truth))
+            rule.lesions_of(as_label(case.name, p, x[0][0])) for p, x in ((path, found), (case.label, truth))
         ]
     except CaseError as error:
         return error
