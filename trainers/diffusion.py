@@ -279,7 +279,9 @@ def make_generator(
     config: DiffusionConfig, crops: LesionCrops, denoiser: Denoiser, ema: EMAModel, refined: bool
 ) -> DiffusionGenerator:
     channels, classes = config.data.channels, get_classes(config.data.classes).names
-    return DiffusionGenerator(averaged(denoiser, ema), crops.prior, channels, classes, refined=refined)
+    made = DiffusionGenerator(averaged(denoiser, ema), crops.prior, channels, classes, refined=refined)
+    made.space = config.data.space
+    return made
 
 
 if __name__ == "__main__":

@@ -102,7 +102,9 @@ def train(config: GANConfig, out: Path) -> dict[str, Any]:
 
 def make_generator(config: GANConfig, crops: LesionCrops, painter: Painter, ema: EMAModel) -> GANGenerator:
     channels, classes = config.data.channels, get_classes(config.data.classes).names
-    return GANGenerator(averaged(painter, ema), crops.prior, channels, classes, crop_sizes=CROP_SIZES)
+    made = GANGenerator(averaged(painter, ema), crops.prior, channels, classes, crop_sizes=CROP_SIZES)
+    made.space = config.data.space
+    return made
 
 
 if __name__ == "__main__":

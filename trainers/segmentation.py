@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from synthaug.data import Case
+from synthaug.host.space import Space
 from synthaug.precision import Precision
 from synthaug.segmentation.augmentation import IntensityAugmentation, SpatialAugmentation, mixup
 from synthaug.segmentation.losses import make_loss, output_weights
@@ -56,8 +57,8 @@ from synthaug.training.segmentation_validation import Best, score_of, summary, v
 def cached(cases: list[Case], config: PatchDataConfig, tumour_free: bool = False) -> list[CachedVolume]:
     options = (config.channels, config.vocabulary, config.dtype, config.spacing_mm)
     if config.cache is None:
-        return [cache_case(case, *options, tumour_free) for case in cases]
-    return [cached_on_disk(case, *options, config.cache, tumour_free) for case in cases]
+        return [cache_case(case, *options, tumour_free, config.space) for case in cases]
+    return [cached_on_disk(case, *options, config.cache, tumour_free, config.space) for case in cases]
 
 
 def batches(
@@ -140,7 +141,9 @@ class Learner:
         voxels = voxels_of(targets, volumes) if config.loss.class_weights == "balanced" else None
         weights = output_weights(config.loss.class_weights, targets, voxels)
         criterion = make_loss(config.loss, targets, weights).to(accelerator.device)
-        intensities = None if config.augmentation is None else IntensityAugmentation(config.augmentation)
+        intensities = None
+        if config.augmentation is not None:
+            intensities = IntensityAugmentation(config.augmentation, config.data.space == Space())
         return cls(config, accelerator, targets, network, bare, criterion, optimizer, scheduler, ema, intensities)
 
     def update(self, step: int, parts: list[PatchBatch], inserter: Inserter) -> tuple[float, float]:

@@ -9,8 +9,8 @@ import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from torch import Tensor
 
+from synthaug.adapters.images import chosen_insertion, host_map
 from synthaug.adapters.workers import DRAWS, drawn, refuse_accelerator_in_worker
-from synthaug.host import host_tissue
 from synthaug.insertion.insertion import TumorInsertion
 from synthaug.insertion.plan import InsertionPlan
 
@@ -32,6 +32,8 @@ class InsertTumorTransform(BasicTransform):
             generators on an accelerator are refused there.
         spacing_mm: voxel size of all samples that bring none; 1 mm where not given.
         outside_label: a label value that marks no host tissue and stays as it is, or None.
+        profile: of the data set (`synthaug fit`), in place of an insertion.
+        host_key: of masks (1, X, Y, Z) of host tissue, if the samples have them.
 
     Raises:
         TypeError: `insertion` is no `TumorInsertion`; when called, what `TumorInsertion.plan` raises, and a
@@ -49,11 +51,17 @@ class InsertTumorTransform(BasicTransform):
         (torch.Size([4, 40, 40, 40]), [0, 1, 2, 4])
     """
 
-    def __init__(self, insertion: TumorInsertion, spacing_mm: Any = None, outside_label: int | None = OUTSIDE):
+    def __init__(
+        self,
+        insertion: TumorInsertion | None = None,
+        spacing_mm: Any = None,
+        outside_label: int | None = OUTSIDE,
+        profile: Any = None,
+        host_key: str | None = None,
+    ):
         super().__init__()
-        if not isinstance(insertion, TumorInsertion):
-            raise TypeError(f"insertion: expected a TumorInsertion, got {type(insertion).__name__}")
-        self.insertion, self.spacing_mm, self.outside_label = insertion, spacing_mm, outside_label
+        self.insertion, self.spacing_mm = chosen_insertion(insertion, profile), spacing_mm
+        self.outside_label, self.host_key = outside_label, host_key
 
     def __call__(self, **data_dict: Any) -> dict:
         """Insert tumours into a sample: `get_parameters` and `apply` in one, which looks at its tissue once."""
@@ -92,7 +100,7 @@ class InsertTumorTransform(BasicTransform):
     def _known(self, data_dict: dict) -> dict[str, Any]:
         return {"spacing_mm": data_dict.get("spacing_mm", self.spacing_mm), "groups": [data_dict.get("group")]}
 
-    def _batch(self, data_dict: dict) -> tuple[Tensor, Tensor, Callable[[int], Tensor] | None]:
+    def _batch(self, data_dict: dict) -> tuple[Tensor, Tensor, Tensor | Callable[[int], Tensor] | None]:
         """Make a batch of one of a sample: image, label without the outside, host (None where there is no outside).
 
         The host is a function: most samples get no lesion, and tissue is dear.
@@ -105,10 +113,19 @@ class InsertTumorTransform(BasicTransform):
                 f"segmentation: expected an integer tensor (1, X, Y, Z), got {_described(label)}; insert before "
                 "ConvertSegmentationToRegionsTransform and DownsampleSegForDSTransform"
             )
+        given = None if self.host_key is None else host_map(data_dict[self.host_key], image[None])
         if self.outside_label is None:
-            return image[None], label[None], None
+            return image[None], label[None], given
         outside = label == self.outside_label
-        return image[None], torch.where(outside, 0, label)[None], lambda _: host_tissue(image) & ~outside[0]
+        inside = torch.where(outside, 0, label)[None]
+        if given is not None:
+            return image[None], inside, given & ~outside
+        return image[None], inside, lambda _: self._tissue(image, inside[0, 0]) & ~outside[0]
+
+    def _tissue(self, image: Tensor, label: Tensor) -> Tensor:
+        insertion = self.insertion
+        lesions = tuple(insertion.classes.values.values())
+        return insertion.space.rule.of_patch(image, label, insertion.channels, lesions)
 
 
 def _written(data_dict: dict, image: Tensor, label: Tensor, new_image: Tensor, new_label: Tensor) -> dict:

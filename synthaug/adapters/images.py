@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from synthaug.channels import ALIASES
 from synthaug.insertion.batch import plain
+from synthaug.insertion.insertion import TumorInsertion
 
 NOT_A_CLASS = torch.iinfo(torch.int32).max
 """Takes the place of label values that are not whole numbers, so that the engine names them as unknown."""
@@ -72,6 +74,42 @@ class EngineBatch:
             return dict.fromkeys(self.images, image), label
         order = {name: self.channels.index(canonical(name)) for name in self.images}
         return {name: _filled(old, plain(image)[:, order[name], None]) for name, old in self.images.items()}, label
+
+
+def chosen_insertion(insertion: Any, profile: Any) -> TumorInsertion:
+    """The insertion that was given, or the one of a data set's profile.
+
+    Raises:
+        TypeError: both or none of them, or no `TumorInsertion`.
+    """
+    if profile is not None and insertion is None:
+        return TumorInsertion.from_profile(profile)
+    if profile is not None:
+        raise TypeError(
+            "expected insertion or profile, got both: TumorInsertion.from_profile(profile, prob=...) changes options"
+        )
+    if not isinstance(insertion, TumorInsertion):
+        raise TypeError(f"insertion: expected a TumorInsertion, got {type(insertion).__name__}")
+    return insertion
+
+
+def host_map(host: Any, like: Tensor) -> Tensor | None:
+    """A framework's mask of host tissue as the engine takes it, (B, 1, X, Y, Z) bool on the image's device.
+
+    Args:
+        host: of the batch's samples, any dtype, non-zero for tissue; None for none.
+        like: the image, (B, C, X, Y, Z).
+
+    Raises:
+        ValueError: another shape.
+    """
+    if host is None:
+        return None
+    mask = plain(torch.as_tensor(host)) != 0
+    expected = (like.shape[0], 1, *like.shape[2:])
+    if mask.numel() != np.prod(expected):
+        raise ValueError(f"host: expected a mask of the image's size {expected}, got {tuple(mask.shape)}")
+    return mask.reshape(expected).to(like.device)
 
 
 def check_label(label: Any) -> None:

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from synthaug.adapters.images import EngineBatch, check_label, chosen_spacing
+from synthaug.adapters.images import EngineBatch, check_label, chosen_insertion, chosen_spacing, host_map
 from synthaug.generators.base import TumorGenerator
 from synthaug.insertion.insertion import TumorInsertion
 from synthaug.lesions.base import LesionSource
@@ -65,11 +65,13 @@ class TumorInsertionMixin(_Mixed):
 
     def insert_tumors(
         self,
-        insertion: TumorInsertion,
+        insertion: TumorInsertion | None = None,
         image: Any = "image",
         label: Any = "label",
         spacing_mm: Any = None,
         groups: Any = None,
+        profile: Any = None,
+        host: Any = None,
     ) -> None:
         """Set the insertion, and the entries of a batch that it reads and changes.
 
@@ -81,14 +83,15 @@ class TumorInsertionMixin(_Mixed):
             spacing_mm: voxel size, (3,) or (B, 3), or the key of a (B, 3) entry; by default that of the image's
                 ``affine``, as MONAI's tensors have it.
             groups: key or position of the samples' patient groups, if there are any.
+            profile: of the data set (`synthaug fit`), in place of an insertion.
+            host: key or position of masks (B, 1, X, Y, Z) of host tissue, if there are any.
 
         Raises:
             TypeError: not a `TumorInsertion`.
         """
-        if not isinstance(insertion, TumorInsertion):
-            raise TypeError(f"insertion: expected a TumorInsertion, got {type(insertion).__name__}")
-        self.tumor_insertion = insertion
-        self._insertion_entries = {"image": image, "label": label, "spacing_mm": spacing_mm, "groups": groups}
+        self.tumor_insertion = chosen_insertion(insertion, profile)
+        entries = {"image": image, "label": label, "spacing_mm": spacing_mm, "groups": groups, "host": host}
+        self._insertion_entries = entries
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Insert tumours into a training batch.
@@ -151,7 +154,9 @@ class TumorInsertionMixin(_Mixed):
             self.tumor_insertion.load_state_dict(checkpoint[CHECKPOINT_KEY])
 
 
-def inserted(insertion: TumorInsertion, batch: Any, image: Any, label: Any, spacing_mm: Any, groups: Any) -> Any:
+def inserted(
+    insertion: TumorInsertion, batch: Any, image: Any, label: Any, spacing_mm: Any, groups: Any, host: Any = None
+) -> Any:
     """Insert tumours into a batch, dictionary or sequence; see `TumorInsertionMixin.insert_tumors`."""
     keys = image if isinstance(image, tuple) else (image,)
     if isinstance(batch, Sequence):
@@ -161,7 +166,8 @@ def inserted(insertion: TumorInsertion, batch: Any, image: Any, label: Any, spac
     given = batch[spacing_mm] if isinstance(spacing_mm, str) else spacing_mm
     spacing = chosen_spacing(given, getattr(batch[keys[0]], "affine", None), "the batch's tensors")
     names = None if groups is None else batch[groups]
-    images, new_label = engine.back(*insertion(engine.image, engine.classes, spacing, groups=names))
+    mask = None if host is None else host_map(batch[host], engine.image)
+    images, new_label = engine.back(*insertion(engine.image, engine.classes, spacing, groups=names, host=mask))
     changed = images | {label: new_label}
     if isinstance(batch, Mapping):
         return {**batch, **changed}

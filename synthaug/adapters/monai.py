@@ -22,7 +22,7 @@ from monai.utils.enums import TransformBackends
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from synthaug.adapters.images import EngineBatch, check_label, chosen_spacing
+from synthaug.adapters.images import EngineBatch, check_label, chosen_insertion, chosen_spacing, host_map
 from synthaug.adapters.workers import DRAWS, drawn, refuse_accelerator_in_worker
 from synthaug.checks import checked_probability
 from synthaug.insertion.batch import plain
@@ -43,9 +43,8 @@ class _RandomInsertion(RandomizableTransform):
     backend = [TransformBackends.TORCH]  # noqa: RUF012 (MONAI has a list there, too)
     _partial = False
 
-    def __init__(self, insertion: TumorInsertion, prob: float | None, spacing_mm: Any):
-        if not isinstance(insertion, TumorInsertion):
-            raise TypeError(f"insertion: expected a TumorInsertion, got {type(insertion).__name__}")
+    def __init__(self, insertion: TumorInsertion | None, prob: float | None, spacing_mm: Any, profile: Any):
+        insertion = chosen_insertion(insertion, profile)
         RandomizableTransform.__init__(self, insertion.prob if prob is None else checked_probability("prob", prob))
         self.insertion, self.spacing_mm = insertion, spacing_mm
         self.rows: list[dict[str, Any]] = []
@@ -69,7 +68,11 @@ class _RandomInsertion(RandomizableTransform):
         self._number = int(self.R.randint(DRAWS))
 
     def _insert(
-        self, images: Mapping[Any, NdarrayOrTensor], label: NdarrayOrTensor, group: str | None
+        self,
+        images: Mapping[Any, NdarrayOrTensor],
+        label: NdarrayOrTensor,
+        group: str | None,
+        host: NdarrayOrTensor | None,
     ) -> tuple[dict[Any, NdarrayOrTensor], NdarrayOrTensor]:
         """Insert into one sample what `randomize` drew; `rows` tells what was done."""
         refuse_accelerator_in_worker(self.insertion.generator)
@@ -78,7 +81,8 @@ class _RandomInsertion(RandomizableTransform):
         affine = next((x.affine for x in images.values() if isinstance(x, MetaTensor)), None)
         spacing = chosen_spacing(self.spacing_mm, affine, "plain tensors and arrays")
         with drawn(self.insertion, self._number, prob=float(self._do_transform)) as insertion:
-            image, classes, plan = insertion.recorded(batch.image, batch.classes, spacing, groups=[group])
+            known = {"groups": [group], "host": host_map(host, batch.image)}
+            image, classes, plan = insertion.recorded(batch.image, batch.classes, spacing, **known)
         self.rows = plan.to_rows()
         if not len(plan):
             return dict(images), label
@@ -97,6 +101,7 @@ class RandInsertTumor(_RandomInsertion):
         insertion: what to insert; its own random sequence is not used.
         prob: probability that a sample gets lesions; by default the insertion's.
         spacing_mm: voxel size (3,); by default that of the affine.
+        profile: of the data set (`synthaug fit`), in place of an insertion.
 
     Attributes:
         rows: JSON-able rows of the last call's plan; empty where the sample was not chosen.
@@ -110,11 +115,22 @@ class RandInsertTumor(_RandomInsertion):
         (torch.Size([4, 40, 40, 40]), [0.0, 1.0, 2.0, 4.0], ['done'])
     """
 
-    def __init__(self, insertion: TumorInsertion, prob: float | None = None, spacing_mm: Any = None):
-        super().__init__(insertion, prob, spacing_mm)
+    def __init__(
+        self,
+        insertion: TumorInsertion | None = None,
+        prob: float | None = None,
+        spacing_mm: Any = None,
+        profile: Any = None,
+    ):
+        super().__init__(insertion, prob, spacing_mm, profile)
 
     def __call__(  # type: ignore[override] # takes several arrays, as MONAI's own array transforms do
-        self, img: NdarrayOrTensor, label: NdarrayOrTensor, group: str | None = None, randomize: bool = True
+        self,
+        img: NdarrayOrTensor,
+        label: NdarrayOrTensor,
+        group: str | None = None,
+        randomize: bool = True,
+        host: NdarrayOrTensor | None = None,
     ) -> tuple[NdarrayOrTensor, NdarrayOrTensor]:
         """Insert tumours into one sample.
 
@@ -123,6 +139,7 @@ class RandInsertTumor(_RandomInsertion):
             label: (1, X, Y, Z) class values, integers or whole floating numbers.
             group: the sample's patient group; its own lesions are not used.
             randomize: draw anew; False repeats the last draw.
+            host: (1, X, Y, Z), non-zero where lesions may lie; found in the image where not given.
 
         Returns:
             image and label of the same types, dtypes and metadata.
@@ -134,7 +151,7 @@ class RandInsertTumor(_RandomInsertion):
         """
         if randomize:
             self.randomize()
-        images, label = self._insert({"image": img}, label, group)
+        images, label = self._insert({"image": img}, label, group, host)
         return images["image"], label
 
 
@@ -150,6 +167,9 @@ class RandInsertTumord(_RandomInsertion, MapTransform):
         spacing_mm: voxel size (3,); by default that of the affine.
         group_key: key of the sample's patient group, if it has one.
         record_key: where given, the rows of the plan are put there as JSON text, which loaders collate to a list.
+        profile: of the data set (`synthaug fit`), in place of an insertion.
+        host_key: of masks (1, X, Y, Z) of host tissue, if the samples have them: what a host rule finds in whole
+            volumes, cropped and turned with the image.
         allow_missing_keys: leave samples without image or label alone; of several images, take an absent one as a
             missing sequence.
 
@@ -167,16 +187,19 @@ class RandInsertTumord(_RandomInsertion, MapTransform):
         self,
         keys: KeysCollection,
         label_key: Hashable,
-        insertion: TumorInsertion,
+        insertion: TumorInsertion | None = None,
         prob: float | None = None,
         spacing_mm: Any = None,
         group_key: Hashable | None = None,
         record_key: Hashable | None = None,
         allow_missing_keys: bool = False,
+        profile: Any = None,
+        host_key: Hashable | None = None,
     ):
         MapTransform.__init__(self, keys, allow_missing_keys)
-        _RandomInsertion.__init__(self, insertion, prob, spacing_mm)
+        _RandomInsertion.__init__(self, insertion, prob, spacing_mm, profile)
         self.label_key, self.group_key, self.record_key = label_key, group_key, record_key
+        self.host_key = host_key
         self._partial = allow_missing_keys and len(self.keys) > 1
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -199,7 +222,8 @@ class RandInsertTumord(_RandomInsertion, MapTransform):
             raise KeyError(f"Key `{self.label_key}` of transform `{type(self).__name__}` was missing in the data.")
         if images and self.label_key in data:
             group = None if self.group_key is None else data[self.group_key]
-            images, data[self.label_key] = self._insert(images, data[self.label_key], group)
+            host = None if self.host_key is None else data[self.host_key]
+            images, data[self.label_key] = self._insert(images, data[self.label_key], group, host)
             data |= images
         if self.record_key is not None:
             data[self.record_key] = json.dumps(self.rows)
@@ -220,6 +244,8 @@ class PrepareBatchInsertTumor(PrepareBatch):
         spacing_mm: voxel size, (3,) or (B, 3); by default that of the image's affine.
         group_key: key of the samples' patient groups in a dictionary batch, if it has them.
         prepare_batch: takes image and label from a batch and moves them.
+        profile: profile of the data set (`synthaug fit`), in place of an insertion.
+        host_key: key of masks of host tissue in a dictionary batch, if it has them.
 
     Example:
         >>> from synthaug import LesionShapes
@@ -233,13 +259,15 @@ class PrepareBatchInsertTumor(PrepareBatch):
 
     def __init__(
         self,
-        insertion: TumorInsertion,
+        insertion: TumorInsertion | None = None,
         spacing_mm: Any = None,
         group_key: Hashable | None = None,
         prepare_batch: Callable[..., Any] = default_prepare_batch,
+        profile: Any = None,
+        host_key: Hashable | None = None,
     ):
-        self.insertion, self.spacing_mm, self.group_key = insertion, spacing_mm, group_key
-        self.prepare_batch = prepare_batch
+        self.insertion, self.spacing_mm = chosen_insertion(insertion, profile), spacing_mm
+        self.group_key, self.host_key, self.prepare_batch = group_key, host_key, prepare_batch
 
     def __call__(
         self,
@@ -267,7 +295,8 @@ class PrepareBatchInsertTumor(PrepareBatch):
         affine = image.affine if isinstance(image, MetaTensor) else None
         spacing = chosen_spacing(self.spacing_mm, affine, "plain tensors")
         groups = None if self.group_key is None else batchdata[self.group_key]
-        result = self.insertion(batch.image, batch.classes, spacing, groups=groups)
+        host = None if self.host_key is None else host_map(batchdata[self.host_key], batch.image)
+        result = self.insertion(batch.image, batch.classes, spacing, groups=groups, host=host)
         images, label = batch.back(*result)
         return images["image"], label, *rest
 

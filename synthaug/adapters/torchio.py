@@ -18,7 +18,7 @@ from torch import Tensor
 from torchio.transforms.augmentation import RandomTransform
 from torchio.transforms.transform import Transform
 
-from synthaug.adapters.images import EngineBatch, affine_spacing
+from synthaug.adapters.images import EngineBatch, affine_spacing, chosen_insertion, host_map
 from synthaug.adapters.workers import drawn, refuse_accelerator_in_worker
 from synthaug.checks import checked_probability
 from synthaug.geometry import triple
@@ -48,6 +48,8 @@ class RandomTumor(RandomTransform):
         label_name: the `LabelMap` of class values; needed where there are several.
         group_key: entry of the subject with its patient group; its own lesions are not used.
         record_key: where given, the rows of the plan are put there as JSON text: loaders drop the history.
+        profile: of the data set (`synthaug fit`), in place of an insertion.
+        host_name: of a `LabelMap` of host tissue, if the subjects have one.
         **kwargs: of `torchio.Transform`, such as `include`.
 
     Raises:
@@ -71,17 +73,18 @@ class RandomTumor(RandomTransform):
 
     def __init__(
         self,
-        insertion: TumorInsertion,
+        insertion: TumorInsertion | None = None,
         p: float | None = None,
         label_name: str | None = None,
         group_key: str | None = None,
         record_key: str | None = None,
+        profile: Any = None,
+        host_name: str | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        if not isinstance(insertion, TumorInsertion):
-            raise TypeError(f"insertion: expected a TumorInsertion, got {type(insertion).__name__}")
-        self.insertion, self.label_name = insertion, label_name
+        insertion = chosen_insertion(insertion, profile)
+        self.insertion, self.label_name, self.host_name = insertion, label_name, host_name
         self.p = insertion.prob if p is None else checked_probability("p", p)
         self.group_key, self.record_key = group_key, record_key
         self._name = uuid.uuid4().hex
@@ -94,16 +97,18 @@ class RandomTumor(RandomTransform):
     def apply_transform(self, subject: torchio.Subject) -> torchio.Subject:
         """Draw a plan and apply it by `InsertTumor`."""
         refuse_accelerator_in_worker(self.insertion.generator)
-        images, label = _find(subject, self.include, self.exclude, self.label_name)
+        images, label = _find(subject, self.include, self.exclude, self.label_name, self.host_name)
         batch = _engine_batch(subject, images, label, self.insertion)
+        host = _host(subject, self.host_name, batch)
         groups: list[Any] | None = None if self.group_key is None else [subject[self.group_key]]
         with drawn(self.insertion, self._get_random_seed(), self.p) as insertion:
-            plan = insertion.plan(batch.image, batch.classes, _spacing(subject, images), groups=groups)
+            plan = insertion.plan(batch.image, batch.classes, _spacing(subject, images), groups=groups, host=host)
             if len(plan):
                 arguments: dict[str, Any] = {"insertion": InsertionReference(self._name, insertion), "rows": plan}
-                subject = InsertTumor(**self._add_base_args(arguments | {"label_name": label}))(subject)
+                arguments |= {"label_name": label, "host_name": self.host_name}
+                subject = InsertTumor(**self._add_base_args(arguments))(subject)
             else:
-                insertion.apply(batch.image, batch.classes, plan)  # the sample was seen
+                insertion.apply(batch.image, batch.classes, plan, host=host)  # the sample was seen
         if self.record_key is not None:
             subject[self.record_key] = json.dumps(plan.to_rows())
         return subject
@@ -120,6 +125,7 @@ class InsertTumor(Transform):
         insertion: the `TumorInsertion` that made the plan.
         rows: rows of `InsertionPlan.to_rows`, or the plan itself, of one sample.
         label_name: the `LabelMap` of class values; needed where there are several.
+        host_name: of a `LabelMap` of host tissue, where the plan was made with one.
         **kwargs: of `torchio.Transform`, such as `include`.
 
     Raises:
@@ -141,21 +147,24 @@ class InsertTumor(Transform):
         insertion: "TumorInsertion | InsertionReference",
         rows: InsertionPlan | Sequence[Mapping[str, Any]],
         label_name: str | None = None,
+        host_name: str | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        self.host_name = host_name
         if isinstance(insertion, TumorInsertion):
             insertion = InsertionReference(uuid.uuid4().hex, insertion)
         self._plan = rows if isinstance(rows, InsertionPlan) else InsertionPlan.from_rows(rows)
         self.insertion, self.rows, self.label_name = insertion, self._plan.to_rows(), label_name
-        self.args_names = ["insertion", "rows", "label_name"]
+        self.args_names = ["insertion", "rows", "label_name", "host_name"]
 
     def apply_transform(self, subject: torchio.Subject) -> torchio.Subject:
         """Apply the plan to a subject."""
         insertion = self.insertion.resolve()
-        images, label = _find(subject, self.include, self.exclude, self.label_name)
+        images, label = _find(subject, self.include, self.exclude, self.label_name, self.host_name)
         batch = _engine_batch(subject, images, label, insertion)
-        new, new_label = batch.back(*insertion.apply(batch.image, batch.classes, self._plan))
+        host = _host(subject, self.host_name, batch)
+        new, new_label = batch.back(*insertion.apply(batch.image, batch.classes, self._plan, host=host))
         for name, tensor in (new | {label: new_label}).items():
             subject.get_image(name).set_data(tensor[0])
         return subject
@@ -207,6 +216,8 @@ class InsertTumorsInBatch:
         label_name: the `LabelMap` of class values; needed where there are several.
         include: names of the images, where there are others.
         group_key: entry of the batch with the patient groups.
+        profile: profile of the data set (`synthaug fit`), in place of an insertion.
+        host_name: name of a `LabelMap` of host tissue, if the batches have one.
 
     Example:
         >>> from synthaug import LesionShapes
@@ -221,12 +232,15 @@ class InsertTumorsInBatch:
 
     def __init__(
         self,
-        insertion: TumorInsertion,
+        insertion: TumorInsertion | None = None,
         label_name: str | None = None,
         include: Sequence[str] | None = None,
         group_key: str | None = None,
+        profile: Any = None,
+        host_name: str | None = None,
     ):
-        self.insertion, self.label_name, self.include, self.group_key = insertion, label_name, include, group_key
+        self.insertion, self.label_name = chosen_insertion(insertion, profile), label_name
+        self.include, self.group_key, self.host_name = include, group_key, host_name
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Insert tumours into a batch.
@@ -242,27 +256,41 @@ class InsertTumorsInBatch:
         """
         collated = {name: image for name, image in batch.items() if isinstance(image, Mapping) and "data" in image}
         types = {name: image["type"][0] for name, image in collated.items()}
-        images, label = _roles(types, self.include, None, self.label_name)
+        images, label = _roles(types, self.include, None, self.label_name, self.host_name)
         tensors = {name: _floating(collated[name]["data"]) for name in images}
         engine = EngineBatch.of(tensors, collated[label]["data"], self.insertion.channels)
         spacing = affine_spacing(collated[images[0]]["affine"])
         groups = None if self.group_key is None else batch[self.group_key]
-        new, new_label = engine.back(*self.insertion(engine.image, engine.classes, spacing, groups=groups))
+        host = None if self.host_name is None else host_map(batch[self.host_name]["data"], engine.image)
+        new, new_label = engine.back(*self.insertion(engine.image, engine.classes, spacing, groups=groups, host=host))
         return {**batch, **{name: {**batch[name], "data": x} for name, x in (new | {label: new_label}).items()}}
 
 
 def _find(
-    subject: torchio.Subject, include: Iterable[str] | None, exclude: Iterable[str] | None, label_name: str | None
+    subject: torchio.Subject,
+    include: Iterable[str] | None,
+    exclude: Iterable[str] | None,
+    label_name: str | None,
+    host_name: str | None,
 ) -> tuple[list[str], str]:
     types = {name: image.type for name, image in subject.get_images_dict(intensity_only=False).items()}
-    return _roles(types, include, exclude, label_name)
+    return _roles(types, include, exclude, label_name, host_name)
+
+
+def _host(subject: torchio.Subject, name: str | None, batch: EngineBatch) -> Tensor | None:
+    return None if name is None else host_map(subject.get_images_dict(intensity_only=False)[name].data, batch.image)
 
 
 def _roles(
-    types: Mapping[str, str], include: Iterable[str] | None, exclude: Iterable[str] | None, label_name: str | None
+    types: Mapping[str, str],
+    include: Iterable[str] | None,
+    exclude: Iterable[str] | None,
+    label_name: str | None,
+    host_name: str | None,
 ) -> tuple[list[str], str]:
     """Tell the intensity images and the label map apart by the images' TorchIO types."""
-    labels = [name for name, kind in types.items() if kind == torchio.LABEL and label_name in (None, name)]
+    maps = [name for name, kind in types.items() if kind == torchio.LABEL and name != host_name]
+    labels = [name for name in maps if label_name in (None, name)]
     if len(labels) != 1:
         wanted = "one LabelMap, or its name as label_name" if label_name is None else f"a LabelMap {label_name!r}"
         raise ValueError(f"expected {wanted}; got {', '.join(f'{n} ({k})' for n, k in types.items())}")

@@ -7,6 +7,7 @@ from synthaug.cli.cohort import cohort, inspect
 from synthaug.cli.configs import configs_app
 from synthaug.cli.demo import demo
 from synthaug.cli.evaluate import evaluate, report
+from synthaug.cli.fit import fit
 from synthaug.cli.hosts import hosts_app
 from synthaug.cli.imbalance import imbalance
 from synthaug.cli.insert import insert
@@ -16,6 +17,7 @@ from synthaug.cli.train import train_app
 
 app = typer.Typer(help="Synthetic tumours for segmentation training.", no_args_is_help=True, add_completion=False)
 app.command()(demo)
+app.command()(fit)
 app.add_typer(bank_app, name="bank")
 app.command()(insert)
 app.add_typer(hosts_app, name="hosts")

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from synthaug.cli.errors import one_line_errors, parsed_swap
-from synthaug.cli.options import DEFAULT_CHANNELS, ERRORS, ChannelsOption, ClassesOption, LayoutOption, PerOption
+from synthaug.cli.options import ERRORS, ChannelsOption, ClassesOption, LayoutOption, PerOption
+from synthaug.cli.profiles import ProfileOption, told
 
 bank_app = typer.Typer(help="Lesion banks: real masks and intensities in one file.", no_args_is_help=True)
 
@@ -15,17 +16,23 @@ bank_app = typer.Typer(help="Lesion banks: real masks and intensities in one fil
 def build(
     folder: Annotated[Path, typer.Argument(help="Folder of labelled cases.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The bank file to write.")],
-    classes: ClassesOption = "BRATS18",
-    channels: ChannelsOption = DEFAULT_CHANNELS,
+    classes: ClassesOption = None,
+    channels: ChannelsOption = None,
     per: PerOption = "lesion",
     min_voxels: Annotated[int, typer.Option(help="Smallest lesion kept.")] = 27,
     layout: LayoutOption = "auto",
+    profile: ProfileOption = None,
 ) -> None:
     """Cut the lesions of labelled cases into one bank file."""
     from synthaug import LesionBank
+    from synthaug.data import find_cases
+    from synthaug.profile.survey import data_folder
 
     with one_line_errors(*ERRORS):
-        bank = LesionBank.from_folder(folder, classes, channels.split(","), per, min_voxels, layout)
+        data = told(profile, folder, classes, channels, layout)
+        cases = find_cases(data_folder(folder), data.layout, data.listed, data.group_pattern)
+        training = [case for case in cases if case.split != "test"]
+        bank = LesionBank.from_cases(training, data.classes, data.channels, per, min_voxels, data.space)
         bank.save(out)
     typer.echo(f"{len(bank)} lesions of {len(bank.groups)} patients in {out}")
     for reason in bank.skipped:

@@ -7,8 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from synthaug.cli.errors import one_line_errors
+from synthaug.cli.profiles import ProfileOption
+from synthaug.profile.profile import find_profile
 
 SHORT = {
+    "profile": "profile",
     "cases": "cases",
     "count": "count",
     "layout": "layout",
@@ -33,6 +36,7 @@ def cohort(
     config: Annotated[
         str | None, typer.Option(help="YAML file with all of it, or a name; options and keys change it.")
     ] = None,
+    profile: ProfileOption = None,
     cases: Annotated[Path | None, typer.Option(help="Folder of the host cases.")] = None,
     bank: Annotated[Path | None, typer.Option(help="Bank of lesion masks; without it, procedural shapes.")] = None,
     generator: Annotated[str | None, typer.Option(help="paste, procedural, a folder of weights, ...")] = None,
@@ -56,6 +60,9 @@ def cohort(
     full in the end.
     """
     given = {key: value for key, value in locals().items() if key in SHORT and value is not None}
+    if config is None and profile is None and (beside := find_profile(cases)) is not None:
+        typer.echo(f"profile: {beside} (beside the cases)", err=True)
+        given["profile"] = beside
     values = {SHORT[key]: value for key, value in given.items()}
     if channels is not None:
         values["channels"] = channels.split(",")

@@ -1,11 +1,13 @@
 """The commands ``synthaug evaluate`` and ``synthaug report``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from synthaug.cli.errors import TRAIN, one_line_errors
+from synthaug.cli.options import ClassesOption
+from synthaug.cli.profiles import ProfileOption, told
 
 ERRORS = (ValueError, OSError, ImportError)
 
@@ -16,7 +18,8 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for rows.csv, of each case, and summary.csv.")
     ] = None,
-    classes: Annotated[str, typer.Option(help="Label vocabulary, such as BRATS18, or names: tumour=1.")] = "BRATS18",
+    classes: ClassesOption = None,
+    profile: ProfileOption = None,
     surface: Annotated[bool, typer.Option(help="HD95, NSD and average surface distance, too.")] = True,
     seed: Annotated[int, typer.Option(help="Of the bootstrap intervals.", min=0)] = 0,
     layout: Annotated[str, typer.Option(help="brats, nnunet, msd, bids, or auto to find out.")] = "auto",
@@ -28,7 +31,12 @@ def evaluate(
 
     rows, failed = [], 0
     with one_line_errors(*ERRORS, missing=TRAIN):
-        for result in evaluate_folder(predictions, folder, classes, layout, surface=surface):
+        data = told(profile, folder, classes, None, layout)
+        rule = None if data.space is None else data.space.rule
+        found: dict[str, Any] = {"channels": data.listed, "group_pattern": data.group_pattern, "rule": rule}
+        if data.profile is not None and data.profile.labels.regions is not None:
+            found["regions"] = data.profile.labels.regions
+        for result in evaluate_folder(predictions, folder, data.classes, data.layout, surface=surface, **found):
             if isinstance(result, Exception):
                 typer.echo(f"left out: {result}", err=True)
                 failed += 1

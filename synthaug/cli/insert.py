@@ -1,13 +1,14 @@
 """The command ``synthaug insert``."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
 
 from synthaug.cli.errors import one_line_errors, parsed_swap
-from synthaug.cli.options import DEFAULT_CHANNELS, ERRORS, ChannelsOption, ClassesOption, LayoutOption
+from synthaug.cli.options import ERRORS, ChannelsOption, ClassesOption, LayoutOption
+from synthaug.cli.profiles import ProfileOption, Told, told
 
 
 def insert(
@@ -20,40 +21,37 @@ def insert(
     generator: Annotated[
         str | None, typer.Option(help="paste (default with a bank), procedural, brats-gan, brats-diffusion, a folder.")
     ] = None,
-    classes: ClassesOption = "BRATS18",
-    channels: ChannelsOption = DEFAULT_CHANNELS,
+    classes: ClassesOption = None,
+    channels: ChannelsOption = None,
     scale: Annotated[tuple[float, float] | None, typer.Option(help="Range of the linear scale.")] = None,
     diameter_mm: Annotated[tuple[float, float] | None, typer.Option(help="Range of the diameter instead.")] = None,
     swap: Annotated[list[str] | None, typer.Option(help="FROM:TO:PROBABILITY, may be repeated.")] = None,
-    swap_draw: Annotated[str, typer.Option(help="joint or each.")] = "joint",
+    swap_draw: Annotated[str | None, typer.Option(help="joint or each.")] = None,
     second: Annotated[float, typer.Option(help="Probability of a second lesion.")] = 0.0,
+    profile: ProfileOption = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     layout: LayoutOption = "auto",
 ) -> None:
     """Insert a tumour into whole cases: NIfTI in, NIfTI and one JSON row per insertion out."""
-    from synthaug import InsertionOptions, LesionShapes, TumorInsertion, get_classes
-    from synthaug.channels import canonical_channels
+    from synthaug import InsertionOptions
     from synthaug.config import overridden
     from synthaug.data import find_cases
     from synthaug.insertion.report import append_rows
+    from synthaug.profile.survey import data_folder
 
     with one_line_errors(*ERRORS):
-        vocabulary, names = get_classes(classes), canonical_channels(channels.split(","))
-        given = {"prob": 1.0, "second": second, "seed": seed, "swap_draw": swap_draw}
-        given |= {"scale": scale, "diameter_mm": diameter_mm, "swaps": [parsed_swap(text) for text in swap or ()]}
-        chosen = InsertionOptions.checked(**overridden(given, options or ()))
-        engine = TumorInsertion(
-            LesionShapes(classes=vocabulary) if bank is None else bank,
-            generator or ("procedural" if bank is None else "paste"),
-            classes=vocabulary,
-            channels=names,
-            **chosen.engine_options,
-        )
-        cases = find_cases(case, layout=layout)
+        data = told(profile, case, classes, channels, layout)
+        given: dict[str, Any] = {"scale": scale, "diameter_mm": diameter_mm, "swap_draw": swap_draw}
+        given |= {"swaps": [parsed_swap(text) for text in swap] if swap else None}
+        given = {name: value for name, value in given.items() if value is not None}
+        chosen = overridden(given | {"prob": 1.0, "second": second, "seed": seed}, options or ())
+        InsertionOptions.checked(**chosen)
+        engine = _engine(data, bank, generator, chosen)
+        cases = find_cases(data_folder(case), data.layout, data.listed, data.group_pattern)
     failed = 0
     for found in cases:
         try:
-            rows = _insert_one(engine, found, names, out)
+            rows = _insert_one(engine, found, data.channels, out, data.profile is not None)
         except (ValueError, OSError) as error:
             typer.echo(f"failed: {error}", err=True)
             failed += 1
@@ -66,16 +64,41 @@ def insert(
     raise typer.Exit(1 if failed else 0)
 
 
-def _insert_one(engine, case, channels: tuple[str, ...], out: Path) -> list[dict]:
-    """Insert into one case; writes its files only where a lesion went in, and returns the rows."""
+def _engine(data: Told, bank: Path | None, generator: str | None, chosen: dict):
+    """The insertion: that of the profile, where there is one, with what was given in place of its own."""
+    from synthaug import LesionShapes, TumorInsertion
+    from synthaug.profile.use import BANK, insertion_arguments
+
+    own = {"classes": data.classes, "channels": data.channels}
+    if data.profile is None or data.path is None:
+        lesions: Any = LesionShapes(classes=data.classes) if bank is None else bank
+        return TumorInsertion(lesions, generator or ("procedural" if bank is None else "paste"), **own, **chosen)
+    beside = data.path.parent / BANK
+    donors = bank or (beside if beside.is_file() else None)
+    return TumorInsertion(**insertion_arguments(data.path, donors, generator, own | chosen))
+
+
+def _insert_one(engine, case, channels: tuple[str, ...], out: Path, placed: bool) -> list[dict]:
+    """Insert into one case; writes its files only where a lesion went in, and returns the rows.
+
+    `placed` says whether lesions go where the data have them, which needs to know where the host is.
+    """
     from synthaug.data import load_case
-    from synthaug.data.maps import read_map
+    from synthaug.data.maps import host_of_case, read_map
     from synthaug.data.writing import write_case
+    from synthaug.frames import host_frame
+    from synthaug.host.space import Space
 
     volume = load_case(case, channels, require_label=False)
     image = torch.from_numpy(volume.image)[None]
     label = torch.zeros(image.shape[2:], dtype=torch.int16) if volume.label is None else torch.from_numpy(volume.label)
-    maps = {name: torch.from_numpy(read_map(case, file, volume))[None] for name, file in engine.options.files.items()}
+    maps: dict[str, Any] = {
+        name: torch.from_numpy(read_map(case, file, volume))[None] for name, file in engine.options.files.items()
+    }
+    if "host" not in maps and (engine.space != Space() or placed):
+        tissue = host_of_case(case, volume, engine.space, channels, engine.classes)
+        maps["host"] = torch.from_numpy(tissue)[None]
+        maps["frames"] = host_frame(tissue, volume.affine)
     new_image, new_label, plan = engine.recorded(image, label[None], volume.spacing_mm, groups=[case.group], **maps)
     rows = [{"case": case.name, **row} for row in plan.to_rows()]
     if any(row["outcome"] == "done" for row in rows):

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from synthaug.cli.errors import TRAIN, one_line_errors
+from synthaug.cli.profiles import ProfileOption
 
 
 def predict(
@@ -21,6 +22,7 @@ def predict(
         bool | None, typer.Option("--mirror/--no-mirror", help="Average over the 8 mirror images, or not at all.")
     ] = None,
     overlap: Annotated[float | None, typer.Option(min=0, max=0.9, help="Of neighbouring windows.")] = None,
+    profile: ProfileOption = None,
 ) -> None:
     """Segment cases with a trained model, or an ensemble; label maps have the affine and the grid of their case."""
     import torch
@@ -28,10 +30,14 @@ def predict(
     chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
     failed = 0
     with one_line_errors(ValueError, OSError, ModuleNotFoundError, missing=TRAIN):
+        from synthaug.profile.profile import Profile
         from synthaug.segmentation.model import Segmenter
         from synthaug.segmentation.predict import predict_folder
 
         model = Segmenter.load(run, *(also or ()), device=chosen)
+        if profile is not None:
+            known = Profile.load(profile)
+            known.space.check_same(f"the profile {profile}", f"the model {run}", model.config.space)
         told = {"mirror": None if mirror is None else (0, 1, 2) if mirror else (), "overlap": overlap}
         changes = {key: value for key, value in told.items() if value is not None}
         for result in predict_folder(model, folder, out, layout, model.config.inference.model_copy(update=changes)):

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from synthaug.cli.errors import TRAIN, one_line_errors
+from synthaug.cli.profiles import ProfileOption
 from synthaug.shipped import find_config
 from synthaug.training.launch import TRAINERS, launch_trainer
 
@@ -21,8 +22,13 @@ train_app = typer.Typer(
 def _command(trainer: str) -> Callable[..., None]:
     def train(
         config: Annotated[
-            str, typer.Option(help="YAML file, or a name that synthaug configs list shows.")
-        ] = f"{trainer}_tiny",
+            str | None,
+            typer.Option(
+                help=f"YAML file, or a name that synthaug configs list shows; {trainer}_tiny, or the one beside the "
+                "profile."
+            ),
+        ] = None,
+        profile: ProfileOption = None,
         out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME of the config by default.")] = None,
         words: Annotated[
             list[str] | None,
@@ -36,7 +42,8 @@ def _command(trainer: str) -> Callable[..., None]:
         changes = [word for word in words or () if "=" in word and not word.startswith("-")]
         options = [word for word in words or () if word not in changes]
         with one_line_errors(ValueError, OSError, ModuleNotFoundError, missing=TRAIN):
-            told = ["--config", str(find_config(config)), *([] if out is None else ["--out", str(out)]), *changes]
+            chosen, changes = _with_profile(trainer, config, profile, changes)
+            told = ["--config", str(find_config(chosen)), *([] if out is None else ["--out", str(out)]), *changes]
             code = launch_trainer(trainer, told, options)
         if code > FIRST_SIGNAL:
             typer.echo(f"error: the training was ended by signal {code - FIRST_SIGNAL}", err=True)
@@ -44,6 +51,23 @@ def _command(trainer: str) -> Callable[..., None]:
 
     train.__doc__ = f"Train {TRAINERS[trainer]}; the same command again continues a run that was stopped."
     return train
+
+
+def _with_profile(trainer: str, config: str | None, profile: Path | None, changes: list[str]) -> tuple[str, list[str]]:
+    """The configuration and its changes; a profile has one beside it for each trainer, and is told to another one.
+
+    Raises:
+        ValueError: no configuration of this trainer beside the profile.
+    """
+    if profile is None:
+        return config or f"{trainer}_tiny", changes
+    from synthaug.profile.use import file_of
+
+    path = file_of(profile).resolve()
+    beside = path.parent / f"{trainer}.yaml"
+    if config is None and not beside.is_file():
+        raise ValueError(f"{beside}: not there; give --config, or make it by `synthaug fit`")
+    return config or str(beside), [f"data.profile={path}", *changes]
 
 
 for _trainer in TRAINERS:

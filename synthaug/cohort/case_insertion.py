@@ -18,6 +18,7 @@ from synthaug.generators.registry import resolve_generator
 from synthaug.geometry import triple
 from synthaug.insertion.insertion import TumorInsertion
 from synthaug.lesions.bank import LesionBank
+from synthaug.lesions.base import LesionSource
 from synthaug.lesions.registry import resolve_lesions
 from synthaug.lesions.shapes import LesionShapes
 from synthaug.random import Purpose, stream
@@ -119,6 +120,8 @@ class CaseInserter:
         kind = self.kind(index)
         engine = self.engines[kind]
         engine.load_state_dict({**self._start[kind], "number": (index * ATTEMPTS + attempt) * ORDERS + order})
+        known = {"host": tissue, "groups": [host.case.group], "host_stats": host.stats}
+        known |= {} if host.frame is None else {"frames": host.frame}
         prior = None if host.prior is None else host.prior.to(self.device)
         groups = [host.case.group]
         plan = engine.plan(
@@ -165,6 +168,8 @@ class CaseInserter:
             generator,
             classes=config.vocabulary,
             channels=config.channels,
+            space=config.space,
+            places=config.places,
             prob=1.0,
             second=0.0,
             seed=config.seed,
@@ -197,14 +202,14 @@ def open_lesions(config: CohortConfig) -> Donors:
     return bank
 
 
-def open_generator(config: CohortConfig, generator: TumorGenerator | None) -> TumorGenerator:
-    """Return the generator that was given, or load the configuration's.
+def open_generator(config: CohortConfig, generator: TumorGenerator | None, lesions: LesionSource) -> TumorGenerator:
+    """Return the generator that was given, or load the configuration's, which may be fitted to the lesions.
 
     Raises:
         ConfigError: there is none of that name, or its files cannot be used.
     """
     try:
-        return resolve_generator(generator or config.generator_name, **config.generator_options)
+        return resolve_generator(generator or config.generator_name, lesions, **config.generator_options)
     except (ValueError, TypeError, OSError) as error:
         raise ConfigError(f"generator: {error}") from error
 

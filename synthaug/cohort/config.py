@@ -1,5 +1,7 @@
 """Models of a cohort's configuration, which is data-only YAML or keyword arguments."""
 
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -9,6 +11,8 @@ from synthaug.channels import canonical_channels
 from synthaug.classes import Classes, get_classes
 from synthaug.cohort.layouts import LAYOUTS
 from synthaug.config import Section
+from synthaug.host.space import Space
+from synthaug.lesions.places import PlaceFrequency
 from synthaug.options import LesionOptions
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -105,6 +109,7 @@ class CohortConfig(Section):
     """Configures a whole cohort.
 
     Attributes:
+        profile: of the data set (`synthaug fit`): what is not given here is the profile's.
         cases: folder of the hosts.
         layout: name of the layout that is written, one of `LAYOUTS`.
         count: number of cases; not with `balance`.
@@ -125,6 +130,7 @@ class CohortConfig(Section):
         (50, 'paste')
     """
 
+    profile: Path | None = None
     cases: Path
     layout: str
     count: PositiveInt | None = None
@@ -144,6 +150,34 @@ class CohortConfig(Section):
     threads: PositiveInt = 1
     compression: Annotated[int, Field(ge=1, le=9)] = 1
     workers: PositiveInt = 2
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_profile(cls, content: Any) -> Any:
+        if not isinstance(content, Mapping) or content.get("profile") is None:
+            return content
+        from synthaug.profile.profile import BANK, Profile
+        from synthaug.profile.use import INSTEAD, filled, folder_of, generator_of
+
+        profile, home = Profile.load(content["profile"]), folder_of(content["profile"])
+        lesions = dict(content.get("lesions") or {})
+        replaced = {other for name in lesions for other in INSTEAD.get(name, ())}
+        options = {k: v for k, v in profile.insertion.items() if k in LesionsConfig.model_fields and k not in replaced}
+        if "shapes" not in lesions and (home / BANK).is_file():
+            options["bank"] = home / BANK
+        own = {
+            "cases": profile.data.folder,
+            "layout": profile.data.layout,
+            "classes": dict(profile.labels.lesions),
+            "channels": profile.names,
+            "generator": generator_of(profile, home) if "shapes" not in lesions else None,
+            "gate": {} if "shapes" not in lesions else None,
+        }
+        hosts = {"layout": profile.data.layout, "group_pattern": profile.data.group_pattern}
+        return filled(content, own) | {
+            "lesions": filled(lesions, options),
+            "hosts": filled(content.get("hosts") or {}, hosts),
+        }
 
     @field_validator("layout")
     @classmethod
@@ -175,6 +209,27 @@ class CohortConfig(Section):
     def vocabulary(self) -> Classes:
         """Vocabulary that `classes` names."""
         return get_classes(self.classes)
+
+    @cached_property
+    def space(self) -> Space:
+        """Host rule and units: the profile's, and the range of host tissue where one is given."""
+        from synthaug.profile.profile import Profile
+
+        space = Space() if self.profile is None else Profile.load(self.profile).space
+        if self.hosts.tissue_range is None:
+            return space
+        ranged = {
+            "stripped": space != Space() and space.rule.stripped,
+            "range": {self.channels[0]: self.hosts.tissue_range},
+        }
+        return Space(rule=space.rule.model_copy(update=ranged), units=space.units)
+
+    @property
+    def places(self) -> PlaceFrequency | None:
+        """How often lesions lie where, by the profile; None without one."""
+        from synthaug.profile.profile import Profile
+
+        return None if self.profile is None else Profile.load(self.profile).where.places
 
     @property
     def kinds(self) -> tuple[str | None, ...]:

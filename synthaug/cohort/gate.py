@@ -8,7 +8,7 @@ Three measures, each in its own unit and each with a limit of its own:
 - agreement: Dice of the lesion and what a segmenter marks around it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from synthaug.cohort.hosts import Host
 from synthaug.config import ConfigError
 from synthaug.geometry import bounding_box
 from synthaug.host import to_model
+from synthaug.host.units import within
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.base import LesionSource
 
@@ -42,6 +43,7 @@ class Gate:
         lesions: source of the lesions; a bank, where deviation or border jump is looked at.
         classes: vocabulary of the labels.
         channels: canonical names of the images' channels.
+        limits: lowest and highest model intensity of each channel, where units are fixed.
         segmenter: takes z-scores of host tissue, (1, C, X, Y, Z) float32 with 0 outside the tissue, and gives logits
             (1, 1 + K, X, Y, Z), background first; sides are multiples of 32.
 
@@ -56,7 +58,9 @@ class Gate:
         classes: Classes,
         channels: tuple[str, ...],
         segmenter: Segmenter | None = None,
+        limits: Sequence[tuple[float, float]] | None = None,
     ):
+        self.limits = limits
         self.config, self.classes, self.segmenter = config, classes, segmenter
         compares = config.deviation is not None or config.border_jump is not None
         bank = lesions if isinstance(lesions, LesionBank) else None
@@ -104,7 +108,7 @@ class Gate:
         """
         box = bounding_box(lesion.cpu().numpy(), (WINDOW_MARGIN,) * 3)
         mean, std = (torch.tensor(values, device=image.device) for values in (host.mean, host.std))
-        z = to_model(image[(slice(None), *box)], mean, std)
+        z = within(to_model(image[(slice(None), *box)], mean, std), self.limits)
         mask, values = lesion[box], label[box]
         measured: dict[str, Any] = {}
         if self.config.deviation is not None:

@@ -3,16 +3,19 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from synthaug.cohort.config import CohortConfig
 from synthaug.config import ConfigError
 from synthaug.data.cases import Case, StoredCase, find_cases, load_stored
-from synthaug.data.maps import read_map
+from synthaug.data.maps import host_of_case, read_map
 from synthaug.data.nifti import CaseError, as_label, read_stored
+from synthaug.frames import cropped, host_frame
 from synthaug.geometry import EVERYWHERE, Box, bounding_box, triple
-from synthaug.host import HostSample, tissue_in_range
+from synthaug.host import HostSample
+from synthaug.host.space import Space
 from synthaug.random import Purpose, stream
 
 BOX_MARGIN_VOX = 2
@@ -32,6 +35,7 @@ class Host:
         mean: mean of the tissue outside labels, per channel.
         std: standard deviation of the tissue outside labels, per channel.
         prior: (1, x, y, z) weights of a lesion's centre, or None.
+        frame: (3, 4), voxel indices of the box to host coordinates, where a profile says how often lesions lie where.
     """
 
     case: Case
@@ -43,6 +47,7 @@ class Host:
     mean: list[float]
     std: list[float]
     prior: Tensor | None = None
+    frame: np.ndarray | None = None
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -97,9 +102,11 @@ def read_host(case: Case, config: CohortConfig) -> Host:
     image = torch.from_numpy(volume.image)
     label = torch.zeros(image.shape[1:], dtype=torch.int16) if volume.label is None else torch.from_numpy(volume.label)
     maps = {name: torch.from_numpy(read_map(case, file, volume)) for name, file in config.lesions.files.items()}
-    wanted = config.hosts.tissue_range
-    given = maps.get("host", None if wanted is None else tissue_in_range(image, *wanted))
-    found = HostSample.of(image, label, given)
+    given = maps.get("host")
+    if given is None and config.space != Space():
+        given = torch.from_numpy(host_of_case(case, volume, config.space, config.channels, config.vocabulary))
+    fixed = config.space.units.statistics(config.channels)
+    found = HostSample.of(image, config.space.rule.lesions_of(label), given, fixed=fixed)
     tissue, mean, std = found.tissue, found.mean, found.std
     margin = [int(config.lesions.clearance_mm / s) + BOX_MARGIN_VOX for s in volume.spacing_mm]
     box = bounding_box(tissue.numpy(), margin) if tissue.any() else EVERYWHERE
@@ -107,7 +114,10 @@ def read_host(case: Case, config: CohortConfig) -> Host:
     # the whole volume in float is several times the files: let it go, the files are enough to write the case again
     stored = replace(stored, volume=replace(volume, image=volume.image[:0]))
     prior = maps["prior"][box][None].contiguous() if "prior" in maps else None
-    return Host(case, stored, box, *crops, mean.tolist(), std.tolist(), prior)
+    frame = None
+    if config.profile is not None and tissue.any():
+        frame = cropped(host_frame(tissue.numpy(), volume.affine), [side.start or 0 for side in box])
+    return Host(case, stored, box, *crops, mean.tolist(), std.tolist(), prior, frame)
 
 
 def _has_tumour(case: Case) -> bool | None:

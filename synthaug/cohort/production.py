@@ -122,7 +122,7 @@ class _Production:
             raise ModuleNotFoundError("the report of a cohort needs matplotlib")
         self.config, self.processes, self.job, self.layout = config, processes, Job(out), make_layout(config)
         self.lesions = open_lesions(config)
-        painter = open_generator(config, generator)
+        painter = open_generator(config, generator, self.lesions)
         self.hosts = processes.from_main(lambda: find_hosts(config))
         self.splits = _leak_proof(config, self.hosts, self.lesions)
         facts = generator_facts(config.generator_name if generator is None else generator, painter)
@@ -241,7 +241,8 @@ def _gate(
         return None
     if segmenter is None and config.gate.segmenter is not None:
         segmenter = load_segmenter(config.gate.segmenter, config.channels, device)
-    return Gate(config.gate, lesions, config.vocabulary, config.channels, segmenter)
+    limits = config.space.units.limits(config.channels)
+    return Gate(config.gate, lesions, config.vocabulary, config.channels, segmenter, limits)
 
 
 def _leak_proof(config: CohortConfig, hosts: Sequence[Case], lesions: LesionSource) -> LeakProof | None:

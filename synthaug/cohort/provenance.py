@@ -12,8 +12,9 @@ import torch
 from synthaug.cohort.config import CohortConfig
 from synthaug.data.cases import Case
 from synthaug.files import file_sha256
+from synthaug.host.space import Space
 
-FREE = {"cases", "workers"}
+FREE = {"cases", "workers", "profile"}
 """Keys of the configuration that do not decide what is written: where things lie, and how many threads write."""
 
 
@@ -31,7 +32,9 @@ def identity(config: CohortConfig, hosts: Sequence[Case], generator: dict[str, A
     options["splits"].pop("folds")
     options.pop("generator")
     bank = config.lesions.bank
+    space = {} if config.space == Space() else {"space": config.space.model_dump(mode="json")}
     return {
+        **space,
         "config": options,
         "bank_sha256": None if bank is None else file_sha256(bank),
         "generator": generator,

@@ -111,7 +111,7 @@ def find_cases(
     finders = {"brats": _find_brats, "nnunet": _find_nnunet, "msd": _find_msd, "bids": _find_bids}
     if layout not in ("auto", *finders):
         raise ValueError(f"layout: expected auto, {', '.join(finders)}, got {layout!r}")
-    finder = finders[_detect(folder) if layout == "auto" else layout]
+    finder = finders[detected_layout(folder) if layout == "auto" else layout]
     cases = sorted(finder(folder, channels, group_function(group_pattern)), key=lambda case: case.name)
     if not cases:
         raise ValueError(_nothing_found(folder, layout))
@@ -225,7 +225,7 @@ def _nifti_files(folder: Path, pattern: str = "*") -> list[Path]:
     )
 
 
-def _detect(folder: Path) -> str:
+def detected_layout(folder: Path) -> str:
     """Tell the layout: nnU-Net and MSD have ``imagesTr``, and only in MSD has an image the name of its label."""
     if not (folder / "imagesTr").is_dir():
         return "bids" if is_bids(folder) else "brats"

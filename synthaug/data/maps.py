@@ -1,11 +1,16 @@
 """Maps that lie beside a case's images: where lesions may lie, and how often they do."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from synthaug.classes import Classes
 from synthaug.data.cases import Case, folder_of
 from synthaug.data.nifti import CaseError, Volume, check_same_grid, read_nifti
+from synthaug.host.space import Space
+
+MAP_ENDINGS = (".nii.gz", ".nii", ".npy")
 
 
 def read_map(case: Case, name: str, volume: Volume) -> np.ndarray:
@@ -14,7 +19,8 @@ def read_map(case: Case, name: str, volume: Volume) -> np.ndarray:
     Args:
         case: case that the map is of.
         name: name of the file in the folder of the case's images, ``.nii``, ``.nii.gz`` or ``.npy``; one that begins
-            with ``_`` or ``-`` follows the case's name, as in ``_host.nii.gz``.
+            with ``_`` or ``-`` follows the case's name, as in ``_host.nii.gz``. Or a folder of maps that are
+            called like the cases.
         volume: voxels of the case, which the map must fit.
 
     Returns:
@@ -24,7 +30,7 @@ def read_map(case: Case, name: str, volume: Volume) -> np.ndarray:
         CaseError: no such file, one that cannot be read, of another shape or affine, or with values that are not
             finite or below 0.
     """
-    path = folder_of(case) / (case.name + name if name.startswith(("_", "-")) else name)
+    path = _map_path(case, name)
     grid = volume.image[:1]
     if path.suffix == ".npy":
         found = _numpy_map(case.name, path)[None], volume.affine
@@ -35,6 +41,24 @@ def read_map(case: Case, name: str, volume: Volume) -> np.ndarray:
     if not (np.isfinite(values) & (values >= 0)).all():
         raise CaseError(f"{case.name}: {path} expected finite values of at least 0, got others")
     return values
+
+
+def _map_path(case: Case, name: str) -> Path:
+    if Path(name).is_dir():
+        return next(
+            (p for end in MAP_ENDINGS if (p := Path(name) / f"{case.name}{end}").is_file()), Path(name) / case.name
+        )
+    return folder_of(case) / (case.name + name if name.startswith(("_", "-")) else name)
+
+
+def host_of_case(case: Case, volume: Volume, space: Space, channels: Sequence[str], classes: Classes) -> np.ndarray:
+    """Host tissue of a case by the rule of a space, (X, Y, Z) bool.
+
+    Raises:
+        CaseError: a mask that the rule has and that cannot be used.
+    """
+    mask = None if space.rule.masks is None else read_map(case, space.rule.masks, volume)
+    return space.host_of(volume.image, volume.label, channels, classes, volume.spacing_mm, mask).numpy()
 
 
 def _numpy_map(case: str, path: Path) -> np.ndarray:

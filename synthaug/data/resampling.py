@@ -9,13 +9,16 @@ import torch
 from synthaug.host import scored_tissue
 
 
-def resample_image(image: np.ndarray, affine: np.ndarray, spacing_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Resample a z-scored image, whose background is exactly 0 and stays so.
+def resample_image(
+    image: np.ndarray, affine: np.ndarray, spacing_mm: Sequence[float], masked: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Resample a z-scored image.
 
     Args:
         image: (C, X, Y, Z) float32.
         affine: (4, 4), voxel indices to mm.
         spacing_mm: new voxel size along X, Y, Z.
+        masked: whether the background is exactly 0, and is to stay so.
 
     Returns:
         (C, x, y, z) float32 and its affine.
@@ -23,11 +26,14 @@ def resample_image(image: np.ndarray, affine: np.ndarray, spacing_mm: Sequence[f
     from monai.data import MetaTensor
     from monai.transforms import Spacing
 
-    resample = Spacing(tuple(spacing_mm), mode="bilinear", padding_mode="zeros", dtype=np.float32)
+    padding = "zeros" if masked else "border"
+    resample = Spacing(tuple(spacing_mm), mode="bilinear", padding_mode=padding, dtype=np.float32)
     # smoothed by the new voxel's size first, else a finer image would be sampled at single voxels
     smooth = _smoothed(torch.from_numpy(image), affine, spacing_mm)
     # of a MetaTensor MONAI makes a MetaTensor, whatever its annotations say
     resampled = cast(MetaTensor, resample(MetaTensor(smooth, affine=torch.from_numpy(affine))))
+    if not masked:
+        return resampled.as_tensor().numpy(), resampled.affine.numpy()
     tissue = torch.from_numpy(scored_tissue(image).astype(np.float32))
     inside = cast(MetaTensor, resample(MetaTensor(tissue, affine=torch.from_numpy(affine))))
     values = torch.where(inside.as_tensor() > 0.5, resampled.as_tensor(), 0)

@@ -1,7 +1,7 @@
 """Scores of a folder of predicted label maps against labelled cases."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from synthaug.data import Case, CaseError, find_cases
 from synthaug.data.nifti import as_label, check_same_grid, read_nifti
 from synthaug.evaluation.case import evaluate_case
 from synthaug.geometry import triple
+from synthaug.host.rule import HostRule
 
 
 def evaluate_folder(
@@ -19,6 +20,9 @@ def evaluate_folder(
     folder: str | os.PathLike,
     classes: Classes | str | Mapping[str, int],
     layout: str = "auto",
+    channels: Sequence[str] | None = None,
+    group_pattern: str | None = None,
+    rule: HostRule | None = None,
     **options: Any,
 ) -> Iterator[list[dict[str, Any]] | CaseError]:
     """Score the predictions ``<case>.nii.gz`` or ``<case>.nii`` of the labelled cases in a folder.
@@ -28,6 +32,9 @@ def evaluate_folder(
         folder: folder of the labelled cases; those without a prediction are not scored, unless none has one.
         classes: vocabulary of both maps.
         layout: layout of `folder`, see `synthaug.data.find_cases`.
+        channels: names in order, where the folder does not name them.
+        group_pattern: regular expression that finds the patient in a case's name.
+        rule: host rule of a profile, whose organs and avoided labels are no lesions.
         **options: options of `evaluate_case`, such as ``surface=False``.
 
     Yields:
@@ -37,12 +44,13 @@ def evaluate_folder(
         ValueError: no labelled case has a prediction; or what `find_cases` raises.
     """
     vocabulary, predictions = get_classes(classes), Path(predictions)
-    cases = [(case, case.label) for case in find_cases(Path(folder), layout=layout) if case.label is not None]
+    found = find_cases(Path(folder), layout, channels, group_pattern)
+    cases = [(case, case.label) for case in found if case.label is not None]
     pairs = [(case, true, path) for case, true in cases if (path := _prediction(predictions, case.name)) is not None]
     if not pairs:
         names = f", such as {cases[0][0].name}.nii.gz" if cases else ""
         raise ValueError(f"{predictions}: expected predictions of the {len(cases)} labelled cases{names}; found none")
-    return (_scored(case, true, path, vocabulary, options) for case, true, path in pairs)
+    return (_scored(case, true, path, vocabulary, options, rule or HostRule()) for case, true, path in pairs)
 
 
 def _prediction(folder: Path, case: str) -> Path | None:
@@ -50,13 +58,14 @@ def _prediction(folder: Path, case: str) -> Path | None:
 
 
 def _scored(
-    case: Case, true: Path, path: Path, classes: Classes, options: Mapping[str, Any]
+    case: Case, true: Path, path: Path, classes: Classes, options: Mapping[str, Any], rule: HostRule
 ) -> list[dict[str, Any]] | CaseError:
     """Score a case from the files of its true label and its prediction, or give what is wrong with them."""
     try:
         truth, found = read_nifti(case.name, true, 1), read_nifti(case.name, path, 1)
         check_same_grid(case.name, true, truth, path, found)
-        prediction, label = as_label(case.name, path, found[0][0]), as_label(case.name, true, truth[0][0])
+        prediction = rule.lesions_of(as_label(case.name, path, found[0][0]))
+        label = rule.lesions_of(as_label(case.name, true, truth[0][0]))
     except CaseError as error:
         return error
     spacing = triple(float(s) for s in nib.affines.voxel_sizes(truth[1]))

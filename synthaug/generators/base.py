@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from synthaug.host.space import Space
+
 
 class TumorGenerator(ABC):
     """Paints a lesion, given its surroundings and its classes.
@@ -19,6 +21,7 @@ class TumorGenerator(ABC):
         crop_sizes: sides in voxels of the crops that it takes, ascending, or None where any box will do.
         cubic: whether a crop must have the same side along all axes; otherwise each axis has the least that will do.
         margin_vox: voxels of surroundings that it wants on each side of a lesion.
+        space: the host rule and the units that it was made for, or None where it works in any.
         needs_donor: whether `generate` must be given the donor's intensities.
         needs_host: whether `generate` is given the host's tissue in the lesion's place too, in place of 0.
         needs_support: whether `generate` is told where its result will be used, as ``support``.
@@ -37,9 +40,15 @@ class TumorGenerator(ABC):
     crop_sizes: tuple[int, ...] | None = None
     cubic: bool = True
     margin_vox: int = 4
+    space: Space | None = None
     needs_donor: bool = False
     needs_host: bool = False
     needs_support: bool = False
+
+    @property
+    def described(self) -> str:
+        """What it is, for messages."""
+        return f"the generator {type(self).__name__}"
 
     def bind(self, channels: tuple[str, ...], classes: tuple[str, ...]) -> "TumorGenerator":
         """Bind the generator to a batch's channels and classes, in this order; called once by `TumorInsertion`.

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synthaug.generators.base import TumorGenerator
+from synthaug.host.space import Space
 from synthaug.lesions.bank import LesionBank
 from synthaug.random import seeded_noise
 from synthaug.transfers import on_device
@@ -29,6 +30,8 @@ GLIOMA_MRI: Table = {
 }
 """Class to channel to (mean, standard deviation) in z-scores of host tissue, for glioma on MRI."""
 
+GLIOMA_SPACE = Space()
+
 OCTAVES = ((4, 0.65), (8, 0.45), (16, 0.35))
 FINE_SHARE = 0.15
 SHARED_TEXTURE = 0.5
@@ -39,7 +42,9 @@ class ProceduralGenerator(TumorGenerator):
     """Paints lesions from intensity statistics per class and channel, with a smooth texture.
 
     Args:
-        table: class to channel to (mean, standard deviation), z-scores of host tissue; by default `GLIOMA_MRI`.
+        table: class to channel to (mean, standard deviation), in model intensities; by default `GLIOMA_MRI`.
+        space: host rule and units of the table; by default those of skull-stripped MR. None for any.
+        centred: whether the texture has mean 0 in each lesion, so that its mean is the table's; absolute units have it.
 
     Raises:
         ValueError: an empty table, classes with unlike channels, or a standard deviation below 0.
@@ -55,7 +60,7 @@ class ProceduralGenerator(TumorGenerator):
     channels: tuple[str, ...]
     classes: tuple[str, ...]
 
-    def __init__(self, table: Table = GLIOMA_MRI):
+    def __init__(self, table: Table = GLIOMA_MRI, space: Space | None = GLIOMA_SPACE, centred: bool = False):
         if not table:
             raise ValueError("table: expected at least one class, got none")
         first = next(iter(table.values()))
@@ -64,8 +69,15 @@ class ProceduralGenerator(TumorGenerator):
                 raise ValueError(f"table: {name} has the channels {sorted(row)}, others {sorted(first)}")
             if any(std < 0 for _, std in row.values()):
                 raise ValueError(f"table: expected standard deviations of at least 0 for {name}, got {dict(row)}")
-        self.table = table
+        self.table, self.space, self.centred = table, space, centred
         self.classes, self.channels = tuple(table), tuple(first)
+
+    @property
+    def described(self) -> str:
+        """What it is, for messages."""
+        if self.space is not GLIOMA_SPACE:
+            return super().described
+        return 'the generator "procedural" (statistics of gliomas; "procedural:fitted" takes those of the bank)'
 
     @classmethod
     def fit(cls, bank: LesionBank) -> "ProceduralGenerator":
@@ -82,12 +94,15 @@ class ProceduralGenerator(TumorGenerator):
         if absent:
             raise ValueError(f"cannot fit a table: the bank has no voxels of {', '.join(absent)}")
         rows = zip(bank.classes, mean.tolist(), std.tolist(), strict=True)
-        return cls({c: dict(zip(bank.channels, zip(m, s, strict=True), strict=True)) for c, m, s in rows})
+        table = {c: dict(zip(bank.channels, zip(m, s, strict=True), strict=True)) for c, m, s in rows}
+        return cls(table, bank.space, centred=bank.space is not None and bool(bank.space.units.fixed))
 
     def bind(self, channels: tuple[str, ...], classes: tuple[str, ...]) -> "ProceduralGenerator":
         """Bind the generator to these channels and classes in this order; see `TumorGenerator.bind`."""
         super().bind(channels, classes)
-        return ProceduralGenerator({k: {c: self.table[k][c] for c in channels} for k in classes})
+        return ProceduralGenerator(
+            {k: {c: self.table[k][c] for c in channels} for k in classes}, self.space, self.centred
+        )
 
     def generate(
         self,
@@ -102,15 +117,18 @@ class ProceduralGenerator(TumorGenerator):
         table = on_device(values, mask.device, torch.float32)
         return torch.stack([self._one(c, m, table, s) for c, m, s in zip(context, mask, seeds, strict=True)])
 
-    @staticmethod
-    def _one(context: Tensor, mask: Tensor, table: Tensor, seed: int) -> Tensor:
+    def _one(self, context: Tensor, mask: Tensor, table: Tensor, seed: int) -> Tensor:
         soft = F.avg_pool3d(F.pad(mask, (1,) * 6), 3, stride=1)
         # outside the lesion no class is near; the mix of classes is then that of its nearest border
         soft = soft / soft.sum(0).clamp(min=1e-3)
         mean = torch.einsum("kxyz,kc->cxyz", soft, table[..., 0])
         variance = torch.einsum("kxyz,kc->cxyz", soft, table[..., 1].square())
         channels, size = context.shape[0], context.shape[1:]
-        return mean + variance.sqrt() * texture(seed, channels, size, context.device) + HOST_KEPT * context
+        drawn = texture(seed, channels, size, context.device)
+        if self.centred:
+            inside = mask.sum(0)
+            drawn = drawn - ((drawn * inside).sum((1, 2, 3)) / inside.sum().clamp(min=1))[:, None, None, None]
+        return mean + variance.sqrt() * drawn + HOST_KEPT * context
 
 
 def texture(seed: int, channels: int, size: Sequence[int], device: torch.device) -> Tensor:

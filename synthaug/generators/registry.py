@@ -8,16 +8,19 @@ from synthaug.generators.base import TumorGenerator
 from synthaug.generators.learned.hub import PUBLISHED, load_generator, shipped_generators
 from synthaug.generators.paste import PasteGenerator
 from synthaug.generators.procedural import ProceduralGenerator
+from synthaug.lesions.bank import LesionBank
 
-BUILT_IN = {"paste": PasteGenerator, "procedural": ProceduralGenerator}
-"""Generators that need no weights, by name."""
+FITTED = "procedural:fitted"
+BUILT_IN = {"paste": PasteGenerator, "procedural": ProceduralGenerator, FITTED: ProceduralGenerator}
+"""Generators that need no weights, by name; the last one's statistics are those of the bank's lesions."""
 
 
-def resolve_generator(generator: Any, **options: Any) -> TumorGenerator:
+def resolve_generator(generator: Any, lesions: Any = None, **options: Any) -> TumorGenerator:
     """Make the generator of that name, or load its weights by name, folder or hub id; a generator is itself.
 
     Args:
         generator: name, path, or generator.
+        lesions: bank that ``"procedural:fitted"`` learns its statistics from.
         **options: options of `load_generator`, such as ``steps=4``, for weights given by name, folder or hub id.
 
     Raises:
@@ -34,6 +37,11 @@ def resolve_generator(generator: Any, **options: Any) -> TumorGenerator:
         return generator
     if not isinstance(generator, (str, os.PathLike)):
         raise TypeError(f"generator: expected a name or a TumorGenerator, got {name}")
+    if name == FITTED:
+        if not isinstance(lesions, LesionBank):
+            what = "none" if lesions is None else type(lesions).__name__
+            raise ValueError(f"generator: {FITTED} learns its statistics from a lesion bank, got {what}")
+        return ProceduralGenerator.fit(lesions)
     if name in BUILT_IN:
         return BUILT_IN[name]()
     known = (*BUILT_IN, *shipped_generators())

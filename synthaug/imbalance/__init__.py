@@ -8,6 +8,7 @@ from pathlib import Path
 from synthaug.classes import Classes
 from synthaug.figures.slices import require_matplotlib
 from synthaug.files import replace_file
+from synthaug.host.space import Space
 from synthaug.imbalance.measure import Measurements, measure_cases, measure_folder
 from synthaug.imbalance.separability import ClassPair, compare_all
 from synthaug.imbalance.suggestion import Suggestion, suggest
@@ -36,6 +37,7 @@ def run_imbalance(
     layout: str = "auto",
     min_voxels: int = MIN_VOXELS,
     seed: int = 0,
+    space: Space | None = None,
 ) -> str:
     """Measure a folder, and write a page, its picture, the figures and a suggested ``insertion`` section.
 
@@ -47,6 +49,7 @@ def run_imbalance(
         layout: layout of `folder`, see `synthaug.data.find_cases`.
         min_voxels: smaller components are specks.
         seed: seed of the voxels and sizes that are drawn.
+        space: host rule and units of the data's profile; those of skull-stripped images where not given.
 
     Returns:
         The same in words.
@@ -62,7 +65,7 @@ def run_imbalance(
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"out: expected a folder, got the file {out}")
-    measured = measure_folder(folder, classes, channels, layout, min_voxels, seed)
+    measured = measure_folder(folder, classes, channels, layout, min_voxels, seed, space)
     sizes = SizeClasses()
     pairs = compare_all(measured.intensities, measured.channels)
     suggestion = suggest(measured, pairs, sizes, seed)

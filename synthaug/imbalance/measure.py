@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,11 @@ import torch
 from synthaug.channels import canonical_channels
 from synthaug.classes import Classes, get_classes
 from synthaug.data import Case, CaseError, find_cases, load_case
+from synthaug.data.maps import host_of_case
 from synthaug.data.nifti import LabelledVolume
 from synthaug.host import HostSample
+from synthaug.host.rule import HostRule
+from synthaug.host.space import Space
 from synthaug.insertion.plan import equivalent_diameter_mm
 from synthaug.lesions.cutting import MIN_VOXELS
 from synthaug.random import stream
@@ -55,6 +58,7 @@ class Measurements:
         classes: the vocabulary.
         channels: canonical names.
         min_voxels: smaller components are specks, which are counted and not measured.
+        host_known: whether host tissue follows from a profile's rule.
         cases: names of the cases that were read, with their patients.
         left_out: messages about cases that could not be used.
         ml: (cases, classes) volume of each class in each case.
@@ -70,6 +74,7 @@ class Measurements:
     classes: Classes
     channels: tuple[str, ...]
     min_voxels: int
+    host_known: bool = False
     cases: dict[str, str] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
     ml: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
@@ -120,6 +125,7 @@ def measure_folder(
     layout: str = "auto",
     min_voxels: int = MIN_VOXELS,
     seed: int = 0,
+    space: Space | None = None,
 ) -> Measurements:
     """Measure all labelled cases of a folder; see `synthaug.data.find_cases` for the layouts.
 
@@ -136,8 +142,9 @@ def measure_folder(
         (2, (2, 3), ('ED', 'ET', 'NCR'))
     """
     vocabulary, names = get_classes(classes), canonical_channels(channels)
-    cases = [case for case in find_cases(Path(folder), layout=layout) if case.label is not None]
-    return measure_cases(cases, vocabulary, names, min_voxels, seed)
+    listed = names if layout in ("nnunet", "msd") else None
+    cases = [case for case in find_cases(Path(folder), layout, listed) if case.label is not None]
+    return measure_cases(cases, vocabulary, names, min_voxels, seed, space)
 
 
 def measure_cases(
@@ -146,6 +153,7 @@ def measure_cases(
     channels: Sequence[str] = ("flair", "t1", "t1ce", "t2"),
     min_voxels: int = MIN_VOXELS,
     seed: int = 0,
+    space: Space | None = None,
 ) -> Measurements:
     """Measure these cases, one in memory at a time; one that cannot be used is named in `left_out`.
 
@@ -155,33 +163,86 @@ def measure_cases(
         channels: channels whose intensities are compared.
         min_voxels: smaller components are specks.
         seed: seed of the voxels that are drawn.
+        space: host rule and units; those of skull-stripped images where not given.
 
     Raises:
         ValueError: no tumour in any case that could be read.
     """
-    measured = Measurements(get_classes(classes), canonical_channels(channels), min_voxels)
-    rows: list[dict[str, Any]] = []
-    for number, case in enumerate(cases):
+    measuring = Measuring(get_classes(classes), canonical_channels(channels), min_voxels, seed, space)
+    for case in cases:
         try:
-            volume = load_case(case, measured.channels)
+            volume = load_case(case, measuring.measured.channels)
+            measuring.add(case, volume)
         except CaseError as error:
-            measured.left_out.append(str(error))
-            continue
+            measuring.measured.left_out.append(str(error))
+    return measuring.finished()
+
+
+class Measuring:
+    """Measures cases one after the other.
+
+    Args:
+        classes: vocabulary of their labels.
+        channels: canonical names, whose intensities are compared.
+        min_voxels: smaller components are specks.
+        seed: of the voxels that are drawn.
+        space: host rule and units; those of skull-stripped images where not given.
+    """
+
+    def __init__(
+        self, classes: Classes, channels: tuple[str, ...], min_voxels: int, seed: int, space: Space | None = None
+    ):
+        self.seed, self.space = seed, space or Space()
+        self.measured = Measurements(classes, channels, min_voxels, host_known=self.space != Space())
+        self.rows: list[dict[str, Any]] = []
+        self.number = 0
+
+    def add(self, case: Case, volume: LabelledVolume, host: np.ndarray | None = None) -> None:
+        """Measure a case.
+
+        Args:
+            case: which.
+            volume: of the channels.
+            host: (X, Y, Z) bool, its host tissue where that is known already.
+
+        Raises:
+            CaseError: label values that the classes do not have, or a mask of the host rule that cannot be used.
+        """
+        measured, rule = self.measured, self.space.rule
+        rng, self.number = stream(self.seed, self.number), self.number + 1
+        if host is None and rule != HostRule():
+            host = host_of_case(case, volume, self.space, measured.channels, measured.classes)
+        volume = replace(volume, label=rule.lesions_of(volume.label))
         if unknown := measured.classes.unknown_values(volume.label):
-            measured.left_out.append(f"{case.name}: label values {unknown} are not in {measured.classes}")
-            continue
+            raise CaseError(f"{case.name}: label values {unknown} are not in {measured.classes}")
         measured.cases[case.name] = case.group
-        rows.append(_measure(measured, case, volume, stream(seed, number)))
-    if not any(row["ml"].any() for row in rows):
-        reasons = "; ".join(measured.left_out) or f"{len(rows)} labelled cases, none with a label other than 0"
-        raise ValueError(f"imbalance: expected at least one case with a tumour, got none ({reasons})")
-    for name in ("ml", "host_ml", "voxel_mm3"):
-        setattr(measured, name, np.array([row[name] for row in rows]))
-    measured.voxels = np.sum([row["voxels"] for row in rows], axis=0)
-    return measured
+        fixed = self.space.units.statistics(measured.channels)
+        self.rows.append(_measure(measured, case, volume, rng, host, fixed))
+
+    def finished(self) -> Measurements:
+        """All cases together.
+
+        Raises:
+            ValueError: no tumour in any of them.
+        """
+        measured, rows = self.measured, self.rows
+        if not any(row["ml"].any() for row in rows):
+            reasons = "; ".join(measured.left_out) or f"{len(rows)} labelled cases, none with a label other than 0"
+            raise ValueError(f"imbalance: expected at least one case with a tumour, got none ({reasons})")
+        for name in ("ml", "host_ml", "voxel_mm3"):
+            setattr(measured, name, np.array([row[name] for row in rows]))
+        measured.voxels = np.sum([row["voxels"] for row in rows], axis=0)
+        return measured
 
 
-def _measure(measured: Measurements, case: Case, volume: LabelledVolume, rng: np.random.Generator) -> dict[str, Any]:
+def _measure(
+    measured: Measurements,
+    case: Case,
+    volume: LabelledVolume,
+    rng: np.random.Generator,
+    host: np.ndarray | None,
+    fixed: Sequence[tuple[float, float] | None] | None,
+) -> dict[str, Any]:
     voxel_mm3 = float(np.prod(volume.spacing_mm))
     index = measured.classes.index_map(volume.label)
     voxels = np.bincount(index.ravel(), minlength=len(measured.classes) + 1)[1:]
@@ -192,7 +253,7 @@ def _measure(measured: Measurements, case: Case, volume: LabelledVolume, rng: np
         found, specks = _components(index == k + 1, None, case, volume.spacing_mm, measured)
         measured.parts.setdefault(name, []).extend(found)
         measured.specks[name] = measured.specks.get(name, 0) + specks
-    tissue = _draw_intensities(measured, volume.image, index, rng)
+    tissue = _draw_intensities(measured, volume.image, index, rng, host, fixed)
     return {
         "ml": voxels * voxel_mm3 / 1000,
         "voxels": voxels,
@@ -220,10 +281,18 @@ def _components(
     return found, int((sizes < measured.min_voxels).sum())
 
 
-def _draw_intensities(measured: Measurements, image: np.ndarray, index: np.ndarray, rng: np.random.Generator) -> int:
+def _draw_intensities(
+    measured: Measurements,
+    image: np.ndarray,
+    index: np.ndarray,
+    rng: np.random.Generator,
+    given: np.ndarray | None,
+    fixed: Sequence[tuple[float, float] | None] | None,
+) -> int:
     """Add this case's voxels to the samples; returns the number of voxels of healthy tissue."""
     volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
-    host = HostSample.of(volume, torch.from_numpy(index))
+    tissue = None if given is None else torch.from_numpy(given)
+    host = HostSample.of(volume, torch.from_numpy(index), tissue, fixed=fixed)
     z = host.to_model(volume).flatten(1).numpy()
     healthy = host.tissue.numpy() & (index == 0)
     masks = {HOST: healthy} | {name: index == k + 1 for k, name in enumerate(measured.classes.names)}

@@ -288,10 +288,10 @@ def _notes(suggestion: Suggestion, measured: Measurements, pairs: list[ClassPair
             f"Of the tumour classes {hardest.first} and {hardest.second} are the most alike: intensity tells them "
             f"apart {hardest.words} (AUC {hardest.auc:.2f} on all channels, {hardest.best_channel} the best of them)."
         )
-    if "ct" in measured.channels:
+    if "ct" in measured.channels and not measured.host_known:
         suggestion.notes.append(
-            "On CT the air around the body counts as host tissue here, so figures against it say little; give "
-            "TumorInsertion a host mask."
+            "On CT the air around the body counts as host tissue here, so figures against it say little: "
+            "`synthaug fit FOLDER` finds the tissue, and --profile reads it."
         )
     suggestion.notes.append(_effect(suggestion, measured))
 

@@ -13,6 +13,8 @@ from synthaug.channels import canonical_channels
 from synthaug.classes import BRATS18, Classes, get_classes
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.registry import resolve_generator
+from synthaug.host.rule import BLOCKED, HostRule
+from synthaug.host.space import Space, warn_of_patches
 from synthaug.insertion.batch import Batch, SampleMap, plain
 from synthaug.insertion.draw import Decider
 from synthaug.insertion.faults import PlanCheck, ValueCheck
@@ -27,6 +29,9 @@ from synthaug.lesions.registry import resolve_lesions
 from synthaug.options import InsertionOptions
 from synthaug.stopwatch import Stopwatch, costed
 from synthaug.transfers import on_device
+
+LEAST_SPAN = 0.05
+"""Share of the span of fixed units below which a batch's values are no intensities of files."""
 
 
 class TumorInsertion(InsertionState):
@@ -47,11 +52,17 @@ class TumorInsertion(InsertionState):
 
     Args:
         lesions: source of the masks: a `LesionBank` (or the path of one), `LesionShapes`, or `PaintedLesions`.
-        generator: paints them: ``"paste"``, ``"procedural"``, the name of trained weights, or a `TumorGenerator`.
+        generator: paints them: ``"paste"``, ``"procedural"`` for gliomas on skull-stripped MR,
+            ``"procedural:fitted"`` with the bank's own statistics for everything else, the name of trained weights, or
+            a `TumorGenerator`.
         classes: label vocabulary of the batches.
         channels: names of the image channels, in order; aliases of BraTS 2023 are understood.
         audit: a JSONL file to which the rows of every plan that is counted are appended; this makes the device wait.
         rank: number of this process, so that ranks differ; by default that of `torch.distributed`, or 0.
+        space: which voxels may hold a lesion where a batch comes without `host` masks, which label values are organs,
+            and the units of model intensities (`synthaug.host.space`); by default those of skull-stripped images.
+            Where it has fixed units, batches are expected in the intensities of the files, such as HU, or with their
+            `host_stats`.
         places: how often lesions lie where in a host, for ``place="like-data"``; by default as the lesions did.
         **options: those of `synthaug.InsertionOptions`, such as ``prob=0.6``, ``scale=(0.3, 0.8)`` or ``seed=0``; and
             for a trained generator given by name, folder or hub id its own, such as ``steps=4``; see
@@ -86,23 +97,59 @@ class TumorInsertion(InsertionState):
         channels: Sequence[str] = ("flair", "t1", "t1ce", "t2"),
         audit: str | os.PathLike | None = None,
         rank: int | None = None,
+        space: Space | None = None,
         places: PlaceFrequency | None = None,
         **options: Any,
     ):
         own = {name: options.pop(name) for name in InsertionOptions.model_fields if name in options}
         self.options = InsertionOptions.checked(**own)
         vocabulary, names, source = get_classes(classes), canonical_channels(channels), resolve_lesions(lesions)
-        bound = resolve_generator(generator, **options).bind(names, vocabulary.names)
+        self.space = space or Space()
+        self.space.check(names, vocabulary)
+        bound = resolve_generator(generator, source, **options).bind(names, vocabulary.names)
         decider = Decider.of(self.options, source, vocabulary, bound, rank)
         counters = Audit(vocabulary.names, None if audit is None else Path(audit))
         super().__init__(source, bound, vocabulary, names, decider, counters)
         self._made = Lesions(source, vocabulary, self._donor_channels(decider.mix))
-        self._writer = CropWriter(bound, vocabulary, self.options.halo_mm, self.options.edge_vox)
-        self._values = ValueCheck(vocabulary, self.options.ignore_label)
+        self.space.check_same("this insertion", "the lesion bank", source.space)
+        self.space.check_same("this insertion", bound.described, bound.space)
+        limits, ignored = self.space.units.limits(names), self.options.ignore_label
+        self._writer = CropWriter(bound, vocabulary, self.options.halo_mm, self.options.edge_vox, limits)
+        self._fixed = self.space.units.statistics(names)
+        self._blocked = BLOCKED if ignored is None else ignored
+        self._values = ValueCheck(vocabulary, self._blocked if self.space.rule.changes_labels else ignored)
         self._plans = PlanCheck(names)
         self.places = source.places if places is None else places
         self._check_place()
         self._watch: Stopwatch | None = None
+        self._units_seen = False
+
+    @classmethod
+    def from_profile(
+        cls,
+        profile: Any,
+        lesions: LesionSource | str | os.PathLike | None = None,
+        generator: str | TumorGenerator | None = None,
+        **changes: Any,
+    ) -> "TumorInsertion":
+        """Make the insertion that follows from a data set's profile (`synthaug fit`).
+
+        Args:
+            profile: ``synthaug.json``, the folder that holds it, or a `synthaug.profile.Profile`.
+            lesions: source in place of the bank beside the profile.
+            generator: generator in place of the one that the profile recommends.
+            **changes: further arguments of this class; each wins over the profile, and the log says so.
+
+        Raises:
+            ConfigError: a profile that cannot be read, with the path of the key; or no bank beside it.
+            ValueError: lesions or a generator that were made in other units; both sides are named.
+
+        Example:
+            >>> insert = TumorInsertion.from_profile("data/synthaug.json", prob=0.5)  # doctest: +SKIP
+        """
+        from synthaug.profile.use import insertion_arguments
+
+        return cls(**insertion_arguments(profile, lesions, generator, changes))
 
     def __call__(self, image: Tensor, label: Tensor, spacing_mm: Any = None, **context: Any) -> tuple[Tensor, Tensor]:
         """Plan and apply insertions; see `plan` for the arguments.
@@ -200,7 +247,8 @@ class TumorInsertion(InsertionState):
         if plan.host_given:
             batch = replace(batch, host=self._map("host", batch))
         plan.check_fits(batch.samples, len(self.channels), batch.volume_vox, self.classes.names, batch.host is not None)
-        work = Work(replace(batch, host_stats=plan.host_stats), plan.insertions, self._made, Placing(self.options))
+        batch, placing = self._with_rule(batch), Placing(self.options)
+        work = Work(replace(batch, host_stats=plan.host_stats), plan.insertions, self._made, placing, self._fixed)
         plan = self._fitting(work, plan.to(batch.image.device))
         self._count(plan)
         return self._written(work, plan, image, label)
@@ -213,17 +261,18 @@ class TumorInsertion(InsertionState):
 
     def _planned(self, batch: Batch) -> tuple[Work, InsertionPlan]:
         batch = replace(batch, host=self._map("host", batch), prior=self._map("prior", batch))
+        given, batch = batch.host is not None, self._with_rule(batch)
         usable = self._values.check(batch.image, batch.label)
         place = self._place_in(batch)
         draw = self._decider.batch(batch.spacing_mm, batch.volume_vox, batch.groups, place, batch.frames)
         frequency = self.places if place == "like-data" else None
         placing = Placing(self.options, draw.aims, frequency, batch.frames or ())
-        work = Work(batch, draw.insertions, self._made, placing)
+        work = Work(batch, draw.insertions, self._made, placing, self._fixed)
         plan = InsertionPlan(
             insertions=draw.insertions,
             classes=self.classes.names,
             volume_vox=batch.volume_vox,
-            host_given=batch.host is not None,
+            host_given=given,
             host_stats=batch.host_stats,
             samples=draw.samples,
             number=draw.number,
@@ -278,6 +327,43 @@ class TumorInsertion(InsertionState):
         if isinstance(option, str):
             raise ValueError(f"{name}: {option} is a file of each case; expected {name}=... with the batch")
         return lambda b: option(batch.image[b], batch.label[b])
+
+    def _with_rule(self, batch: Batch) -> Batch:
+        """The batch as the host rule sees it: its tissue where the caller gave none, host labels as background."""
+        self._check_units(batch)
+        rule, image, label = self.space.rule, batch.image, batch.label
+        if rule == HostRule():
+            return batch
+        batch = replace(batch, label=rule.view(label, self._blocked))
+        if batch.host is not None:
+            return batch
+        if rule.needs_volume:
+            warn_of_patches(rule)
+        lesions = tuple(self.classes.values.values())
+        return replace(batch, host=lambda b: rule.of_patch(image[b], label[b], self.channels, lesions))
+
+    def _check_units(self, batch: Batch) -> None:
+        """Check that a batch without statistics is in the intensities of the files, where units are fixed.
+
+        On an accelerator that is looked at once, for looking makes the host wait.
+
+        Raises:
+            ValueError: it was normalised.
+        """
+        if self._fixed is None or batch.host_stats is not None or (self._units_seen and not batch.image.is_cpu):
+            return
+        self._units_seen = True
+        for number, name in enumerate(self.channels):
+            scale = self.space.units.fixed.get(name)
+            if scale is None:
+                continue
+            low, high = (float(v) for v in batch.image[:, number].aminmax())
+            if low < high and high - low < LEAST_SPAN * (scale.high - scale.low):
+                raise ValueError(
+                    f"image: expected {name} as in the files, where the profile found {scale.low:g} to {scale.high:g}; "
+                    f"got values from {low:g} to {high:g}: insert before normalising, or give host_stats, the mean and "
+                    "standard deviation that the profile's have in these units"
+                )
 
     def _fitting(self, work: Work, plan: InsertionPlan) -> InsertionPlan:
         """Refuse samples of other tissue than the plan was made for, and use the plan's statistics for the others."""

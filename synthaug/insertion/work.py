@@ -72,6 +72,7 @@ class Work:
         insertions: the lesions to insert into it.
         lesions: how these are rendered.
         placing: how their places are chosen.
+        fixed: scales of the channels that have one of the data set, for `HostSample.of`.
     """
 
     def __init__(
@@ -80,9 +81,10 @@ class Work:
         insertions: Sequence[Insertion],
         lesions: Lesions,
         placing: Placing,
+        fixed: Sequence[tuple[float, float] | None] | None = None,
     ):
         self.batch, self.insertions, self.lesions = batch, insertions, lesions
-        self.placing = placing
+        self.placing, self.fixed = placing, fixed
         self._hosts: dict[int, HostSample] = {}
         self._sites: dict[int, Site] = {}
         self._rendered: dict[int, Rendered] = {}
@@ -96,7 +98,8 @@ class Work:
         """Return a sample's tissue and statistics."""
         if sample not in self._hosts:
             image, label, batch = self.batch.image[sample], self.batch.label[sample], self.batch
-            self._hosts[sample] = HostSample.of(image, label, batch.map_of("host", sample), batch.stats_of(sample))
+            host, stats = batch.map_of("host", sample), batch.stats_of(sample)
+            self._hosts[sample] = HostSample.of(image, label, host, stats, self.fixed)
         return self._hosts[sample]
 
     def write_with(self, sample: int, mean: Tensor, std: Tensor, floor: Tensor) -> None:

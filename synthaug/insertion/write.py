@@ -11,6 +11,7 @@ from synthaug.classes import Classes
 from synthaug.generators.base import TumorGenerator
 from synthaug.geometry import Window, grown
 from synthaug.host import HostSample, from_model, to_model
+from synthaug.host.units import within
 from synthaug.insertion.blending import blended, soft_edge
 from synthaug.insertion.plan import Insertion, InsertionPlan, Outcome
 from synthaug.insertion.render import one_hot
@@ -50,12 +51,14 @@ class CropWriter:
         classes: vocabulary of the labels.
         halo_mm: width of the support around the lesion.
         edge_vox: width of the soft edge.
+        limits: lowest and highest model intensity of each channel, or None.
     """
 
     generator: TumorGenerator
     classes: Classes
     halo_mm: float
     edge_vox: float
+    limits: Sequence[tuple[float, float]] | None = None
 
     def write(self, work: Work, plan: InsertionPlan, image: Tensor, label: Tensor) -> None:
         """Write a plan's lesions into a batch, in place.
@@ -79,7 +82,7 @@ class CropWriter:
     def _paint_group(self, work: Work, plan: InsertionPlan, group: Sequence[int], image: Tensor, label: Tensor) -> None:
         spots = [self._spot(work, plan, n, image, label) for n in group]
         classes = stacked([one_hot(s.mask, len(self.classes)) for s in spots])
-        context = stacked([to_model(s.crop, s.host.mean, s.host.std) for s in spots])
+        context = within(stacked([to_model(s.crop, s.host.mean, s.host.std) for s in spots]), self.limits)
         if not self.generator.needs_host:
             context.mul_(classes.sum(1, keepdim=True) == 0)
         donor = stacked([work.rendered(n).intensities for n in group]) if self.generator.needs_donor else None
@@ -101,7 +104,7 @@ class CropWriter:
 
     def _write(self, spot: Spot, painted: Tensor, image: Tensor, label: Tensor) -> None:
         weight, sample = soft_edge(spot.support, self.edge_vox), spot.row.sample
-        generated = from_model(painted, spot.host.mean, spot.host.std)
+        generated = from_model(within(painted, self.limits), spot.host.mean, spot.host.std)
         spot.window.write(image[sample], blended(spot.crop, generated, weight, spot.support, spot.host.floor))
         values = on_device([0, *self.classes.values.values()], label.device, label.dtype)
         spot.window.write(label[sample], torch.where(spot.mask > 0, values[spot.mask.long()], spot.old))

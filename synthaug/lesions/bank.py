@@ -25,6 +25,7 @@ from synthaug.classes import Classes, get_classes
 from synthaug.files import replace_file
 from synthaug.generators.base import TumorGenerator
 from synthaug.geometry import triple
+from synthaug.host.space import Space
 from synthaug.lesions.base import Candidates, Lesion, LesionSource, known_frame
 from synthaug.lesions.cutting import MARGIN_VOX, MIN_VOXELS, UNKNOWN_FRAME, LesionCutter, names_of, tensors_of
 from synthaug.lesions.places import PlaceFrequency, points_of
@@ -45,6 +46,7 @@ class LesionBank(LesionSource):
     Attributes:
         classes: class names, in mask order.
         channels: canonical channel names of the intensities.
+        space: host rule and units in which it was cut; None where the host was given as masks.
         skipped: what was left out when the bank was made, and why, in words.
 
     Example:
@@ -67,6 +69,8 @@ class LesionBank(LesionSource):
         self.channels = tuple(header["channels"])
         self.skipped: list[str] = list(header["skipped"])
         self._header, self._tensors = header, tensors
+        space = header.get("space", {})
+        self.space = None if space is None else Space.model_validate(space)
         boxes = (tensors["sizes"].long() + 2 * MARGIN_VOX).prod(1)
         self._offsets = [0, *boxes.cumsum(0).tolist()]
         self._lesions = [
@@ -131,6 +135,7 @@ class LesionBank(LesionSource):
         per: str = "lesion",
         min_voxels: int = MIN_VOXELS,
         layout: str = "auto",
+        space: Space | None = None,
     ) -> "LesionBank":
         """Cut a bank from all labelled cases in a folder; see `synthaug.data.find_cases` for the layouts.
 
@@ -140,7 +145,7 @@ class LesionBank(LesionSource):
         from synthaug.data import find_cases
 
         cases = [case for case in find_cases(Path(folder), layout=layout) if case.split != "test"]
-        return cls.from_cases(cases, classes, channels, per, min_voxels)
+        return cls.from_cases(cases, classes, channels, per, min_voxels, space)
 
     @classmethod
     def from_cases(
@@ -150,6 +155,7 @@ class LesionBank(LesionSource):
         channels: Sequence[str] = ("flair", "t1", "t1ce", "t2"),
         per: str = "lesion",
         min_voxels: int = MIN_VOXELS,
+        space: Space | None = None,
     ) -> "LesionBank":
         """Cut a bank from these cases.
 
@@ -163,19 +169,23 @@ class LesionBank(LesionSource):
             per: ``"lesion"`` for connected components (26 neighbours) one by one, ``"case"`` for all of a case's
                 lesions as one.
             min_voxels: smallest lesion that is kept.
+            space: host rule and units (`synthaug.host.space`); those of skull-stripped images where not given.
 
         Raises:
             ValueError: an unknown `per`, or no lesion in any case.
         """
         from synthaug.data import CaseError, load_case
+        from synthaug.data.maps import host_of_case
 
-        cutter = LesionCutter(get_classes(classes), canonical_channels(channels), per, min_voxels)
+        cutter = LesionCutter(get_classes(classes), canonical_channels(channels), per, min_voxels, space)
         for case in cases:
             try:
                 volume = load_case(case, cutter.channels)
                 assert volume.label is not None  # it requires one, unless it is told otherwise
+                default, names = cutter.space == Space(), cutter.channels
+                host = None if default else host_of_case(case, volume, cutter.space, names, cutter.classes)
                 cutter.add(
-                    *(case.name, case.group, volume.image, volume.label, volume.spacing_mm), affine=volume.affine
+                    *(case.name, case.group, volume.image, volume.label, volume.spacing_mm), host, affine=volume.affine
                 )
             except CaseError as error:
                 cutter.skip(str(error))
@@ -189,6 +199,7 @@ class LesionBank(LesionSource):
         channels: Sequence[str],
         per: str = "lesion",
         min_voxels: int = MIN_VOXELS,
+        space: Space | None = None,
     ) -> "LesionBank":
         """Cut a bank from samples in memory.
 
@@ -199,7 +210,7 @@ class LesionBank(LesionSource):
         Raises:
             ValueError: as for `from_cases`, and a label with values outside `classes`.
         """
-        cutter = LesionCutter(get_classes(classes), canonical_channels(channels), per, min_voxels)
+        cutter = LesionCutter(get_classes(classes), canonical_channels(channels), per, min_voxels, space)
         for name, group, image, label, spacing_mm, *more in samples:
             known = [None if x is None else np.asarray(x) for x in more]
             cutter.add(name, group, np.asarray(image), np.asarray(label), spacing_mm, *known)

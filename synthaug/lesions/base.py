@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from synthaug.frames import place
+from synthaug.host.space import Space
 from synthaug.lesions.places import PlaceFrequency
 
 
@@ -87,12 +88,14 @@ class LesionSource(ABC):
         classes: class names; value k + 1 in a mask is class k.
         channels: channel names of the intensities, or None where the source has masks only.
         margin_vox: voxels of surroundings that masks and intensities carry on every side of the tight box.
+        space: in which its intensities are told, or None where it has masks only.
         changes: whether what it offers changes as training goes on; it is then told how that goes.
     """
 
     classes: tuple[str, ...]
     channels: tuple[str, ...] | None = None
     margin_vox: int = 0
+    space: Space | None = None
     changes: bool = False
 
     @property

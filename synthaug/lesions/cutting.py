@@ -13,6 +13,8 @@ from torch import Tensor
 from synthaug.classes import Classes
 from synthaug.frames import cropped, host_frame
 from synthaug.host import HostSample
+from synthaug.host.rule import HostRule
+from synthaug.host.space import Space
 
 logger = logging.getLogger(__name__)
 
@@ -29,15 +31,21 @@ class LesionCutter:
         channels: canonical names, whose intensities are kept.
         per: ``"lesion"`` for connected components one by one, ``"case"`` for all of a case's lesions as one.
         min_voxels: smallest lesion that is kept.
+        space: host rule and units; those of skull-stripped images where not given.
 
     Raises:
-        ValueError: an unknown `per`.
+        ValueError: an unknown `per`, or channels that the rule looks at and that are not there.
     """
 
-    def __init__(self, classes: Classes, channels: tuple[str, ...], per: str, min_voxels: int):
+    def __init__(
+        self, classes: Classes, channels: tuple[str, ...], per: str, min_voxels: int, space: Space | None = None
+    ):
         if per not in ("lesion", "case"):
             raise ValueError(f"per: expected 'lesion' or 'case', got {per!r}")
         self.classes, self.channels, self.per, self.min_voxels = classes, channels, per, min_voxels
+        self.space = space or Space()
+        self.space.check(channels, classes)
+        self.host_given = False
         self.rows: list[dict[str, Any]] = []
         self.skipped: list[str] = []
 
@@ -64,9 +72,16 @@ class LesionCutter:
             image: (C, X, Y, Z) in the channels' order.
             label: (X, Y, Z) integer.
             spacing_mm: voxel size.
-            host: (X, Y, Z) bool, host tissue; derived from the image where not given.
+            host: (X, Y, Z) bool, host tissue; by the rule where not given.
             affine: (4, 4), voxel indices to mm, without which the lesions' places in their host are not known.
         """
+        rule = self.space.rule
+        self.host_given = self.host_given or host is not None
+        if host is None and rule != HostRule():
+            lesions = tuple(self.classes.values.values())
+            volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+            host = rule.of_volume(volume, torch.from_numpy(label), self.channels, lesions, spacing_mm).numpy()
+        label = rule.lesions_of(label)
         if unknown := self.classes.unknown_values(label):
             return self.skip(f"{name}: label values {unknown} are not in {self.classes}")
         mask = self.classes.index_map(label)
@@ -79,8 +94,9 @@ class LesionCutter:
         if not kept:
             return self.skip(f"{name}: no lesion of at least {self.min_voxels} voxels")
         volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
-        sample = HostSample.of(volume, torch.from_numpy(mask), None if host is None else torch.from_numpy(host))
-        z = sample.to_model(volume)
+        given, fixed = None if host is None else torch.from_numpy(host), self.space.units.statistics(self.channels)
+        sample = HostSample.of(volume, torch.from_numpy(mask), given, fixed=fixed)
+        z = self.space.units.clipped(sample.to_model(volume), self.channels)
         frame = None if affine is None else host_frame(sample.tissue.numpy(), affine)
         for number, component in enumerate(sorted(kept, key=lambda i: -sizes[i])):
             lesion_name = f"{name}/{number}" if self.per == "lesion" else name
@@ -98,12 +114,16 @@ class LesionCutter:
         if not self.rows:
             reasons = "; ".join(self.skipped) or "no case was given"
             raise ValueError(f"lesion bank: expected at least one lesion, got none ({reasons})")
-        header = {
+        header: dict[str, Any] = {
             "classes": list(self.classes.names),
             "channels": list(self.channels),
             "per": self.per,
             "skipped": self.skipped,
         }
+        if self.host_given and self.space == Space():
+            header["space"] = None  # the caller's masks say what no rule does
+        elif self.space != Space():
+            header["space"] = self.space.model_dump(mode="json")
         return header | names_of(self.rows), tensors_of(self.rows)
 
 

@@ -169,9 +169,11 @@ class IntensityAugmentation:
 
     Args:
         config: what is done how often.
+        masked: whether the background is exactly 0, and is to stay so.
     """
 
-    def __init__(self, config: AugmentationConfig):
+    def __init__(self, config: AugmentationConfig, masked: bool = True):
+        self.masked = masked
         self._changes: tuple[tuple[float, int, Change], ...] = (
             (config.noise, 2, noise),
             (config.blur, 1, blur),
@@ -190,7 +192,7 @@ class IntensityAugmentation:
             image: (B, C, X, Y, Z) float32, background exactly 0, which stays 0.
             seeds: of the samples, those of their spatial changes.
         """
-        return change_intensities(image, seeds, self._changes)
+        return change_intensities(image, seeds, self._changes, self.masked)
 
 
 def _seeds(seed: int) -> np.ndarray:

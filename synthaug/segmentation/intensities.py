@@ -57,17 +57,20 @@ Change = Callable[[Channels, np.ndarray], Tensor]
 """Changes channels by numbers drawn uniformly from [0, 1), (N, M): M for each channel."""
 
 
-def change_intensities(image: Tensor, seeds: Sequence[int], changes: Sequence[tuple[float, int, Change]]) -> Tensor:
+def change_intensities(
+    image: Tensor, seeds: Sequence[int], changes: Sequence[tuple[float, int, Change]], masked: bool = True
+) -> Tensor:
     """Change a batch; each sample is a function of its own seed.
 
     Args:
         image: (B, C, X, Y, Z) float32, background exactly 0, which stays 0.
         seeds: one for each sample.
         changes: in order, the probability per channel, how many numbers it takes, and the change.
+        masked: whether exact 0 is background; else all voxels are body.
     """
     channels = image.shape[1]
     flat = rearrange(image, "b c x y z -> (b c) x y z").clone()
-    body = scored_tissue(flat)
+    body = scored_tissue(flat) if masked else torch.ones_like(flat, dtype=torch.bool)
     streams = [stream(seed, Purpose.INTENSITIES) for seed in seeds]
     for prob, numbers, change in changes:
         drawn = np.concatenate([rng.random((channels, 1 + numbers)) for rng in streams])

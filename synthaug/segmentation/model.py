@@ -21,7 +21,7 @@ from synthaug.data.cases import Case, CaseError, StoredCase, load_stored
 from synthaug.data.nifti import Volume, nifti_bytes
 from synthaug.data.resampling import resample_image, resample_onto
 from synthaug.files import replace_file
-from synthaug.host import zscore_host
+from synthaug.host.space import Space
 from synthaug.segmentation.inference import InferenceConfig, predict_probabilities
 from synthaug.segmentation.networks import AnyNetwork, SegmentationNetwork, named_tensors
 from synthaug.segmentation.postprocessing import PostprocessingConfig, to_label
@@ -39,8 +39,14 @@ class ModelConfig(Section):
     network: AnyNetwork
     patch_size: tuple[PositiveInt, PositiveInt, PositiveInt]
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None
+    space: Space = Space()
     inference: InferenceConfig
     postprocessing: PostprocessingConfig
+
+    @property
+    def cleaning(self) -> PostprocessingConfig:
+        """The postprocessing; only skull-stripped images have a background to mask with."""
+        return self.postprocessing.model_copy(update={} if self.space == Space() else {"brain_mask": False})
 
     @property
     def targets(self) -> Targets:
@@ -93,17 +99,18 @@ class Segmenter:
         loaded = [load_model(Path(folder)) for folder in folders]
         configs = [config for config, _ in loaded]
         for folder, config in zip(folders, configs, strict=True):
-            alike = ("channels", "classes", "regions", "region_outputs", "spacing_mm", "patch_size")
+            alike = ("channels", "classes", "regions", "region_outputs", "spacing_mm", "space", "patch_size")
             if differs := [key for key in alike if getattr(config, key) != getattr(configs[0], key)]:
                 raise ConfigError(f"{folder}: differs from {folders[0]} in {', '.join(differs)}")
         return cls(configs[0], [network.to(device).eval() for _, network in loaded])
 
     def prepare(self, volume: Volume) -> tuple[np.ndarray, np.ndarray]:
         """Prepare a case for the networks: z-scored image (C, x, y, z) at the model's voxel size, and its affine."""
-        image = zscore_host(volume.image)
+        space = self.config.space
+        image, _ = space.network_image(volume.image, self.config.channels, volume.spacing_mm)
         if self.config.spacing_mm is None:
             return image, volume.affine
-        return resample_image(image, volume.affine, self.config.spacing_mm)
+        return resample_image(image, volume.affine, self.config.spacing_mm, masked=space == Space())
 
     def segment(self, volume: Volume, inference: InferenceConfig | None = None) -> np.ndarray:
         """Segment a volume.
@@ -124,9 +131,7 @@ class Segmenter:
             probabilities = resample_onto(probabilities, affine, volume.affine, volume.image.shape[1:])
         background = torch.from_numpy(volume.image).to(probabilities.device)
         config = self.config
-        return to_label(
-            probabilities, background, self.targets, config.regions, volume.spacing_mm, config.postprocessing
-        )
+        return to_label(probabilities, background, self.targets, config.regions, volume.spacing_mm, config.cleaning)
 
     def write_prediction(self, case: Case, out: Path, inference: InferenceConfig | None = None) -> Path:
         """Segment a case and write ``<case>.nii.gz`` with the affine and header of its first channel.
@@ -159,7 +164,8 @@ def save_model(folder: Path, config: ModelConfig, tensors: Mapping[str, torch.Te
     """
     weights = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     replace_file(folder / "weights.safetensors", weights)
-    replace_file(folder / "config.json", json.dumps(config.model_dump(mode="json"), indent=1))
+    left_out = {"space"} if config.space == Space() else set()
+    replace_file(folder / "config.json", json.dumps(config.model_dump(mode="json", exclude=left_out), indent=1))
 
 
 def load_model(folder: Path) -> tuple[ModelConfig, SegmentationNetwork]:

@@ -16,6 +16,7 @@ from synthaug.memory_format import channels_last
 Levels = Annotated[tuple[PositiveInt, ...], Field(min_length=2)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Size = tuple[int, int, int]
+PerAxis = PositiveInt | tuple[PositiveInt, PositiveInt, PositiveInt]
 
 
 class NetworkConfig(Section):
@@ -27,6 +28,11 @@ class NetworkConfig(Section):
     def factor(self) -> int:
         """Number that patch sides must be multiples of."""
         raise NotImplementedError
+
+    @property
+    def factors(self) -> Size:
+        """The same along each axis."""
+        return (self.factor,) * 3
 
     @property
     def heads(self) -> int:
@@ -48,7 +54,8 @@ class DynUNet(NetworkConfig):
 
     name: Literal["DynUNet"] = "DynUNet"
     filters: Annotated[tuple[PositiveInt, ...], Field(min_length=3)] = (32, 64, 128, 256, 320)
-    strides: Annotated[tuple[PositiveInt, ...], Field(min_length=3)] = (1, 2, 2, 2, 2)
+    strides: Annotated[tuple[PerAxis, ...], Field(min_length=3)] = (1, 2, 2, 2, 2)
+    kernels: tuple[PerAxis, ...] | None = None
     res_block: bool = False
     deep_supervision: NonNegativeInt = 1
     dropout: Rate = 0.0
@@ -57,12 +64,20 @@ class DynUNet(NetworkConfig):
     def _levels(self):
         if len(self.filters) != len(self.strides) or self.deep_supervision > len(self.strides) - 2:
             raise ValueError("expected as many filters as strides, and deep_supervision at most two fewer")
+        if self.kernels is not None and len(self.kernels) != len(self.strides):
+            raise ValueError(f"kernels: expected as many as strides, {len(self.strides)}, got {len(self.kernels)}")
         return self
 
     @property
     @override
     def factor(self) -> int:
-        return math.prod(self.strides)
+        return max(self.factors)
+
+    @property
+    @override
+    def factors(self) -> Size:
+        steps = [(s, s, s) if isinstance(s, int) else s for s in self.strides]
+        return tuple(math.prod(axis) for axis in zip(*steps, strict=True))
 
     @override
     def build(self, channels: int, outputs: int, patch_size: Size) -> nn.Module:
@@ -70,7 +85,7 @@ class DynUNet(NetworkConfig):
             spatial_dims=3,
             in_channels=channels,
             out_channels=outputs,
-            kernel_size=[3] * len(self.strides),
+            kernel_size=self.kernels or [3] * len(self.strides),
             strides=self.strides,
             upsample_kernel_size=self.strides[1:],
             filters=self.filters,
@@ -328,8 +343,11 @@ def check_patch_size(config: NetworkConfig, patch_size: Size) -> None:
     Raises:
         ValueError: sides that are no multiples of the network's factor, or a single voxel at its bottom.
     """
-    factor = config.factor
-    if any(side % factor for side in patch_size) or sum(patch_size) < 4 * factor:
+    factors = config.factors
+    wrong = any(side % factor for side, factor in zip(patch_size, factors, strict=True))
+    # more than one voxel at the bottom: not all sides may be their factors
+    if wrong or sum(side // factor for side, factor in zip(patch_size, factors, strict=True)) < 4:
+        factor = factors[0] if len(set(factors)) == 1 else list(factors)
         raise ValueError(
             f"patch_size: expected multiples of {factor} for this {config.name}, and more than one voxel at its "
             f"bottom, got {list(patch_size)}"

@@ -10,6 +10,7 @@ import numpy as np
 from synthaug.classes import Classes
 from synthaug.data.cases import Case
 from synthaug.files import new_folder
+from synthaug.host.space import Space
 from synthaug.training.patches import CachedVolume, cache_case
 
 VERSION = 2
@@ -23,6 +24,7 @@ def cached_on_disk(
     spacing_mm: Sequence[float] | None,
     folder: Path,
     tumour_free: bool = False,
+    space: Space | None = None,
 ) -> CachedVolume:
     """Read a case as `cache_case` does, or map its image and label from the cache where it is there already.
 
@@ -37,13 +39,14 @@ def cached_on_disk(
         spacing_mm: voxel size to resample to, or None.
         folder: the cache, made where it is missing.
         tumour_free: whether the case has no lesion, as for `cache_case`.
+        space: host rule and units, for `cache_case`.
 
     Raises:
         CaseError: as for `cache_case`.
     """
-    place = folder / f"{case.name}_{_key(case, channels, classes, dtype, spacing_mm)}"
+    place = folder / f"{case.name}_{_key(case, channels, classes, dtype, spacing_mm, space or Space())}"
     if not place.is_dir():
-        _write(cache_case(case, channels, classes, dtype, spacing_mm, tumour_free), place)
+        _write(cache_case(case, channels, classes, dtype, spacing_mm, tumour_free, space), place)
     rest = json.loads((place / "volume.json").read_text(encoding="utf-8"))
     return CachedVolume(
         rest["name"],
@@ -54,14 +57,17 @@ def cached_on_disk(
         np.array(rest["host_mean"], np.float32),
         np.array(rest["host_std"], np.float32),
         np.array(rest["frame"]),
+        np.load(place / "host.npy", mmap_mode="r") if (place / "host.npy").is_file() else None,
+        None if rest.get("outside") is None else np.array(rest["outside"], np.float32),
     )
 
 
-def _key(case: Case, channels, classes: Classes, dtype: str, spacing_mm) -> str:
+def _key(case: Case, channels, classes: Classes, dtype: str, spacing_mm, space: Space) -> str:
     paths = [*(case.images[c] for c in channels if c in case.images), case.label]
     stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths if p is not None and p.exists()]
     spacing = None if spacing_mm is None else list(spacing_mm)
     recipe = [VERSION, case.name, case.group, list(channels), dict(classes.values), dtype, spacing, stats]
+    recipe += [] if space == Space() else [space.model_dump(mode="json")]
     return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
 
 
@@ -73,8 +79,11 @@ def _write(volume: CachedVolume, place: Path) -> None:
         "host_mean": volume.host_mean.tolist(),
         "host_std": volume.host_std.tolist(),
         "frame": volume.frame.tolist(),
+        "outside": None if volume.outside is None else volume.outside.tolist(),
     }
     with new_folder(place) as folder:
         np.save(folder / "image.npy", volume.image)
         np.save(folder / "label.npy", volume.label)
+        if volume.host is not None:
+            np.save(folder / "host.npy", volume.host)
         (folder / "volume.json").write_text(json.dumps(rest), encoding="utf-8")

@@ -21,7 +21,16 @@ def make_crops(
     data = config.data
     classes, group = get_classes(data.classes), data.batch * processes
     return LesionCrops(
-        cases, data.channels, classes, config.crops.options(), config.seed, group, data.cache, data.prior_cases, prior
+        cases,
+        data.channels,
+        classes,
+        config.crops.options(),
+        config.seed,
+        group,
+        data.cache,
+        data.prior_cases,
+        prior,
+        data.space,
     )
 
 
@@ -66,5 +75,7 @@ def demo_batch(
     """Draw the fixed samples of the pictures, of cases that are not trained on where there are any."""
     classes, count = get_classes(config.data.classes), config.demo.count
     options = config.demo.options()
-    crops = LesionCrops(cases, config.data.channels, classes, options, config.seed, count, prior=prior)
+    crops = LesionCrops(
+        cases, config.data.channels, classes, options, config.seed, count, prior=prior, space=config.data.space
+    )
     return prepare(default_collate([crops[i] for i in range(count)]), device)

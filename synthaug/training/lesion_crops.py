@@ -7,7 +7,7 @@ goes on with exactly the samples that it would have seen, with any number of wor
 import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +16,12 @@ from torch.utils.data import Dataset, Sampler
 
 from synthaug.classes import Classes
 from synthaug.data.cases import Case, load_case
+from synthaug.data.maps import host_of_case
 from synthaug.generators.learned.flow import channel_mixing
 from synthaug.generators.learned.style import StylePrior, channel_correlations, lesion_style, present_classes
 from synthaug.geometry import cube_around, drawn_symmetry, turned
 from synthaug.host import HostSample
+from synthaug.host.space import Space
 from synthaug.insertion.render import one_hot
 from synthaug.random import sample_stream
 
@@ -43,23 +45,28 @@ class LesionVolume:
     voxels: tuple[Tensor, ...]
 
 
-def read_lesion_volume(case: Case, channels: Sequence[str], classes: Classes) -> LesionVolume:
-    """Load a case and bring it to model intensities.
+def read_lesion_volume(
+    case: Case, channels: Sequence[str], classes: Classes, space: Space | None = None
+) -> LesionVolume:
+    """Load a case and bring it to model intensities, those of `space` or of skull-stripped images.
 
     Raises:
         CaseError: as `synthaug.data.cases.load_case` raises.
         ValueError: a label value that the classes do not have.
     """
     volume = load_case(case, channels)
+    space = space or Space()
+    given = None if space == Space() else torch.from_numpy(host_of_case(case, volume, space, channels, classes))
+    volume = replace(volume, label=space.rule.lesions_of(volume.label))
     image, label = torch.from_numpy(volume.image), torch.from_numpy(volume.label).long()
     if unknown := classes.unknown_values(label):
         raise ValueError(f"{case.name}: the label has the values {unknown}, which {classes!r} does not have")
-    host = HostSample.of(image, label)
+    host = HostSample.of(image, label, given, fixed=space.units.statistics(channels))
     index = torch.from_numpy(classes.index_map(volume.label)) * host.tissue
     voxels = tuple((index == k + 1).flatten().nonzero()[:, 0] for k in range(len(classes)))
-    return LesionVolume(
-        host.to_model(image).half(), index, host.tissue, host.to_model(torch.zeros_like(host.mean)), voxels
-    )
+    z = space.units.clipped(host.to_model(image), channels)
+    outside = host.to_model(torch.zeros_like(host.mean)) if given is None else z.flatten(1).amin(1)
+    return LesionVolume(z.half(), index, host.tissue, outside, voxels)
 
 
 def fit_style_prior(volumes: Sequence[LesionVolume], classes: int, channels: int) -> StylePrior:
@@ -127,6 +134,7 @@ class LesionCrops(Dataset):
         cache: number of cases kept in memory.
         prior_cases: number of cases, the first ones, that the style prior is fitted to.
         prior: a style prior to use in place of fitting one.
+        space: host rule and units of a profile; those of skull-stripped images where not given.
 
     Raises:
         ValueError: no case, or a case whose lesion is empty (when it is read).
@@ -143,7 +151,9 @@ class LesionCrops(Dataset):
         cache: int = 64,
         prior_cases: int = 64,
         prior: StylePrior | None = None,
+        space: Space | None = None,
     ):
+        self.space = space or Space()
         if not cases:
             raise ValueError("training crops: expected at least one case, got none")
         self.cases, self.channels, self.classes = list(cases), tuple(channels), classes
@@ -168,7 +178,7 @@ class LesionCrops(Dataset):
         return self.cache[index]
 
     def _read(self, index: int) -> LesionVolume:
-        volume = read_lesion_volume(self.cases[index], self.channels, self.classes)
+        volume = read_lesion_volume(self.cases[index], self.channels, self.classes, self.space)
         if not any(len(v) for v in volume.voxels):
             raise ValueError(f"{self.cases[index].name}: no lesion of {self.classes!r} in it; leave such cases out")
         return volume

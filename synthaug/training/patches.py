@@ -17,10 +17,12 @@ from torch.utils.data import Dataset
 
 from synthaug.classes import Classes
 from synthaug.data.cases import Case, CaseError, load_case
+from synthaug.data.maps import host_of_case
 from synthaug.data.resampling import resample_image, resample_label
 from synthaug.frames import changed, cropped, host_frame
 from synthaug.geometry import overlap, triple
-from synthaug.host import HostSample, zscore_host
+from synthaug.host import HostSample
+from synthaug.host.space import Space
 from synthaug.random import Purpose, stream
 from synthaug.training.carvemix import CarvedLesions
 
@@ -41,6 +43,8 @@ class CachedVolume:
         host_mean: (C,) float32, mean of the tissue outside the lesions, in the image's units.
         host_std: (C,) float32, its standard deviation.
         frame: (3, 4) float64, voxel indices to host coordinates (`synthaug.frames`).
+        host: (X, Y, Z) bool, host tissue by a profile's rule, or None where it is found in each patch.
+        outside: (C,) float32, what stands for outside, or None where that is 0.
     """
 
     name: str
@@ -51,6 +55,8 @@ class CachedVolume:
     host_mean: np.ndarray
     host_std: np.ndarray
     frame: np.ndarray
+    host: np.ndarray | None = None
+    outside: np.ndarray | None = None
 
 
 class PatchBatch(NamedTuple):
@@ -65,6 +71,7 @@ class PatchBatch(NamedTuple):
         host_std: (B, C) float32.
         frames: (B, 3, 4) float64, voxel indices to host coordinates, which follow the spatial augmentation.
         seeds: of the samples, for the change of their intensities.
+        host: (B, 1, X, Y, Z) bool, host tissue by a profile's rule, or None.
     """
 
     image: Tensor
@@ -75,6 +82,7 @@ class PatchBatch(NamedTuple):
     host_std: Tensor
     frames: Tensor
     seeds: list[int]
+    host: Tensor | None = None
 
 
 class PatchAugmentation(Protocol):
@@ -94,8 +102,9 @@ def cache_case(
     dtype: str = "float32",
     spacing_mm: Sequence[float] | None = None,
     tumour_free: bool = False,
+    space: Space | None = None,
 ) -> CachedVolume:
-    """Read a case, z-score it over the brain (`zscore_host`), resample it where asked to, and keep it.
+    """Read a case, tell it in model intensities (`Space.network_image`), resample it where asked to, and keep it.
 
     Args:
         case: case with a label, unless it is tumour-free.
@@ -104,27 +113,38 @@ def cache_case(
         dtype: ``"float32"`` or ``"float16"`` (half the memory), of the image.
         spacing_mm: voxel size to resample to (`synthaug.data.resampling`); the case's own where not given.
         tumour_free: the case is declared to have no lesion; where it has no label map, it gets one of zeros.
+        space: host rule and units of a profile; those of skull-stripped images where not given.
 
     Raises:
         CaseError: what `load_case` finds; an image that cannot be z-scored; label values outside `classes`.
     """
     volume = load_case(case, channels, require_label=not tumour_free)
     label = np.zeros(volume.image.shape[1:], np.int16) if volume.label is None else volume.label
+    space, host = space or Space(), None
+    if space != Space():
+        host = host_of_case(case, replace(volume, label=label), space, channels, classes)
+        label = space.rule.lesions_of(label)
     if unknown := classes.unknown_values(label):
         raise CaseError(f"{case.name}: {case.label} holds the values {unknown}; expected 0 and those of {classes!r}")
     try:
-        image = zscore_host(volume.image)
+        image, outside = space.network_image(volume.image, channels, volume.spacing_mm)
     except ValueError as error:
         raise CaseError(f"{case.name}: {error}") from error
     spacing, affine = volume.spacing_mm, volume.affine
     if spacing_mm is not None:
-        image, affine = resample_image(image, volume.affine, spacing_mm)
+        image, affine = resample_image(image, volume.affine, spacing_mm, masked=host is None)
         label = resample_label(label, volume.affine, affine, image.shape[1:])
+        if host is not None:
+            host = resample_label(host.astype(np.int16), volume.affine, affine, image.shape[1:]) > 0
         spacing = triple(float(s) for s in spacing_mm)
-    host = HostSample.of(torch.from_numpy(image), torch.from_numpy(label))
-    frame = host_frame(host.tissue.numpy(), affine)
+    known = None if host is None else torch.from_numpy(host)
+    # in fixed units the image is in model intensities already
+    fixed = [None if scale is None else (0.0, 1.0) for scale in space.units.statistics(channels) or [None] * len(image)]
+    sample = HostSample.of(torch.from_numpy(image), torch.from_numpy(label), known, fixed=fixed if any(fixed) else None)
     return CachedVolume(
-        *(case.name, case.group, image.astype(dtype), label, spacing, host.mean.numpy(), host.std.numpy(), frame)
+        *(case.name, case.group, image.astype(dtype), label, spacing, sample.mean.numpy(), sample.std.numpy()),
+        host_frame(sample.tissue.numpy(), affine),
+        *((None, None) if host is None else (host, outside)),
     )
 
 
@@ -186,15 +206,18 @@ class PatchSampler(Dataset):
         self.patch_size, self.batch, self.lesion_share = triple(patch_size), batch, lesion_share
         self.seed, self.rank, self.processes, self.augment, self.carved = seed, rank, processes, augment, carved
         self._outside = np.broadcast_to(np.asarray(background, np.float32), len(volumes[0].image))
-        self.volumes = [padded(volume, self.patch_size, self._outside) for volume in volumes]
-        self.free, self.free_share = [padded(v, self.patch_size, self._outside) for v in free], free_share
+        self.volumes = [padded(volume, self.patch_size, self._beyond(volume)) for volume in volumes]
+        self.free, self.free_share = [padded(v, self.patch_size, self._beyond(v)) for v in free], free_share
         self._lesions = [_lesion_voxels(v.label, stream(seed, i)) for i, v in enumerate(self.volumes)]
+
+    def _beyond(self, volume: CachedVolume) -> np.ndarray:
+        return self._outside if volume.outside is None else volume.outside
 
     def __getitem__(self, number: int) -> PatchBatch:
         """Draw the patches of one batch, the same whenever and wherever it is asked for."""
         first = (number * self.processes + self.rank) * self.batch
         samples = [self._sample(first + i) for i in range(self.batch)]
-        volumes, images, labels, frames, seeds = zip(*samples, strict=True)
+        volumes, images, labels, frames, seeds, hosts = zip(*samples, strict=True)
         return PatchBatch(
             image=torch.stack(images),
             label=rearrange(list(labels), "b x y z -> b 1 x y z"),
@@ -204,26 +227,35 @@ class PatchSampler(Dataset):
             host_std=torch.from_numpy(np.stack([v.host_std for v in volumes])),
             frames=torch.from_numpy(np.stack(frames)),
             seeds=list(seeds),
+            host=None if any(h is None for h in hosts) else rearrange(list(hosts), "b x y z -> b 1 x y z"),
         )
 
-    def _sample(self, number: int) -> tuple[CachedVolume, Tensor, Tensor, np.ndarray, int]:
-        """Draw one sample of the training: volume, image, label, frame and seed."""
+    def _sample(self, number: int) -> tuple[CachedVolume, Tensor, Tensor, np.ndarray, int, Tensor | None]:
+        """Draw a sample: volume, image, label, frame, seed and, by a profile's rule, host tissue."""
         rng = stream(self.seed, number)
         volume, start = self._place(rng)
         seed = int(rng.integers(2**31))
         size = self.patch_size if self.augment is None else self.augment.region_size(seed)
         start = start - (np.array(size) - self.patch_size) // 2
-        cut = np.stack([_cut(c, start, size, v) for c, v in zip(volume.image, self._outside, strict=True)])
+        beyond = self._beyond(volume)
+        cut = np.stack([_cut(c, start, size, v) for c, v in zip(volume.image, beyond, strict=True)])
         cut_label = np.array(_cut(volume.label, start, size, 0))
         if self.carved is not None:
             own = stream(self.seed, number, Purpose.CARVE)
             cut, cut_label = self.carved.mixed(volume, start, cut, cut_label, own)
         image, label = torch.from_numpy(cut.astype(np.float32)), torch.from_numpy(cut_label)
-        frame = cropped(volume.frame, start)
+        frame, host = cropped(volume.frame, start), None
+        if volume.host is not None:
+            # the mask goes with the label, as its lowest bit, so that both are turned alike
+            label = 2 * label + torch.from_numpy(_cut(volume.host, start, size, False).astype(np.int16))
         if self.augment is not None:
-            image, label, matrix = self.augment(image, label, seed)
-            frame = changed(frame, matrix)
-        return volume, image, label, frame, seed
+            # what turns patches fills with 0 what it has no voxels for
+            shift = torch.from_numpy(np.asarray(beyond, np.float32))[:, None, None, None]
+            image, label, matrix = self.augment(image - shift if shift.any() else image, label, seed)
+            image, frame = image + shift if shift.any() else image, changed(frame, matrix)
+        if volume.host is not None:
+            label, host = label // 2, label % 2 == 1
+        return volume, image, label, frame, seed, host
 
     def _place(self, rng: np.random.Generator) -> tuple[CachedVolume, np.ndarray]:
         """Draw a volume and the first voxel of a patch in it."""
@@ -268,7 +300,8 @@ def padded(volume: CachedVolume, size: Sequence[int], background: np.ndarray) ->
         [np.pad(c, sides, constant_values=value) for c, value in zip(volume.image, background, strict=True)]
     )
     frame = cropped(volume.frame, [-before for before, _ in sides])
-    return replace(volume, image=image, label=np.pad(volume.label, sides), frame=frame)
+    host = None if volume.host is None else np.pad(volume.host, sides)
+    return replace(volume, image=image, label=np.pad(volume.label, sides), frame=frame, host=host)
 
 
 def _lesion_voxels(label: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:

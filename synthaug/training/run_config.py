@@ -3,12 +3,15 @@
 A trainer's configuration is a `RunConfig` whose `data` is a `CasesConfig`, each with what the trainer adds.
 """
 
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
 from synthaug.config import Section
+from synthaug.host.space import Space
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -31,6 +34,7 @@ class PhantomConfig(Section):
 class CasesConfig(Section):
     """Folder, layout, channels, classes and split of the cases, and how batches of them are made."""
 
+    profile: Path | None = None
     folder: Path | None = None
     phantom: PhantomConfig | None = None
     layout: Literal["auto", "brats", "nnunet", "msd", "bids"] = "auto"
@@ -41,6 +45,34 @@ class CasesConfig(Section):
     validation: tuple[str, ...] = ()
     batch: PositiveInt = 2
     workers: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_profile(cls, content: Any) -> Any:
+        """What is not given is the profile's."""
+        if not isinstance(content, Mapping) or content.get("profile") is None:
+            return content
+        from synthaug.profile.profile import Profile
+        from synthaug.profile.use import filled
+
+        profile = Profile.load(content["profile"])
+        own: dict[str, Any] = {
+            "folder": profile.data.folder,
+            "layout": profile.data.layout,
+            "channels": profile.names,
+            "classes": dict(profile.labels.lesions),
+            "group_pattern": profile.data.group_pattern,
+        }
+        if "regions" in cls.model_fields and profile.labels.regions is not None:
+            own["regions"] = profile.labels.regions
+        return filled(content, {k: v for k, v in own.items() if k != "folder" or content.get("phantom") is None})
+
+    @cached_property
+    def space(self) -> Space:
+        """Host rule and units: the profile's, or those of skull-stripped images."""
+        from synthaug.profile.profile import Profile
+
+        return Space() if self.profile is None else Profile.load(self.profile).space
 
     @model_validator(mode="after")
     def _one_source(self):

@@ -4,6 +4,7 @@ What each key means is written beside it in configs/segmentation_tiny.yaml, and 
 synthaug/segmentation/.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -187,6 +188,24 @@ class SegmentationConfig(RunConfig):
     log_every: PositiveInt = 10
     checkpoint_every: PositiveInt = 100
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_profile(cls, content: Any) -> Any:
+        """Options of insertion that are not given are the profile's."""
+        if not isinstance(content, Mapping):
+            return content
+        data, options = content.get("data"), content.get("insertion")
+        if not isinstance(options, Mapping) or not isinstance(data, Mapping) or data.get("profile") is None:
+            return content
+        from synthaug.profile.profile import Profile
+        from synthaug.profile.use import INSTEAD, filled, folder_of, generator_of
+
+        profile = Profile.load(data["profile"])
+        replaced = {other for name in options for other in INSTEAD.get(name, ())}
+        own = {name: value for name, value in profile.insertion.items() if name not in replaced}
+        own["generator"] = generator_of(profile, folder_of(data["profile"]))
+        return {**content, "insertion": filled(options, own)}
+
     @model_validator(mode="after")
     def _fits(self):
         check_patch_size(self.network, self.data.patch_size)
@@ -225,6 +244,7 @@ class SegmentationConfig(RunConfig):
             network=self.network,
             patch_size=data.patch_size,
             spacing_mm=data.spacing_mm,
+            space=data.space,
             inference=self.inference,
             postprocessing=self.postprocessing,
         )

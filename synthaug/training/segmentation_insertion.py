@@ -40,14 +40,15 @@ def make_insertion(
             lesions = LesionShapes(classes=classes)
         else:
             if options.bank is None:
-                donors = LesionBank.from_cases(train, classes, channels)
+                donors = LesionBank.from_cases(train, classes, channels, space=config.data.space)
             else:
                 donors = checked_bank(options.bank, validation)
             lesions = donors
             if options.painted is not None:
                 start = None if options.painted.bank is None else checked_bank(options.painted.bank, validation)
                 lesions = painted_lesions(options, donors, start, config.data.spacing_mm, rank, device)
-        return TumorInsertion(lesions, classes=classes, channels=channels, rank=rank, **options.arguments())
+        own: dict[str, Any] = {"classes": classes, "channels": channels, "rank": rank, "space": config.data.space}
+        return TumorInsertion(lesions, **own, **options.arguments())
     except (TypeError, ValueError, OSError) as error:
         raise ConfigError(f"insertion: {error}") from error
 
@@ -124,9 +125,9 @@ class Inserter:
         self.steps, self.latest_step = self.steps + (step != self.latest_step), step
         with self.watch:
             stats = (batch.host_mean, batch.host_std)
-            changed, changed_label, plan = self.insert.recorded(
-                *(image, label, batch.spacing_mm), groups=batch.groups, host_stats=stats, frames=batch.frames
-            )
+            known: dict[str, Any] = {"groups": batch.groups, "host_stats": stats, "frames": batch.frames}
+            known["host"] = None if batch.host is None else batch.host.to(device, non_blocking=True)
+            changed, changed_label, plan = self.insert.recorded(image, label, batch.spacing_mm, **known)
         if self.examples_left:
             self._keep_examples(step, (image, label), (changed, changed_label), plan.to_rows())
         return changed, changed_label

@@ -30,7 +30,7 @@ def validate(
     for volume in volumes:
         image = torch.from_numpy(np.array(volume.image, np.float32)).to(device)
         probabilities = predict_probabilities(network, image, targets, model.patch_size, config.inference)
-        found = to_label(probabilities, image, targets, model.regions, volume.spacing_mm, config.postprocessing)
+        found = to_label(probabilities, image, targets, model.regions, volume.spacing_mm, model.cleaning)
         keep_validation(out, volume.name, image, volume.label, found, volume.spacing_mm)
         rows += evaluate_case(
             *(found, np.asarray(volume.label), targets.classes, volume.spacing_mm),

@@ -67,7 +67,7 @@ def test_voxels_are_the_engines(generator):
 def test_tissue_is_found_for_chosen_samples_only_and_once(outside, monkeypatch):
     transform = InsertTumorTransform(toy_insertion(prob=0.1, scale=0.5), outside_label=outside)
     looked_at = []
-    for place in ("synthaug.adapters.batchgenerators", "synthaug.host"):
+    for place in ("synthaug.host.rule", "synthaug.host"):
         monkeypatch.setattr(f"{place}.host_tissue", lambda image: looked_at.append(image) or host_tissue(image))
     chosen = 0
     seeded(0)

@@ -241,7 +241,11 @@ def test_ct_is_inserted_in_hounsfield_units_into_the_organ(configured, handed_ov
     trainer = started(make_trainer(nnUNetTrainerSynthAug, CT))
     task = trainer.insertion.task
     assert task.spacing_mm == (2.0, 1.0, 1.0)
-    assert (task.classes.names, task.host_values, task.blocked_values) == (("tumour",), (1,), (2, 4))
+    assert (task.classes.names, tuple(task.rule.labels.values()), tuple(task.rule.avoided.values())) == (
+        ("tumour",),
+        (1,),
+        (2, 4),
+    )
     done = 0
     for _ in range(3):
         batch = next(trainer.dataloader_train)
@@ -265,7 +269,7 @@ def test_tissue_is_found_for_chosen_samples_only(dataset, configured, monkeypatc
     configured(dataset, host=host, classes=classes, insertion=SURE | {"prob": 0.1, "scale": [0.7, 0.9]})
     trainer = started(make_trainer(nnUNetTrainerSynthAug, dataset))
     batch, looked_at = next(trainer.dataloader_train), []
-    monkeypatch.setattr("synthaug.adapters.nnunet.task.host_tissue", lambda x: looked_at.append(x) or host_tissue(x))
+    monkeypatch.setattr("synthaug.host.rule.host_tissue", lambda x: looked_at.append(x) or host_tissue(x))
     insertion = trainer.insertion
     task, engine = insertion.task, insertion.engine
     raw, asked = task.units.raw(batch["data"]), 0

@@ -144,7 +144,7 @@ def test_unknown_folds_and_datasets_are_named(wrong, tmp_path):
 def test_task_without_ignore_or_host():
     trainer = make_trainer(nnUNetTrainer, MR)
     task = Task.of(trainer.plans_manager, "3d_fullres", trainer.dataset_json, Settings(lesions="shapes"))
-    assert task.channels == ("flair", "t1", "t1ce", "t2") and task.blocked_values == ()
+    assert task.channels == ("flair", "t1", "t1ce", "t2") and not task.rule.avoided
     label = torch.tensor([-1, 0, 1, 3], dtype=torch.int16).reshape(1, 1, 1, 2, 2)
     assert task.view(label).flatten().tolist() == [0, 0, 1, 3] and task.view(label).dtype == torch.int16
 

@@ -21,8 +21,9 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from synthaug.adapters.nnunet.batch import groups_of
 from synthaug.adapters.nnunet.settings import Settings
-from synthaug.adapters.nnunet.task import BLOCKED, Task
+from synthaug.adapters.nnunet.task import Task
 from synthaug.config import ConfigError
+from synthaug.host.rule import BLOCKED
 from synthaug.lesions.bank import LesionBank
 
 logger = logging.getLogger(__name__)

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from synthaug.adapters.nnunet.settings import Settings
-from synthaug.adapters.nnunet.task import BLOCKED, Task
+from synthaug.adapters.nnunet.task import Task
 from synthaug.config import ConfigError
 from synthaug.data.cases import group_function
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.procedural import ProceduralGenerator
+from synthaug.generators.registry import FITTED
+from synthaug.host.rule import BLOCKED
 from synthaug.insertion.insertion import TumorInsertion
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.shapes import LesionShapes
@@ -91,7 +93,7 @@ def _lesions(task: Task, settings: Settings, bank: LesionBank | None) -> LesionB
 
 
 def _generator(settings: Settings, bank: LesionBank | None) -> str | TumorGenerator:
-    if settings.generator != "fitted":
+    if settings.generator not in ("fitted", FITTED):
         return settings.generator
     if bank is None:
         raise ValueError("generator: fitted: expected the bank whose statistics it learns, got none")

@@ -52,6 +52,7 @@ class HostSettings(Section):
 
     labels: tuple[str, ...] = ()
     range: dict[str, tuple[float | None, float | None]] = Field(default_factory=dict)
+    clip: Literal["refuse", "inside"] = "refuse"
     statistics: Literal["patch", "volume"] = "patch"
 
 
@@ -82,7 +83,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _fits(self):
-        if self.generator == "fitted" and self.bank is None:
+        if self.generator in ("fitted", "procedural:fitted") and self.bank is None:
             raise ValueError("generator: fitted learns its statistics from a bank: give bank")
         if self.lesions == "bank" and self.bank is None:
             raise ValueError(

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from torch import Tensor
 
@@ -15,11 +14,12 @@ from synthaug.adapters.nnunet.units import Units
 from synthaug.channels import canonical_channels
 from synthaug.classes import Classes, get_classes
 from synthaug.config import ConfigError
+from synthaug.data.dataset_json import label_names
 from synthaug.geometry import triple
-from synthaug.host import host_tissue
+from synthaug.host.rule import Bounds, HostRule
 
-BLOCKED = -1
-"""Label value of what an insertion avoids: other organs and nnU-Net's ignore label."""
+INSIDE = 0.01
+"""How far within the plans' clipping a bound is moved, as a share of its width."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,7 @@ class Task:
         channels: canonical channel names.
         spacing_mm: voxel size of the training patches, in their axis order.
         units: normalised intensities to raw ones and back.
-        host_values: label values that lesions may replace; empty where background is the host.
-        blocked_values: label values that are avoided.
-        host_range: per channel the lowest and highest raw intensity of host tissue, None where there is no bound.
+        rule: which voxels may hold a lesion, and which label values are avoided.
         known_statistics: whether host tissue has mean 0 and standard deviation 1 in every channel.
     """
 
@@ -41,9 +39,7 @@ class Task:
     channels: tuple[str, ...]
     spacing_mm: tuple[float, float, float]
     units: Units
-    host_values: tuple[int, ...]
-    blocked_values: tuple[int, ...]
-    host_range: tuple[tuple[float | None, float | None], ...]
+    rule: HostRule
     known_statistics: bool
 
     @classmethod
@@ -57,10 +53,11 @@ class Task:
         chosen = plans.get_configuration(configuration)
         check_configuration(chosen, configuration)
         named, ignore = label_names(dataset_json["labels"]), dataset_json["labels"].get("ignore")
-        host_values = tuple(_label_value(name, named, "host.labels") for name in settings.host.labels)
-        classes = _classes(settings, named, host_values)
-        lesions = set(classes.values.values())
-        blocked = {*named.values()} - lesions - {*host_values} | ({ignore} if ignore is not None else set())
+        organs = {name: _label_value(name, named, "host.labels") for name in settings.host.labels}
+        classes = _classes(settings, named, tuple(organs.values()))
+        taken = {*classes.values.values(), *organs.values()}
+        avoided = {name: value for name, value in named.items() if value not in taken}
+        avoided |= {} if ignore is None else {"ignore": ignore}
         channels = _channels(settings, dataset_json)
         units = Units.of(chosen.normalization_schemes, plans.foreground_intensity_properties_per_channel)
         return cls(
@@ -68,9 +65,7 @@ class Task:
             channels=channels,
             spacing_mm=triple(float(s) for s in chosen.spacing),
             units=units,
-            host_values=host_values,
-            blocked_values=tuple(sorted(blocked)),
-            host_range=_host_range(settings.host, channels, units),
+            rule=HostRule(labels=organs, avoided=avoided, range=_host_range(settings.host, channels, units)),
             known_statistics=_known_statistics(settings.host, chosen),
         )
 
@@ -80,31 +75,19 @@ class Task:
         Args:
             label: (B, 1, X, Y, Z) integer with nnU-Net's values, also `OUTSIDE`.
         """
-        view = torch.where(_among(label, (OUTSIDE, *self.host_values)), 0, label)
-        return torch.where(_among(label, self.blocked_values), BLOCKED, view)
+        return self.rule.view(torch.where(label == OUTSIDE, 0, label))
 
     def host(self, raw: Tensor, label: Tensor) -> Tensor:
         """Find where lesions may lie in a sample, (1, X, Y, Z) bool.
 
-        That is in nnU-Net's non-zero region, not where a channel is constant (`synthaug.host`), in the host labels
-        where some are named, and where the mean of 3 x 3 x 3 voxels is in the host's range: noise alone must not
-        perforate it.
+        That is in nnU-Net's non-zero region, and where the host rule has it.
 
         Args:
             raw: (C, X, Y, Z) in raw units.
             label: (1, X, Y, Z) with nnU-Net's values.
         """
-        host = (label != OUTSIDE) & host_tissue(raw)
-        if self.host_values:
-            host = host & _among(label, (*self.host_values, *self.classes.values.values()))
-        for channel, (low, high) in enumerate(self.host_range):
-            if low is None and high is None:
-                continue
-            mean = F.avg_pool3d(raw[channel : channel + 1].float(), 3, 1, 1, count_include_pad=False)
-            host = (
-                host & (mean >= (-torch.inf if low is None else low)) & (mean <= (torch.inf if high is None else high))
-            )
-        return host
+        found = self.rule.of_patch(raw, label[0], self.channels, tuple(self.classes.values.values()))
+        return (label != OUTSIDE) & found
 
 
 def check_configuration(configuration: ConfigurationManager, name: str) -> None:
@@ -124,24 +107,6 @@ def check_configuration(configuration: ConfigurationManager, name: str) -> None:
             f"{configuration.previous_stage_name} that it reads do not show inserted tumours; train 3d_fullres, or "
             "insert in the first stage alone"
         )
-
-
-def label_names(labels: Mapping[str, Any]) -> dict[str, int]:
-    """List the names of the single label values, without background and ignore, in the order of the values.
-
-    Where labels are regions, a value is called after the smallest region that holds it: in ``{"whole tumor": [1, 2, 3],
-    "tumor core": [2, 3], "enhancing tumor": 3}`` 1 is ``"whole tumor"``, 2 ``"tumor core"``. Where several values share
-    their smallest region, the value is added to the name.
-
-    Example:
-        >>> label_names({"background": 0, "whole": [1, 2], "core": 2, "ignore": 3})
-        {'whole': 1, 'core': 2}
-    """
-    regions = {k: v if isinstance(v, (list, tuple)) else [v] for k, v in labels.items() if k != "ignore"}
-    values = sorted({int(v) for members in regions.values() for v in members} - {0})
-    smallest = {v: min((k for k in regions if v in regions[k]), key=lambda k: len(regions[k])) for v in values}
-    names = list(smallest.values())
-    return {name if names.count(name) == 1 else f"{name} {value}": value for value, name in smallest.items()}
 
 
 def _label_value(name: str, named: Mapping[str, int], key: str) -> int:
@@ -182,24 +147,29 @@ def _channels(settings: Settings, dataset_json: Mapping[str, Any]) -> tuple[str,
     return channels
 
 
-def _host_range(host: HostSettings, channels: Sequence[str], units: Units) -> tuple:
-    """Resolve the bounds per channel; one that the plans' clipping makes void is an error."""
+def _host_range(host: HostSettings, channels: Sequence[str], units: Units) -> dict[str, Bounds]:
+    """Resolve the bounds by channel; one that the plans' clipping makes void is an error."""
     named = {}
-    for name, bounds in host.range.items():
+    for name, (low, high) in host.range.items():
         (known,) = canonical_channels([name])
         if known not in channels:
             raise ConfigError(f"host.range: expected channels {', '.join(channels)}, got {name!r}")
-        named[known] = bounds
-        low, high = bounds
         if low is not None and high is not None and low >= high:
-            raise ConfigError(f"host.range {name}: expected low below high, got {list(bounds)}")
+            raise ConfigError(f"host.range {name}: expected low below high, got {[low, high]}")
         floor, ceiling = units.limits(channels.index(known))
-        if (low is not None and low <= floor) or (high is not None and high >= ceiling):
+        void = (low is not None and low <= floor) or (high is not None and high >= ceiling)
+        if void and host.clip == "refuse":
             raise ConfigError(
                 f"host.range {name}: nnU-Net clips this channel at {floor:g} and {ceiling:g} (the plans' percentiles): "
-                f"expected bounds strictly between these, or null, got {list(bounds)}"
+                f"expected bounds strictly between these, null, or host.clip: inside; got {[low, high]}"
             )
-    return tuple(named.get(channel, (None, None)) for channel in channels)
+        if void:
+            # air is clipped to the floor, and looks like what is as dark as that
+            inside = INSIDE * (ceiling - floor)
+            low = None if low is None else max(low, floor + inside)
+            high = None if high is None else min(high, ceiling - inside)
+        named[known] = (low, high)
+    return named
 
 
 def _known_statistics(host: HostSettings, configuration: ConfigurationManager) -> bool:
@@ -212,11 +182,3 @@ def _known_statistics(host: HostSettings, configuration: ConfigurationManager) -
             f"the plans have {schemes} and {masked}: take patch"
         )
     return True
-
-
-def _among(label: Tensor, values: Sequence[int]) -> Tensor:
-    """Find the voxels that have one of these values; without `torch.isin`, which would copy them to the device."""
-    found = torch.zeros_like(label, dtype=torch.bool)
-    for value in values:
-        found = found | (label == value)
-    return found

@@ -29,6 +29,7 @@ from synthaug.generators.gligan.checkpoint import fill, find_checkpoint, read_st
 from synthaug.generators.gligan.legacy_swin import legacy_swin_unetr
 from synthaug.geometry import opened
 from synthaug.host import background_values
+from synthaug.host.space import Space
 from synthaug.random import seeded_noise
 from synthaug.transfers import on_device
 
@@ -73,6 +74,7 @@ class GliGAN(TumorGenerator):
     channels: tuple[str, ...]
     classes: tuple[str, ...]
     crop_sizes: tuple[int, ...]
+    space = Space()
 
     def __init__(
         self,

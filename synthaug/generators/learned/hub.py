@@ -22,6 +22,7 @@ from synthaug.generators.learned.gan import GANGenerator
 from synthaug.generators.learned.painter import Painter
 from synthaug.generators.learned.style import StylePrior
 from synthaug.generators.learned.styled import StyledGenerator
+from synthaug.host.space import Space
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 SHIPPED = Path(__file__).parents[2] / "weights"
@@ -121,6 +122,8 @@ def save_generator(generator: StyledGenerator, folder: str | Path, dtype: torch.
         kind.part: {name: _plain(getattr(network, attribute)) for name, attribute in kind.shape.items()},
         **{name: _plain(getattr(generator.painter, name)) for name in kind.sampling},
     }
+    if generator.space is not None and generator.space != Space():
+        config["space"] = generator.space.model_dump(mode="json")
     # not safetensors' save_file, which makes files that only their owner may read
     replace_file(Path(folder) / WEIGHTS, serialized(state))
     replace_file(Path(folder) / CONFIG, json.dumps(config, indent=2) + "\n")
@@ -182,7 +185,10 @@ def load_generator(
     _fill(network, f"{kind.part}.", state, folder / WEIGHTS)
     _fill(prior, "prior.", state, folder / WEIGHTS)
     saved = {name: config[name] for name in ("truncation", "crop_sizes", *kind.sampling)}
-    return kind.made(network, prior, found_channels, found_classes, **(saved | options))
+    generator = kind.made(network, prior, found_channels, found_classes, **(saved | options))
+    # files from before there were others are of skull-stripped images
+    generator.space = Space.model_validate(config.get("space", {}))
+    return generator
 
 
 def stored_network(generator: StyledGenerator) -> nn.Module:
@@ -213,7 +219,9 @@ def with_shape(generator: StyledGenerator, **shape: Any) -> StyledGenerator:
     options: dict[str, Any] = {"truncation": generator.truncation, "crop_sizes": generator.crop_sizes}
     options |= {name: getattr(generator.painter, name) for name in kind.sampling}
     options |= {name: getattr(generator, name) for name in kind.transient}
-    return kind.made(network, generator.prior, generator.channels, generator.classes, **options)
+    made = kind.made(network, generator.prior, generator.channels, generator.classes, **options)
+    made.space = generator.space
+    return made
 
 
 def _kind_of(generator: StyledGenerator) -> _Kind:

@@ -12,7 +12,7 @@ grid of every n-th voxel), and a voxel is background where some 2 x 2 x 2 block 
 Single voxels of tissue that happen to equal it stay tissue. A channel that is constant everywhere is a missing
 sequence; it says nothing about tissue and is never changed. A voxel is tissue where no other channel is background, so
 parts of the brain that a sequence did not cover get no lesion. Air around a head or body is not constant: for images
-that were not skull-stripped, and for CT, give a mask.
+that were not skull-stripped, and for CT, give a mask or a rule (`synthaug.host.rule`).
 """
 
 from collections.abc import Sequence
@@ -54,14 +54,31 @@ class HostSample:
         label: Tensor,
         host: Tensor | None = None,
         stats: tuple[Sequence[float], Sequence[float]] | None = None,
+        fixed: Sequence[tuple[float, float] | None] | None = None,
     ) -> "HostSample":
-        """Measure a sample: image (C, X, Y, Z), label (X, Y, Z), optional tissue mask and optional mean and std."""
+        """Measure a sample.
+
+        Args:
+            image: (C, X, Y, Z).
+            label: (X, Y, Z).
+            host: tissue mask, derived from the image where not given.
+            stats: mean and standard deviation (C,) in place of those measured.
+            fixed: where no `stats` are given, mean and standard deviation of the channels that have a scale of the
+                data set (`synthaug.host.units`), None for the others.
+        """
         tissue = host_tissue(image) if host is None else host != 0
         healthy = tissue & (label == 0)
         if stats is None:
             mean, std = host_statistics(image, healthy)
         else:
             mean, std = (on_device(s, image.device, torch.float32) for s in stats)
+        if stats is None and fixed is not None:
+            own = on_device([scale is None for scale in fixed], image.device)
+            given = [scale or (0.0, 1.0) for scale in fixed]
+            mean, std = (
+                torch.where(own, measured, on_device(list(values), image.device, torch.float32))
+                for measured, values in zip((mean, std), zip(*given, strict=True), strict=True)
+            )
         values = thinned(image, STATISTICS_GRID).float()
         lowest = torch.where(thinned(healthy, STATISTICS_GRID), values, torch.inf).flatten(1).amin(1)
         return cls(tissue, mean, std, torch.where(lowest.isfinite(), lowest, -torch.inf))
@@ -200,8 +217,3 @@ def scored_tissue(image: Any) -> Any:
         image: array or tensor (C, X, Y, Z) of `zscore_host`, or a patch of one.
     """
     return image != 0
-
-
-def tissue_in_range(image: Tensor, low: float, high: float) -> Tensor:
-    """Select host tissue (X, Y, Z) bool by the first channel's intensities of (C, X, Y, Z), both ends among them."""
-    return (image[0] >= low) & (image[0] <= high)

@@ -1,0 +1,6 @@
+"""`profile.html`."""
+
+
+def page(fitted) -> str:
+    """Empty."""
+    return ""
