@@ -163,7 +163,7 @@ def _draw(look: Look, image, mean, lesion, host, channels, rng: np.random.Genera
         look.host.setdefault(name, []).append(pair)
 
 
-def _place(look: Look, case, volume: Volume, mask, lesion, host, box, mean, channels, rng) -> LesionPlace:
+def _place(look: Look, case, volume: LabelledVolume, mask, lesion, host, box, mean, channels, rng) -> LesionPlace:
     margin = [int(FAR_MM / s) + 1 for s in volume.spacing_mm]
     window = bounding_box(mask, margin)
     own = torch.from_numpy(mask[window])
