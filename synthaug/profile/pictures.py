@@ -1,0 +1,88 @@
+"""Pictures of a profile: cases with their host tissue, sizes, places and intensities of lesions."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from synthaug.data.cases import Case, load_case
+from synthaug.data.maps import host_of_case
+from synthaug.figures.slices import Outline, axial, figure, grey, outlined, png, rendered
+from synthaug.profile.measure import Look
+from synthaug.profile.profile import Profile
+
+SHOWN = 4
+HEIGHT = 260
+LESION, HOST, AROUND, TISSUE = "#d2521c", "#1f9d55", "#c9a400", "#6d7f92"
+
+
+def case_pictures(profile: Profile, cases: Sequence[Case]) -> list[tuple[str, bytes]]:
+    """Name and PNG of some cases: the slice with most lesion, green host tissue, orange lesion."""
+    step = max(1, len(cases) // SHOWN)
+    return [(case.name, _case(profile, case)) for case in list(cases)[::step][:SHOWN]]
+
+
+def _case(profile: Profile, case: Case) -> bytes:
+    volume = load_case(case, profile.names)
+    host = host_of_case(case, volume, profile.space, profile.names, profile.classes)
+    lesion = profile.classes.index_map(volume.label) > 0
+    z = int(lesion.sum((0, 1)).argmax())
+    values, tissue = axial(volume.image[0], z), axial(host, z)
+    low, high = np.percentile(values[tissue] if tissue.any() else values, (0.5, 99.5))
+    width = high - low
+    zoom = max(1, round(HEIGHT / values.shape[0]))
+    background = grey(values, np.ones_like(tissue), low - 0.3 * width, high + 0.3 * width, zoom)
+    outlines = [Outline(tissue, "#4bd39a", fill=0.12, width=1.0), Outline(axial(lesion, z), "#ff6a2b", width=1.6)]
+    return png(outlined(background, outlines, zoom))
+
+
+def measurements(profile: Profile, look: Look) -> bytes:
+    """Sizes, how many lesions a case has, where they lie, and intensities, as one PNG."""
+    channels = profile.names
+    rows = 1 + -(-len(channels) // 3)
+    drawing, canvas = figure(14, 4.1 * rows, 100)
+    grid = drawing.add_gridspec(rows, 12, left=0.05, right=0.985, top=0.93, bottom=0.1, hspace=0.45, wspace=1.4)
+    _sizes(drawing.add_subplot(grid[0, :4]), profile, look)
+    _places(drawing, [grid[0, start : start + 2] for start in (5, 7, 9)], profile)
+    for number, name in enumerate(channels):
+        axes = drawing.add_subplot(grid[1 + number // 3, 4 * (number % 3) : 4 * (number % 3) + 4])
+        _intensities(axes, profile, look, name)
+    return rendered(drawing, canvas)
+
+
+def _sizes(axes, profile: Profile, look: Look) -> None:
+    diameters = [lesion.diameter_mm for lesion in look.places]
+    axes.hist(diameters, bins=min(24, max(6, len(diameters) // 2)), color=LESION)
+    counts = ", ".join(f"{n} cases with {k}" for k, n in enumerate(profile.sizes.per_case) if n)
+    axes.set_title(f"Lesions by diameter, mm ({counts})", fontsize=10, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _places(drawing, places, profile: Profile) -> None:
+    frequency = profile.where.places.grid
+    for place, axis, name in zip(places, (2, 1, 0), ("from above", "from the front", "from the side"), strict=True):
+        axes = drawing.add_subplot(place)
+        axes.imshow(frequency.sum(axis).T, origin="lower", cmap="magma", aspect="equal")
+        axes.set_title(f"Where, {name}", fontsize=10, loc="left")
+        axes.set_xticks([])
+        axes.set_yticks([])
+
+
+def _intensities(axes, profile: Profile, look: Look, name: str) -> None:
+    groups = {
+        "host": (TISSUE, [pair[:, 0] for pair in look.host.get(name, ())]),
+        "around lesions": (AROUND, look.around.get(name, [])),
+        "lesions": (LESION, look.lesion.get(name, [])),
+    }
+    values = {word: (colour, np.concatenate(found)) for word, (colour, found) in groups.items() if len(found)}
+    low, high = np.percentile(np.concatenate([v for _, v in values.values()]), (0.5, 99.5))
+    for word, (colour, found) in values.items():
+        axes.hist(
+            found, bins=np.linspace(low, high, 60), density=True, histtype="step", lw=1.8, color=colour, label=word
+        )
+    for bound in profile.host.range.get(name, ()):
+        if bound is not None:
+            axes.axvline(bound, color=HOST, ls="dashed", lw=1.2)
+    axes.set_yticks([])
+    axes.legend(frameon=False, fontsize=8)
+    axes.set_title(f"Intensities as stored, {name}", fontsize=10, loc="left")
+    axes.spines[["top", "right", "left"]].set_visible(False)
