@@ -1,0 +1,186 @@
+"""`synthaug fit`: what it finds in made-up CT and MR, and that what follows is right on them without being told."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from synthaug import LesionBank, TumorInsertion
+from synthaug.cli.app import app
+from synthaug.config import ConfigError
+from synthaug.data import write_phantom_dataset
+from synthaug.profile.fit import Given, fit
+from synthaug.profile.profile import FILE, Profile
+
+SIZE, SPACING = (40, 36, 20), (2.0, 2.0, 4.0)
+AFFINE = np.diag([*SPACING, 1.0])
+
+
+def limb(seed: int, air: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """CT of a limb on a table: HU, tumour mask, and muscle (the organ of the tests)."""
+    rng = np.random.default_rng(seed)
+    x, y, _ = np.meshgrid(*map(np.arange, SIZE), indexing="ij")
+    away = np.hypot((x - 20) / 15, (y - 16) / 13)
+    image = np.full(SIZE, -1000.0)
+    image[away < 1] = -95  # fat
+    muscle = away < 0.75
+    image[muscle] = 55
+    image[np.hypot(x - 10, y - 16) < 2] = 700  # bone, far from the tumours
+    image[:, 33:35] = 120  # the table
+    z = rng.integers(7, 13)
+    at = (20 + int(rng.integers(-3, 4)), 16 + int(rng.choice([-7, 7])), z)
+    grid = np.stack(np.meshgrid(*map(np.arange, SIZE), indexing="ij"), -1)
+    tumour = (np.linalg.norm((grid - at) * SPACING, axis=-1) < 9) & muscle
+    image[tumour] = 35
+    image = image + rng.normal(0, 8, SIZE)
+    image[image < -990] = -1000
+    if not air:
+        image, tumour, muscle = (m[6:34, 4:28] for m in (image, tumour, muscle))
+    return image.astype(np.int16), tumour, muscle
+
+
+def write_nnunet(folder, label_of, labels: dict | None, count: int = 4, air: bool = True):
+    for name in ("imagesTr", "labelsTr"):
+        (folder / name).mkdir(parents=True)
+    for i in range(count):
+        image, tumour, muscle = limb(i, air)
+        nib.save(nib.Nifti1Image(image, AFFINE), folder / "imagesTr" / f"limb_{i:03d}_0000.nii.gz")
+        label = label_of(tumour, muscle).astype(np.uint8)
+        nib.save(nib.Nifti1Image(label, AFFINE), folder / "labelsTr" / f"limb_{i:03d}.nii.gz")
+    meta = {"channel_names": {"0": "CT"}, "numTraining": count, "file_ending": ".nii.gz"}
+    meta["labels"] = labels or {"background": 0, "tumour": 1}
+    (folder / "dataset.json").write_text(json.dumps(meta))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    folder = write_nnunet(tmp_path_factory.mktemp("ct") / "limbs", lambda tumour, _: tumour, None)
+    return fit(folder)
+
+
+def test_what_is_found_in_ct(fitted):
+    profile = Profile.load(fitted.out)
+    assert [(c.name, c.modality) for c in profile.channels] == [("ct", "ct")] and profile.labels.lesions == {
+        "tumour": 1
+    }
+    assert profile.units.fixed and profile.data.patients == 4 and profile.sizes.lesions >= 4
+    low, high = profile.host.range["ct"]
+    assert -200 < low < -60 and 40 < high < 200
+    assert profile.insertion["rotate90"] is False and "insertion.rotate90" in profile.why
+    assert json.loads((fitted.out / FILE).read_text())["version"] == 1
+    page = (fitted.out / "profile.html").read_text()
+    assert "Profile of limbs" in page and page.count("data:image/png") >= 4 and "insertion.scale" in page
+    for name in ("segmentation.yaml", "gan.yaml", "diffusion.yaml", "nnunet.yaml", "cohort.yaml", "bank.safetensors"):
+        assert (fitted.out / name).is_file()
+
+
+@pytest.mark.parametrize("generator", ["paste", "procedural:fitted"])
+def test_lesions_lie_in_soft_tissue_at_their_own_intensities(fitted, generator):
+    options = {"prob": 1.0, "second": 0.0, "scale": (0.8, 1.0), "clearance_mm": 1}
+    insert = TumorInsertion.from_profile(fitted.out, generator=generator, **options)
+    done = 0
+    for seed in range(20, 28):
+        image, tumour, _ = limb(seed)
+        given = torch.from_numpy(image.astype(np.float32))[None, None]
+        label = torch.from_numpy(tumour.astype(np.int16))[None, None]
+        host = insert.space.host_of(
+            image[None].astype(np.float32), tumour.astype(np.int16), ("ct",), insert.classes, SPACING
+        )
+        new, new_label = insert(given, label, SPACING, host=host[None])
+        changed = (new_label != label)[0, 0].numpy()
+        if not changed.any():
+            continue
+        done += 1
+        before = image[changed]
+        assert (before > -160).all() and (before < 200).mean() > 0.99  # neither air, nor table, nor bone
+        assert 10 < np.median(new[0, 0].numpy()[changed]) < 60
+    assert done >= 4
+
+
+def test_an_organ_holds_lesions_and_a_third_label_is_avoided(tmp_path):
+    def organ(tumour, muscle):
+        label = np.where(tumour, 2, muscle)
+        label[2:5, 2:5, 2:5] = 3
+        return label
+
+    unclear = write_nnunet(tmp_path / "unclear", organ, {"background": 0, "one": 1, "two": 2, "three": 3})
+    with pytest.raises(ConfigError, match="none of one=1, two=2, three=3 is called like a lesion"):
+        fit(unclear)
+    assert fit(unclear, told=Given(classes={"two": 2}, organs={"one": 1})).profile.labels.lesions == {"two": 2}
+    labels = {"background": 0, "muscle": 1, "tumour": 2, "bladder": 3}
+    found = fit(write_nnunet(tmp_path / "organs", organ, labels))
+    assert found.profile.labels.lesions == {"tumour": 2} and found.profile.labels.organs == {"muscle": 1}
+    assert found.profile.labels.avoided == {"bladder": 3} and len(found.bank.groups) == 4
+
+
+def test_ct_in_a_box_without_air(tmp_path):
+    profile = fit(write_nnunet(tmp_path / "box", lambda tumour, _: tumour, None, air=False)).profile
+    assert profile.channels[0].modality == "ct" and profile.units.fixed
+
+
+def test_skull_stripped_gliomas_stay_what_they_were(tmp_path):
+    write_phantom_dataset(tmp_path / "brains", 3, seed=4, size=(40, 40, 40))
+    found = fit(tmp_path / "brains")
+    assert found.profile.labels.lesions == {"NCR": 1, "ED": 2, "ET": 4} and not found.profile.units.fixed
+    plain = LesionBank.from_folder(tmp_path / "brains", "BRATS18")
+    assert found.bank.checksum == plain.checksum
+
+
+def test_what_was_made_in_other_units_is_refused_with_both_sides(fitted):
+    bank = LesionBank.load(fitted.out / "bank.safetensors")
+    with pytest.raises(
+        ValueError,
+        match=r"lesion bank was made with fixed units .*; this insertion has z-scores of host tissue.*--profile",
+    ):
+        TumorInsertion(bank, classes=Profile.load(fitted.out).classes, channels=("ct",))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 0}, "expected version 1, got 0; make it anew: synthaug fit"),
+        ({"format": "other"}, "expected a file that `synthaug fit FOLDER` wrote"),
+        ({"insertion": {"prob": 3}}, "prob: expected a probability"),
+        ({"unite": {}}, "unite: unknown key, did you mean units"),
+    ],
+)
+def test_an_edited_profile_is_checked(fitted, tmp_path, change, message):
+    content = json.loads((fitted.out / FILE).read_text()) | change
+    (tmp_path / FILE).write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match=message):
+        Profile.load(tmp_path)
+    with pytest.raises(ConfigError, match="`synthaug fit FOLDER` makes one"):
+        Profile.load(tmp_path / "none.json")
+
+
+def test_bad_data_is_named_and_the_others_go_on(tmp_path):
+    folder = write_nnunet(tmp_path / "limbs", lambda tumour, _: tumour, None)
+    (folder / "imagesTr" / "limb_001_0000.nii.gz").write_bytes(b"no nifti")
+    found = fit(folder)
+    assert found.profile.data.cases == 3 and any("limb_001" in reason for reason in found.profile.data.left_out)
+    empty = write_nnunet(tmp_path / "empty", lambda tumour, _: 0 * tumour, None, count=2)
+    with pytest.raises(ConfigError, match="label"):
+        fit(empty)
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(ConfigError, match="nothing"):
+        fit(tmp_path / "nothing")
+
+
+def test_the_commands_read_the_profile_beside_the_cases(fitted, tmp_path):
+    run = CliRunner().invoke
+    folder = str(fitted.out)
+    done = run(app, ["insert", folder, "--out", str(tmp_path / "inserted"), "--seed", "3"])
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in (tmp_path / "inserted" / "insertions.jsonl").read_text().splitlines()]
+    assert len(rows) == 4 and {row["place"] for row in rows} == {"like-data"}
+    assert all(row["donor_group"] != row["host_group"] for row in rows)
+    again = run(app, ["fit", folder, "-o", str(tmp_path / "again")])
+    assert again.exit_code == 0 and "host" in again.output
+    assert (
+        json.loads((tmp_path / "again" / FILE).read_text())["host"]
+        == json.loads((fitted.out / FILE).read_text())["host"]
+    )
