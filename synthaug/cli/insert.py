@@ -45,7 +45,8 @@ def insert(
         given |= {"swaps": [parsed_swap(text) for text in swap] if swap else None}
         given = {name: value for name, value in given.items() if value is not None}
         chosen = overridden(given | {"prob": 1.0, "second": second, "seed": seed}, options or ())
-        InsertionOptions.checked(**chosen)
+        checked = InsertionOptions.checked(**chosen)
+        chosen = {name: getattr(checked, name) for name in chosen}
         engine = _engine(data, bank, generator, chosen)
         cases = find_cases(data_folder(case), data.layout, data.listed, data.group_pattern)
     failed = 0
