@@ -46,7 +46,7 @@ class Told:
 def told(
     given: Path | None, folder: Path, classes: str | None = None, channels: str | None = None, layout: str = "auto"
 ) -> Told:
-    """What the user gave, else what the profile says, else the defaults; what is taken is said on stderr.
+    """Take what the user gave, else what the profile says, else the defaults; stderr says what is taken.
 
     Raises:
         ConfigError: a profile that cannot be read.

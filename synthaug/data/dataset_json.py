@@ -7,7 +7,7 @@ from typing import Any
 
 
 def label_names(labels: Mapping[str, Any]) -> dict[str, int]:
-    """Names of the single label values, without background and ignore, in the order of the values.
+    """List the names of the single label values, without background and ignore, in the order of the values.
 
     Where labels are regions, a value is called after the smallest region that holds it: in ``{"whole tumor": [1, 2, 3],
     "tumor core": [2, 3], "enhancing tumor": 3}`` 1 is ``"whole tumor"``, 2 ``"tumor core"``. Where several values share
@@ -25,7 +25,7 @@ def label_names(labels: Mapping[str, Any]) -> dict[str, int]:
 
 
 def region_names(labels: Mapping[str, Any]) -> dict[str, tuple[str, ...]] | None:
-    """Regions of several values, each as the names of `label_names`; None where there is none."""
+    """List regions of several values, each as the names of `label_names`; None where there is none."""
     names = {value: name for name, value in label_names(labels).items()}
     found = {
         region: tuple(names[int(v)] for v in members)
@@ -36,7 +36,7 @@ def region_names(labels: Mapping[str, Any]) -> dict[str, tuple[str, ...]] | None
 
 
 def listed_labels(folder: Path) -> dict[str, Any] | None:
-    """The labels of a folder's dataset.json, name to value or values; None where the file or the key is not there.
+    """Read the labels of a folder's dataset.json, name to value or values; None where there are none.
 
     Raises:
         ValueError: the file is no JSON, or the labels are no names and integers.

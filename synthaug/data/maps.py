@@ -52,7 +52,7 @@ def _map_path(case: Case, name: str) -> Path:
 
 
 def host_of_case(case: Case, volume: Volume, space: Space, channels: Sequence[str], classes: Classes) -> np.ndarray:
-    """Host tissue of a case by the rule of a space, (X, Y, Z) bool.
+    """Find host tissue of a case by the rule of a space, (X, Y, Z) bool.
 
     Raises:
         CaseError: a mask that the rule has and that cannot be used.

@@ -40,12 +40,12 @@ class Body(Section):
     thinner_mm: PositiveFloat = Field(10.0)
 
     def words(self) -> str:
-        """In words, for messages."""
+        """Say it in words, for messages."""
         return f"body ({self.channel}{'' if self.above is None else f' above {self.above:g}'})"
 
 
 def body_of(values: Tensor, body: Body, spacing_mm: Sequence[float]) -> Tensor:
-    """The body, (X, Y, Z) bool.
+    """Find the body, (X, Y, Z) bool.
 
     Args:
         values: (X, Y, Z), intensities as stored.
@@ -79,7 +79,7 @@ def darkness(values: Tensor, above: float | None) -> Tensor:
 
 
 def _otsu(counts: Tensor) -> Tensor:
-    """The bin that parts a histogram into two classes with the greatest variance between them."""
+    """Find the bin that parts a histogram into two classes with the greatest variance between them."""
     share = counts / counts.sum()
     below, place = share.cumsum(0), torch.arange(len(counts), device=counts.device, dtype=torch.float32)
     moment = (share * place).cumsum(0)
@@ -95,7 +95,7 @@ def _large_components(mask: Tensor) -> Tensor:
 
 
 def _filled(mask: Tensor, axis: int) -> Tensor:
-    """The mask with what it encloses, in the volume and in each slice across `axis`."""
+    """Fill what a mask encloses, in the volume and in each slice across `axis`."""
     filled = _without_holes(mask.cpu().numpy())
     slices = np.moveaxis(filled, axis, 0)
     for number, plane in enumerate(slices):

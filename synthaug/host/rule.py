@@ -87,7 +87,7 @@ class HostRule(Section):
         spacing_mm: Sequence[float],
         mask: Tensor | None = None,
     ) -> Tensor:
-        """Host tissue of a whole case, (X, Y, Z) bool.
+        """Find the host tissue of a whole case, (X, Y, Z) bool.
 
         Args:
             image: (C, X, Y, Z), intensities as stored.
@@ -109,7 +109,7 @@ class HostRule(Section):
         return host if mask is None else host & (mask != 0)
 
     def of_patch(self, image: Tensor, label: Tensor, channels: Sequence[str], lesions: Sequence[int]) -> Tensor:
-        """Host tissue of a patch, (X, Y, Z) bool on its device, by the parts of the rule that a patch can tell.
+        """Find host tissue of a patch, (X, Y, Z) bool on its device, by the parts of the rule that a patch can tell.
 
         Of the body it knows what is not dark, so air is left out and a table is not. Arguments as for `of_volume`.
         """
@@ -135,7 +135,7 @@ class HostRule(Section):
         return host
 
     def view(self, label: Tensor, blocked: int = BLOCKED) -> Tensor:
-        """A label map as an insertion sees it: host labels 0, avoided ones `blocked`, lesions as they are."""
+        """View a label map as an insertion does: host labels 0, avoided ones `blocked`, lesions as they are."""
         if not self.changes_labels:
             return label
         label = label.to(torch.int16) if label.dtype == torch.uint8 else label
@@ -143,13 +143,13 @@ class HostRule(Section):
         return torch.where(among(view, tuple(self.avoided.values())), blocked, view)
 
     def lesions_of(self, label: Any) -> Any:
-        """A label map, array or tensor, with lesions alone: host and avoided labels become 0."""
+        """Keep the lesions alone of a label map, array or tensor: host and avoided labels become 0."""
         for value in (*self.labels.values(), *self.avoided.values()):
             label = label * (label != value)
         return label
 
     def words(self) -> str:
-        """In words, for messages."""
+        """Say it in words, for messages."""
         parts = ["skull-stripped"] if self.stripped else []
         parts += [] if self.body is None else [self.body.words()]
         parts += [f"in the labels {', '.join(self.labels)}"] if self.labels else []
@@ -163,12 +163,12 @@ def _bound(value: float | None) -> str:
 
 
 def smoothed(values: Tensor) -> Tensor:
-    """The mean of 3 x 3 x 3 voxels of (X, Y, Z), of those that are there at the border; float32."""
+    """Average 3 x 3 x 3 voxels of (X, Y, Z), those that are there at the border; float32."""
     return F.avg_pool3d(values[None, None].float(), 3, 1, 1, count_include_pad=False)[0, 0]
 
 
 def among(label: Tensor, values: Sequence[int]) -> Tensor:
-    """Where a label map has one of these values; without `torch.isin`, which would copy them to the device."""
+    """Find where a label map has one of these values; without `torch.isin`, which would copy them to the device."""
     found = torch.zeros_like(label, dtype=torch.bool)
     for value in values:
         found = found | (label == value)

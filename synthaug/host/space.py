@@ -59,11 +59,11 @@ class Space(Section):
         raise ValueError(f"{other_name} was made with {other.words()}; {name} has {self.words()}: {advice}")
 
     def _alike(self, other: "Space") -> bool:
-        """The same units, and where these are the host's the same rule, for then they follow from it."""
+        """Compare units, and where these are the host's the rule, too, for then they follow from it."""
         return self.units == other.units and (self.rule == other.rule or bool(self.units.fixed))
 
     def words(self) -> str:
-        """In words, for messages."""
+        """Say it in words, for messages."""
         return f"{self.units.words()}, host: {self.rule.words()}"
 
     def host_of(
@@ -75,7 +75,7 @@ class Space(Section):
         spacing_mm: Sequence[float],
         mask: np.ndarray | None = None,
     ) -> Tensor:
-        """Host tissue of a whole case, (X, Y, Z) bool; see `HostRule.of_volume`."""
+        """Find the host tissue of a whole case, (X, Y, Z) bool; see `HostRule.of_volume`."""
         volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
         values = torch.zeros(volume.shape[1:], dtype=torch.int16) if label is None else torch.from_numpy(label)
         given = None if mask is None else torch.from_numpy(mask)
@@ -84,7 +84,7 @@ class Space(Section):
     def network_image(
         self, image: np.ndarray, channels: Sequence[str], spacing_mm: Sequence[float]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What a segmentation network sees of a whole case; labels have no say, for predictions have none.
+        """Prepare what a segmentation network sees of a whole case; labels have no say, for predictions have none.
 
         Skull-stripped MR is z-scored over the brain, with 0 around it (`zscore_host`). Otherwise the background is no
         value but what the image shows there: air is told in the units of the rest.

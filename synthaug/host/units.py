@@ -46,14 +46,14 @@ class Units(Section):
     fixed: dict[str, Fixed] = Field(default_factory=dict)
 
     def statistics(self, channels: Sequence[str]) -> list[tuple[float, float] | None] | None:
-        """Mean and standard deviation of each channel, None where it is each host's own; None where all are."""
+        """List mean and deviation of each channel, None where they are each host's own; None where all are."""
         found = [self.fixed.get(name) for name in channels]
         if not any(found):
             return None
         return [None if scale is None else (scale.mean, scale.std) for scale in found]
 
     def limits(self, channels: Sequence[str]) -> list[tuple[float, float]] | None:
-        """Lowest and highest model intensity of each channel; None where no channel has any."""
+        """List lowest and highest model intensity of each channel; None where no channel has any."""
         found = [self.fixed.get(name) for name in channels]
         if not any(found):
             return None
@@ -61,11 +61,11 @@ class Units(Section):
         return [everything if s is None else ((s.low - s.mean) / s.std, (s.high - s.mean) / s.std) for s in found]
 
     def clipped(self, z: Tensor, channels: Sequence[str]) -> Tensor:
-        """Model intensities (C, ...) or (N, C, X, Y, Z) within their limits; themselves where there are none."""
+        """Hold model intensities (C, ...) or (N, C, X, Y, Z) within their limits, where there are any."""
         return within(z, self.limits(channels))
 
     def words(self) -> str:
-        """In words, for messages."""
+        """Say it in words, for messages."""
         if not self.fixed:
             return "z-scores of host tissue"
         each = (f"{n} {s.low:g} to {s.high:g}, mean {s.mean:g}, sd {s.std:g}" for n, s in self.fixed.items())
@@ -73,7 +73,7 @@ class Units(Section):
 
 
 def within(z: Tensor, limits: Sequence[tuple[float, float]] | None) -> Tensor:
-    """Model intensities (C, X, Y, Z) or (N, C, X, Y, Z) within limits of each channel; themselves where None."""
+    """Hold model intensities (C, X, Y, Z) or (N, C, X, Y, Z) within limits of each channel; as they are where None."""
     if limits is None:
         return z
     low, high = (on_device(list(ends), z.device, z.dtype)[:, None, None, None] for ends in zip(*limits, strict=True))

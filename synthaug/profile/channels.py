@@ -32,7 +32,7 @@ class ChannelEvidence:
 
 
 def by_name(name: str) -> str | None:
-    """Modality of a channel's name, or None where it does not say."""
+    """Tell the modality by a channel's name; None where it does not say."""
     words = {*re.split(r"[^a-z0-9]+", name.lower())}
     if words & {"ct", "hu", "cect", "ncct", "cbct"}:
         return "ct"
@@ -42,7 +42,7 @@ def by_name(name: str) -> str | None:
 
 
 def modality(name: str, evidence: ChannelEvidence, given: str | None = None) -> tuple[str, str]:
-    """Modality of a channel, and why.
+    """Tell the modality of a channel, and why.
 
     Args:
         name: of the channel.
@@ -81,7 +81,7 @@ def modality(name: str, evidence: ChannelEvidence, given: str | None = None) -> 
 
 
 def stripped(evidence: Sequence[ChannelEvidence]) -> tuple[bool, str]:
-    """Whether images were skull-stripped, or have air around the body, and why."""
+    """Tell whether images were skull-stripped, or have air around the body, and why."""
     shares = [share for channel in evidence for share in channel.air]
     if not shares:
         return True, "there is no air around the tissue"

@@ -53,7 +53,7 @@ def _text(content: Mapping[str, Any], head: str, name: str, path: Path) -> str:
 
 
 def _split(cases: Sequence[Case]) -> dict[str, Any]:
-    """Keys that say which cases are for validation; with one patient there are none to hold out."""
+    """Choose the keys that say which cases are for validation; with one patient there are none to hold out."""
     patients = {case.group for case in cases}
     if len(patients) < 2:
         return {"validation": sorted(patients)}
@@ -103,7 +103,7 @@ def _segmentation(profile: Profile, path: Path, split: dict[str, Any]) -> dict[s
 
 
 def _coarse(profile: Profile, path: Path, split: dict[str, Any]) -> dict[str, Any]:
-    """Voxels so large that the median case is about twice as long as a patch of `COARSE_SIDE`."""
+    """Choose voxels so large that the median case is about twice as long as a patch of `COARSE_SIDE`."""
     extent = np.array(profile.plan.shape) * np.array(profile.plan.spacing_mm)
     least = float(np.max(extent)) / (2 * COARSE_SIDE)
     spacing = [round(max(s, least), 2) for s in profile.plan.spacing_mm]

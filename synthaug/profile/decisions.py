@@ -36,7 +36,7 @@ class Decided:
 
 
 def host_before(modalities: Mapping[str, str], roles: Roles, is_stripped: bool, why: str) -> Decided:
-    """The host rule without its range, by which surroundings of lesions are found."""
+    """Decide on the host rule without its range, by which surroundings of lesions are found."""
     names = {"labels": roles.organs, "avoided": roles.avoided}
     if roles.organs:
         return Decided(HostRule(stripped=False, **names), f"lesions lie in {', '.join(roles.organs)}")
@@ -54,7 +54,7 @@ def host_before(modalities: Mapping[str, str], roles: Roles, is_stripped: bool, 
 
 
 def host_range(look: Look, name: str) -> Decided | None:
-    """Bounds of smoothed intensities: of half of the lesions' surroundings at least, and of lesions themselves."""
+    """Bound smoothed intensities: of half of the lesions' surroundings at least, and of lesions themselves."""
     around = [lesion.around[name] for lesion in look.places if name in lesion.around]
     if not around:
         return None
@@ -72,7 +72,7 @@ def host_range(look: Look, name: str) -> Decided | None:
 
 
 def within_range(look: Look, rule: HostRule) -> dict[str, np.ndarray]:
-    """Channel to raw intensities of host voxels that are within the rule's ranges."""
+    """Collect raw intensities of host voxels within the rule's ranges, by channel."""
     names = list(look.host)
     pairs = {name: np.concatenate(look.host[name]) for name in names}
     keep = np.ones(len(pairs[names[0]]), bool)
@@ -83,7 +83,7 @@ def within_range(look: Look, rule: HostRule) -> dict[str, np.ndarray]:
 
 
 def fixed_units(look: Look, names: Sequence[str], host: Mapping[str, np.ndarray]) -> Decided:
-    """One scale for each of these channels, from lesion and host voxels of all cases."""
+    """Compute one scale for each of these channels, from lesion and host voxels of all cases."""
     fixed, words = {}, []
     for name in names:
         values = np.concatenate([*look.lesion[name], host[name]])
@@ -104,7 +104,7 @@ def fixed_units(look: Look, names: Sequence[str], host: Mapping[str, np.ndarray]
 
 
 def percentiles(channel: Channel, look: Look, host: Mapping[str, np.ndarray]) -> Channel:
-    """The channel with what its intensities are like."""
+    """Add to a channel what its intensities are like."""
     at = (0.5, 50, 99.5)
     lesion = np.concatenate(look.lesion[channel.name])
     update = {"lesion": tuple(np.percentile(lesion, at).round(4).tolist())}
@@ -114,7 +114,7 @@ def percentiles(channel: Channel, look: Look, host: Mapping[str, np.ndarray]) ->
 
 
 def insertion(look: Look, classes: Classes, channels: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Options of insertion, and key to reason."""
+    """Choose the options of insertion, with the reason of each key."""
     measured = look.measured
     canonical = {name: glioma_name(name) or name for name in classes.names}
     taken = len(set(canonical.values())) == len(canonical)

@@ -116,7 +116,7 @@ def _told(cases: Iterable[Case], bar: tqdm) -> Iterator[Case]:
 
 
 def roles_of(survey: Survey, told: Given) -> Roles:
-    """Which labels are what.
+    """Find out which labels are what.
 
     Raises:
         ConfigError: nobody can know.
@@ -133,7 +133,7 @@ def roles_of(survey: Survey, told: Given) -> Roles:
 
 
 def modalities_of(survey: Survey, told: Given) -> tuple[Survey, dict[str, str], dict[str, str]]:
-    """The survey with channel names that say something, modality of each, and reasons.
+    """Give the survey's channels names that say something; returns it, the modality of each, and reasons.
 
     Raises:
         ConfigError: nobody can know.
@@ -150,7 +150,7 @@ def modalities_of(survey: Survey, told: Given) -> tuple[Survey, dict[str, str], 
 
 
 def host_before(survey: Survey, kinds: Mapping[str, str], roles: Roles, told: Given) -> decisions.Decided:
-    """The host rule without its range."""
+    """Choose the host rule without its range."""
     if told.masks is not None:
         rule = HostRule(stripped=False, masks=told.masks, labels=roles.organs, avoided=roles.avoided)
         return decisions.Decided(rule, "masks as given")
@@ -162,7 +162,7 @@ def profile_of(
     survey: Survey, roles: Roles, kinds: Mapping[str, str], before: decisions.Decided, found: Look, told: Given,
     why: dict[str, str],
 ) -> Profile:  # fmt: skip
-    """Everything that follows from the measurements."""
+    """Derive everything that follows from the measurements."""
     computed = [name for name in survey.channels if kinds[name] == "ct"]
     ranges = {name: bounds for name in computed if (bounds := decisions.host_range(found, name)) is not None}
     rule = before.value.model_copy(update={"range": {name: bounds.value for name, bounds in ranges.items()}})
@@ -269,7 +269,7 @@ def write(fitted: Fitted) -> None:
 
 
 def written(fitted: Fitted) -> dict[str, Any]:
-    """What a fit found, in a few lines for the terminal: word to what follows it."""
+    """Say in a few lines for the terminal what a fit found: word to what follows it."""
     profile = fitted.profile
     return {
         "cases": f"{profile.data.cases} of {profile.data.patients} patients"

@@ -80,7 +80,7 @@ class Roles:
 
 
 def named(evidence: Mapping[int, LabelEvidence], names: Mapping[str, int], cases: int) -> Roles:
-    """Roles by names.
+    """Find roles by names.
 
     Raises:
         ConfigError: values without names, or a name that says neither lesion nor organ.
@@ -107,7 +107,7 @@ def given(
     organs: Mapping[str, int],
     names: Mapping[str, int],
 ) -> Roles:
-    """Roles as the user gave them; other values that occur are organs that hold a lesion or avoided."""
+    """Take roles as the user gave them; other values that occur are organs that hold a lesion or avoided."""
     taken = {*lesions.values(), *organs.values()}
     known = {value: name for name, value in names.items()}
     rest = {known.get(v, f"label {v}"): v for v in sorted({*evidence, *names.values()} - taken)}
@@ -120,7 +120,7 @@ def given(
 def unnamed(
     evidence: Mapping[int, LabelEvidence], cases: int, channels: Sequence[str], case_names: Sequence[str]
 ) -> Roles:
-    """Roles of label values without names.
+    """Find the roles of label values without names.
 
     Raises:
         ConfigError: several values, of which nothing says what they are.
@@ -151,24 +151,24 @@ ADVICE = (
 
 
 def is_lesion(name: str) -> bool:
-    """Whether a label's name is that of a lesion."""
+    """Tell whether a label's name is that of a lesion."""
     text = name.lower()
     return any(word in text for word in LESION) or bool(LESION_WORDS & {*re.split(r"[^a-z]+", text)})
 
 
 def is_organ(name: str) -> bool:
-    """Whether a label's name is that of an organ or a tissue."""
+    """Tell whether a label's name is that of an organ or a tissue."""
     return any(word in name.lower() for word in ORGAN)
 
 
 def glioma_name(name: str) -> str | None:
-    """NCR, ED, ET or RC of a class's name, or None."""
+    """Translate a class's name to NCR, ED, ET or RC; None where it is none of these."""
     text = re.sub(r"[_\s]+", " ", name.strip().lower())
     return next((canonical for canonical, others in GLIOMA.items() if text in others), None)
 
 
 def vocabulary(lesions: Mapping[str, int]) -> Classes:
-    """The classes of a profile; those of gliomas answer to the names of BraTS too."""
+    """Make the classes of a profile; those of gliomas answer to the names of BraTS too."""
     own = {canonical: name for name in lesions if (canonical := glioma_name(name)) is not None}
     others = {"NETC": "NCR", "SNFH": "ED"}
     own |= {alias: own[canonical] for alias, canonical in others.items() if canonical in own}
@@ -178,7 +178,7 @@ def vocabulary(lesions: Mapping[str, int]) -> Classes:
 def _holding(
     evidence: Mapping[int, LabelEvidence], lesions: Mapping[str, int], rest: Mapping[str, int]
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """Of labels that are no lesions, those that lesions border on, and the others."""
+    """Part labels that are no lesions into those that lesions border on, and the others."""
     shares = {
         name: np.mean([evidence[v].border.get(value, 0.0) for v in lesions.values() if v in evidence] or [0.0])
         for name, value in rest.items()
@@ -206,7 +206,7 @@ def _brats(evidence: Mapping[int, LabelEvidence], channels: Sequence[str], names
 
 
 def _organ(evidence: Mapping[int, LabelEvidence], cases: int) -> int | None:
-    """The value that is large, in nearly every case, and around most of the others' surface."""
+    """Find the value that is large, in nearly every case, and around most of the others' surface."""
     size = {value: float(np.median(found.voxels)) for value, found in evidence.items()}
     for value in sorted(size, key=lambda v: -size[v]):
         others = [v for v in evidence if v != value and evidence[v].border.get(value, 0) >= LEAST_BORDER]

@@ -202,7 +202,7 @@ def _edge(lesion: torch.Tensor, around: torch.Tensor, image: np.ndarray) -> floa
 
 
 def to_ras(place: Sequence[float], affine: np.ndarray) -> tuple[float, float, float]:
-    """A place of the volume's own axes, 0 to 1 each, as one that leads to the right, to the front and up."""
+    """Turn a place of the volume's own axes, 0 to 1 each, into one that leads to the right, to the front and up."""
     turned = [0.0, 0.0, 0.0]
     for value, (axis, sign) in zip(place, nib.io_orientation(affine), strict=True):
         turned[int(axis)] = float(np.clip(value if sign > 0 else 1 - value, 0, 1))
@@ -229,7 +229,7 @@ def frequency(places: Sequence[LesionPlace], mirrored: bool, grid: int = GRID) -
 
 
 def alike_on_both_sides(places: Sequence[LesionPlace]) -> bool:
-    """Whether the data do not contradict that lesions lie as often on the left as on the right.
+    """Test whether the data do not contradict that lesions lie as often on the left as on the right.
 
     A lesion counts for a side where it is farther than a tenth of the host's width from the middle.
     """

@@ -16,7 +16,7 @@ LESION, HOST, AROUND, TISSUE = "#d2521c", "#1f9d55", "#c9a400", "#6d7f92"
 
 
 def case_pictures(profile: Profile, cases: Sequence[Case]) -> list[tuple[str, bytes]]:
-    """Name and PNG of some cases: the slice with most lesion, green host tissue, orange lesion."""
+    """Draw some cases, name and PNG: the slice with most lesion, green host tissue, orange lesion."""
     step = max(1, len(cases) // SHOWN)
     return [(case.name, _case(profile, case)) for case in list(cases)[::step][:SHOWN]]
 
@@ -36,7 +36,7 @@ def _case(profile: Profile, case: Case) -> bytes:
 
 
 def measurements(profile: Profile, look: Look) -> bytes:
-    """Sizes, how many lesions a case has, where they lie, and intensities, as one PNG."""
+    """Draw sizes, how many lesions a case has, where they lie, and intensities, as one PNG."""
     channels = profile.names
     rows = 1 + -(-len(channels) // 3)
     drawing, canvas = figure(14, 4.1 * rows, 100)

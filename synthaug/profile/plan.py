@@ -28,7 +28,7 @@ def plan(
     sizes: Sequence[Sequence[int]], spacings: Sequence[Sequence[float]], extents_mm: Sequence[Sequence[float]],
     classes: int, memory_gb: float = REFERENCE_GB,
 ) -> Plan:  # fmt: skip
-    """The plan.
+    """Plan a segmentation network.
 
     Args:
         sizes: of the cases, in voxels.
@@ -65,7 +65,7 @@ def plan(
 
 
 def target_spacing(sizes: Sequence[Sequence[int]], spacings: Sequence[Sequence[float]]) -> np.ndarray:
-    """Voxel size of training, (3,) in mm."""
+    """Choose the voxel size of training, (3,) in mm."""
     values, shapes = np.array(spacings, float), np.array(sizes, float)
     target, shape = np.median(values, axis=0), np.median(shapes, axis=0)
     worst = int(target.argmax())
@@ -78,7 +78,7 @@ def target_spacing(sizes: Sequence[Sequence[int]], spacings: Sequence[Sequence[f
 def levels(
     spacing: Sequence[float] | np.ndarray, patch: Sequence[int]
 ) -> tuple[list[tuple[int, int, int]], list[tuple[int, int, int]], tuple[int, int, int]]:
-    """Strides and kernels of each level, and the patch made divisible by them."""
+    """Choose strides and kernels of each level, and make the patch divisible by them."""
     size, steps = [int(n) for n in patch], [float(s) for s in spacing]
     halved, kernel = [0, 0, 0], [1, 1, 1]
     strides: list[tuple[int, int, int]] = [(1, 1, 1)]
@@ -102,7 +102,7 @@ def levels(
 
 
 def feature_values(patch: Sequence[int], strides: Sequence[Sequence[int]], classes: int) -> float:
-    """Values that a U-Net of two convolutions a level holds for a patch: the memory of its training, in other units."""
+    """Count the values that a U-Net of two convolutions a level holds for a patch: the memory of its training."""
     sizes, side = [], np.array(patch, float)
     for stride in strides:
         side = side / stride
@@ -115,7 +115,7 @@ def feature_values(patch: Sequence[int], strides: Sequence[Sequence[int]], class
 
 
 def crop_sizes(extents_mm: Sequence[Sequence[float]], spacing: Sequence[float] | np.ndarray) -> dict[int, float]:
-    """Sides of a generator's crops, the least that hold a lesion with 6 voxels around it, and how often."""
+    """Choose sides of a generator's crops, the least that hold a lesion with 6 voxels around it, and how often."""
     sides = np.array([max(e / s for e, s in zip(extent, spacing, strict=True)) + 12 for extent in extents_mm])
     index = np.minimum(np.searchsorted(CROPS, sides), len(CROPS) - 1)
     shares = np.bincount(index, minlength=len(CROPS)) / len(index)
@@ -123,7 +123,7 @@ def crop_sizes(extents_mm: Sequence[Sequence[float]], spacing: Sequence[float] |
 
 
 def _first_patch(spacing: Sequence[float] | np.ndarray, median: np.ndarray) -> list[int]:
-    """A cube in mm of 256^3 voxels' volume, no larger than the median case."""
+    """Make a cube in mm of 256^3 voxels' volume, no larger than the median case."""
     fine = 1 / np.array(spacing)
     sides = [round(i) for i in fine * (256**3 / np.prod(fine)) ** (1 / 3)]
     return [max(1, min(a, round(float(b)))) for a, b in zip(sides, median, strict=True)]

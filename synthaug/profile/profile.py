@@ -128,12 +128,12 @@ class Where(Section):
 
     @classmethod
     def of(cls, places: PlaceFrequency, mirrored: bool) -> "Where":
-        """As a profile says it."""
+        """Write a frequency as a profile says it."""
         return cls(grid=places.grid.shape, frequency=tuple(places.grid.round(4).ravel().tolist()), mirrored=mirrored)
 
     @property
     def places(self) -> PlaceFrequency:
-        """As an insertion takes it."""
+        """Read the frequency as an insertion takes it."""
         grid = np.array(self.frequency, np.float32).reshape(self.grid)
         return PlaceFrequency(np.maximum(grid / grid.max(), self.floor).astype(np.float32))
 
@@ -266,7 +266,7 @@ class Profile(Section):
         return own | self.insertion
 
     def json(self) -> str:  # type: ignore[override]
-        """As the file has it: a key on each line, lists on one."""
+        """Write the profile as the file has it: a key on each line, lists on one."""
         return _lines(self.model_dump(mode="json", exclude={"host": {"labels", "avoided"}}), "") + "\n"
 
     def save(self, path: str | Path) -> Path:
@@ -304,7 +304,7 @@ class Profile(Section):
 
 
 def find_profile(folder: str | Path | None) -> Path | None:
-    """The profile that lies beside the cases of a folder, or None."""
+    """Find the profile that lies beside the cases of a folder; None where there is none."""
     if folder is None:
         return None
     folder = Path(folder)
@@ -313,7 +313,7 @@ def find_profile(folder: str | Path | None) -> Path | None:
 
 
 def _lines(value: Any, indent: str) -> str:
-    """JSON with a key on each line, and lists of plain values on one."""
+    """Write JSON with a key on each line, and lists of plain values on one."""
     deeper = indent + "  "
     if isinstance(value, Mapping) and value:
         rows = (f"{deeper}{json.dumps(str(key))}: {_lines(item, deeper)}" for key, item in value.items())

@@ -51,7 +51,7 @@ class Survey:
 
 
 def data_folder(folder: str | Path) -> Path:
-    """The data set's folder, where a folder of its images was given."""
+    """Find the data set's folder, where a folder of its images was given."""
     folder = Path(folder)
     return folder.parent if folder.name in ("imagesTr", "imagesTs", "labelsTr") and folder.is_dir() else folder
 
@@ -121,7 +121,7 @@ def look(survey: Survey, progress: Iterable[Case] | None = None) -> None:
 
 
 def renamed(survey: Survey, names: Sequence[str]) -> Survey:
-    """The survey with other channel names, in the same order."""
+    """Give the survey other channel names, in the same order."""
     table = dict(zip(survey.channels, names, strict=True))
     cases = [replace(c, images={table.get(k, k): p for k, p in c.images.items()}) for c in survey.cases]
     images = {table[name]: found for name, found in survey.images.items()}
@@ -153,7 +153,7 @@ def _look_at_label(survey: Survey, label: np.ndarray) -> None:
 
 
 def border_shares(survey: Survey) -> dict[int, LabelEvidence]:
-    """The evidence with borders as means over the cases that have the value."""
+    """Average the borders in the evidence over the cases that have the value."""
     return {
         value: LabelEvidence(e.cases, e.voxels, {other: s / e.cases for other, s in e.border.items()})
         for value, e in survey.labels.items()
@@ -172,7 +172,7 @@ def _look_at_image(survey: Survey, volume: Volume) -> None:
 
 
 def _usual_channels(cases: Sequence[Case]) -> tuple[str, ...]:
-    """Channels that more than half of the cases have, in the order of the first that has them all."""
+    """List the channels that more than half of the cases have, in the order of the first that has them all."""
     names = dict.fromkeys(name for case in cases for name in case.images)
     usual = [n for n in names if sum(n in case.images for case in cases) > len(cases) / 2]
     if not usual:
@@ -181,7 +181,7 @@ def _usual_channels(cases: Sequence[Case]) -> tuple[str, ...]:
 
 
 def _numbered(folder: Path, layout: str) -> tuple[str, ...]:
-    """Names for the channels of a data set without dataset.json."""
+    """Choose names for the channels of a data set without dataset.json."""
     if layout == "msd":
         return ("channel0",)
     numbers = {

@@ -24,7 +24,7 @@ def insertion_arguments(
     generator: str | TumorGenerator | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Keyword arguments of `TumorInsertion` that a profile gives, with a user's changes.
+    """Collect the keyword arguments of `TumorInsertion` that a profile gives, with a user's changes.
 
     Args:
         profile: its file, the folder that holds it, or the profile.
@@ -48,24 +48,24 @@ def insertion_arguments(
 
 
 def generator_of(profile: Profile, home: Path | None) -> str:
-    """The recommended generator: its name, or its folder beside the profile."""
+    """Return the recommended generator: its name, or its folder beside the profile."""
     name = profile.generator.name
     return str(home / name) if home is not None and (home / name).is_dir() else name
 
 
 def folder_of(profile: str | Path) -> Path:
-    """Where a profile's file is."""
+    """Find the folder of a profile's file."""
     path = Path(profile)
     return path if path.is_dir() else path.parent
 
 
 def file_of(profile: str | Path) -> Path:
-    """The file of a profile that was given as its file or its folder."""
+    """Find the file of a profile that was given as its file or its folder."""
     return Path(profile) / FILE if Path(profile).is_dir() else Path(profile)
 
 
 def merged(options: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a profile with a user's, which win, and are said so in the log."""
+    """Merge a profile's options with a user's, which win; the log says so."""
     kept = dict(options)
     for name, value in changes.items():
         if value:
@@ -76,7 +76,7 @@ def merged(options: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, 
 
 
 def filled(content: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration's section with a profile's values for the keys that it does not give; those it gives win.
+    """Fill a configuration's section with a profile's values for the keys that it does not give.
 
     What differs from the profile is said in the log.
     """
