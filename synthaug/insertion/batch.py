@@ -119,7 +119,10 @@ def checked_tensors(image: Any, label: Any, channels: Sequence[str]) -> tuple[Te
     if 0 in image.shape:
         raise ValueError(f"image: expected at least one sample and voxel, got {tuple(image.shape)}")
     if label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
-        raise TypeError(f"label: expected an integer dtype, got {label.dtype}; convert it, for example label.long()")
+        raise TypeError(
+            f"label: expected an integer dtype, got {label.dtype}; convert it, for example label.long(), unless image "
+            "and label were swapped"
+        )
     expected = (image.shape[0], 1, *image.shape[2:])
     if tuple(label.shape) not in (expected, (expected[0], *expected[2:])):
         raise ValueError(f"label: expected shape {expected} or without its channel axis, got {tuple(label.shape)}")
@@ -190,13 +193,15 @@ def checked_groups(groups: Any, samples: int) -> list[str | None]:
     """Patient groups, one per sample; None where not given.
 
     Raises:
-        TypeError: a bare string.
+        TypeError: a bare string, or a tensor, whose numbers no bank has as names.
         ValueError: another number than samples.
     """
     if groups is None:
         return [None] * samples
     if isinstance(groups, str):
         raise TypeError(f"groups: expected one name per sample, got the string {groups!r}")
+    if isinstance(groups, Tensor) or any(isinstance(group, Tensor) for group in groups):
+        raise TypeError("groups: expected patients' names, one per sample, as the lesions' bank has them, got a tensor")
     named = [None if g is None else str(g) for g in groups]
     if len(named) != samples:
         raise ValueError(f"groups: expected {samples} names, one per sample, got {len(named)}")

@@ -12,19 +12,20 @@ from torch import Tensor
 
 from synthaug.channels import canonical_channels
 from synthaug.checks import checked_at_least, checked_probability
-from synthaug.classes import BRATS18, Classes, get_classes
+from synthaug.classes import Classes, get_classes, in_names_of
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.registry import resolve_generator
 from synthaug.insertion.batch import Batch, SampleMap, plain
 from synthaug.insertion.draw import Decider
 from synthaug.insertion.faults import PlanCheck, ValueCheck
+from synthaug.insertion.groups import GroupWatch
 from synthaug.insertion.plan import InsertionPlan, Outcome
 from synthaug.insertion.report import Audit, Report
 from synthaug.insertion.work import Lesions, Work, find_places
 from synthaug.insertion.write import CropWriter
 from synthaug.lesions.base import LesionSource
 from synthaug.lesions.rebalance import ClassMix
-from synthaug.lesions.registry import donor_channels, resolve_lesions
+from synthaug.lesions.registry import channels_of, donor_channels, resolve_lesions, vocabulary_of
 from synthaug.lesions.scale import SizeWeights
 from synthaug.lesions.shapes import LesionShapes
 from synthaug.options import InsertionOptions
@@ -54,8 +55,10 @@ class TumorInsertion:
     Args:
         lesions: masks: a `LesionBank` (or the path of one), `LesionShapes`, or `PaintedLesions`.
         generator: appearance: ``"paste"``, ``"procedural"``, or a `TumorGenerator`.
-        classes: label vocabulary of the batches.
-        channels: names of the image channels, in order; aliases of BraTS 2023 are understood.
+        classes: label vocabulary of the batches; where not given, that of the lesions' own cases, or BraTS 2018's for
+            BraTS lesions.
+        channels: names of the image channels, in order; aliases of BraTS 2023 are understood. Where not given, BraTS's
+            four, or those of a bank that has not all of them.
         audit: a JSONL file to which the rows of every plan that is counted are appended; this makes the device wait.
         rank: of this process, so that ranks differ; by default that of `torch.distributed`, or 0.
         **options: those of `synthaug.InsertionOptions`, such as ``prob=0.6``, ``scale=(0.3, 0.8)`` or ``seed=0``; and
@@ -76,23 +79,26 @@ class TumorInsertion:
         lesions: LesionSource | str | os.PathLike,
         generator: str | TumorGenerator = "paste",
         *,
-        classes: Classes | str = BRATS18,
-        channels: Sequence[str] = ("flair", "t1", "t1ce", "t2"),
+        classes: Classes | str | Mapping[str, int] | None = None,
+        channels: Sequence[str] | None = None,
         audit: str | os.PathLike | None = None,
         rank: int | None = None,
         **options: Any,
     ):
         own = {name: options.pop(name) for name in InsertionOptions.model_fields if name in options}
         self.options = InsertionOptions.checked(**own)
-        self.classes, self.channels = get_classes(classes), canonical_channels(channels)
         self.lesions = resolve_lesions(lesions)
-        self.generator = resolve_generator(generator, **options).bind(self.channels, self.classes.names)
+        self.classes = vocabulary_of(self.lesions) if classes is None else get_classes(classes)
+        self.channels = channels_of(self.lesions) if channels is None else canonical_channels(channels)
+        painter = resolve_generator(generator, **options)
+        self.generator = painter.bind(self.channels, in_names_of(self.classes.names, painter.classes))
         self._decider = Decider.of(self.options, self.lesions, self.classes, self.generator, rank)
         self._made = Lesions(self.lesions, self.classes, self._donor_channels(self._decider.mix))
         self._writer = CropWriter(self.generator, self.classes, self.options.halo_mm, self.options.edge_vox)
         self._audit = Audit(self.classes.names, None if audit is None else Path(audit))
         self._values = ValueCheck(self.classes, self.options.ignore_label)
         self._plans = PlanCheck(self.channels)
+        self._groups = GroupWatch(self.lesions)
         self._watch = None
 
     def __call__(self, image: Tensor, label: Tensor, spacing_mm: Any = None, **context: Any) -> tuple[Tensor, Tensor]:
@@ -247,6 +253,7 @@ class TumorInsertion:
             self._decider.advance(plan.samples, plan.mix_voxels)
             self._audit.saw(plan.samples)
             self._audit.count(plan)
+            self._groups.saw(row.host_group for row in plan.insertions)
 
     def _written(self, work: Work, plan: InsertionPlan, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """The batch with the plan's lesions; the inputs themselves where none is asked for."""

@@ -99,8 +99,8 @@ def cache_case(
         CaseError: what `load_case` finds; an image that cannot be z-scored; label values outside `classes`.
     """
     volume = load_case(case, channels)
-    if unknown := classes.unknown_values(volume.label):
-        raise CaseError(f"{case.name}: {case.label} holds the values {unknown}; expected 0 and those of {classes!r}")
+    if problem := classes.strange_values(volume.label):
+        raise CaseError(f"{case.name}: {case.label}: {problem}")
     try:
         image = zscore_host(volume.image)
     except ValueError as error:
