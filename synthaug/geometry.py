@@ -8,8 +8,9 @@ value. Writing one value twice to one address is harmless, on any device and in 
 A box whose place the host knows is a tuple of three slices.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +18,22 @@ from einops import rearrange
 from torch import Tensor
 
 Box = tuple[slice, slice, slice]
+T = TypeVar("T")
+
+
+def triple(values: Iterable[T]) -> tuple[T, T, T]:
+    """Make a tuple of three values, one per axis.
+
+    Raises:
+        ValueError: another number of values.
+
+    Example:
+        >>> triple(n // 2 for n in (96, 96, 64))
+        (48, 48, 32)
+    """
+    x, y, z = values
+    return x, y, z
+
 
 # ------------------------------------------------------------------------------------------- windows and boxes
 
@@ -46,7 +63,7 @@ class Window:
         x, y, z = (a.clamp(0, whole - 1) for a, whole in zip(axes, volume, strict=True))
         index = (x[:, None, None] * volume[1] + y[None, :, None]) * volume[2] + z[None, None, :]
         whole = inside[0][:, None, None] & inside[1][None, :, None] & inside[2][None, None, :]
-        return cls(index.reshape(-1), whole, tuple(size))
+        return cls(index.reshape(-1), whole, triple(size))
 
     def read(self, volume: Tensor) -> Tensor:
         """(..., X, Y, Z) volume to its crop (..., x, y, z); 0 outside the volume."""
@@ -56,7 +73,7 @@ class Window:
 
     def write(self, volume: Tensor, crop: Tensor) -> None:
         """Write a crop into a contiguous volume, in place; voxels outside the volume are dropped."""
-        center = tuple(n // 2 for n in self.size)
+        center = triple(n // 2 for n in self.size)
         middle = rearrange(crop[..., *center], "... -> ... 1")
         flat_inside = self.inside.flatten()
         address = (center[0] * self.size[1] + center[1]) * self.size[2] + center[2]
@@ -73,7 +90,7 @@ def bounding_box(mask: np.ndarray, margin: Sequence[int] = (0, 0, 0)) -> Box:
         where = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
         low, high = (int(where[0]), int(where[-1]) + 1) if len(where) else (0, 0)
         box.append(slice(max(low - more, 0), min(high + more, n) if len(where) else 0))
-    return tuple(box)
+    return triple(box)
 
 
 def overlap(start: Sequence[int], size: Sequence[int], volume: Sequence[int]) -> tuple[Box, Box]:
@@ -85,8 +102,8 @@ def overlap(start: Sequence[int], size: Sequence[int], volume: Sequence[int]) ->
         volume: (X, Y, Z).
     """
     sides = [(max(int(a), 0), min(int(a) + n, whole)) for a, n, whole in zip(start, size, volume, strict=True)]
-    inside = tuple(slice(low, max(low, high)) for low, high in sides)
-    return inside, tuple(slice(s.start - int(a), s.stop - int(a)) for s, a in zip(inside, start, strict=True))
+    inside = triple(slice(low, max(low, high)) for low, high in sides)
+    return inside, triple(slice(s.start - int(a), s.stop - int(a)) for s, a in zip(inside, start, strict=True))
 
 
 def cube_around(volume: Tensor, center: Sequence[int], side: int, outside: Tensor | None = None) -> Tensor:

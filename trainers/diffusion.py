@@ -1,6 +1,7 @@
 """Train the diffusion generator: a flow from informed noise to lesions, then its refinement for few steps.
 
-    accelerate launch trainers/diffusion.py --config configs/diffusion_tiny.yaml [--out runs/x] [key=value ...]
+    synthaug train diffusion --config diffusion_tiny [--out runs/x] [key=value ...]
+    accelerate launch --quiet trainers/diffusion.py --config configs/diffusion_tiny.yaml ...
 
 Read from top to bottom: the flow, the refinement, the loop. The flow learns from one point of each lesion's path a
 step; with `flow.reflow` the path does not end in the real lesion but where the flow of `denoiser.init` leads from the
@@ -35,10 +36,11 @@ from synthaug.generators.learned.hub import load_generator
 from synthaug.generators.learned.painter import PatchCritic
 from synthaug.generators.learned.samplers import sample
 from synthaug.generators.learned.style import class_moments, lesion_style, present_classes
+from synthaug.memory_format import channels_last
 from synthaug.random import device_stream, step_seed
 from synthaug.training.cases import open_cases
 from synthaug.training.command import command
-from synthaug.training.diffusion_config import DiffusionConfig
+from synthaug.training.diffusion_config import DiffusionConfig, RefineConfig
 from synthaug.training.generator_batches import batches, demo_batch, make_crops, prepare
 from synthaug.training.generator_run import GENERATOR_MAY_CHANGE, RunKeeper, announce, averaged, set_rates
 from synthaug.training.lesion_crops import LesionCrops, fit_channel_mixing
@@ -50,14 +52,14 @@ from synthaug.training.run import read_metrics
 
 
 def drawn_noise(scene: Scene, mixing: Tensor, rng: torch.Generator) -> Tensor:
-    """Noise of a scene, drawn on the CPU so that it does not depend on the device."""
+    """Draw the noise of a scene, on the CPU so that it does not depend on the device."""
     count, channels, *size = scene.context.shape
     images = [torch.randn((count, *s), generator=rng) for s in noise_shapes(channels, size)]
     return scene.noise([image.to(scene.context.device) for image in images], mixing)
 
 
 def expectation(denoiser: Denoiser, scene: Scene) -> Callable[[Tensor, float], Tensor]:
-    """What a solver asks of the network: the mean of all lesions behind a state."""
+    """Make the function that a solver calls: the network's mean of all lesions behind a state."""
 
     def denoise(state: Tensor, time: float) -> Tensor:
         times = state.new_full((len(state),), time)
@@ -73,7 +75,7 @@ def flow_point(
     rng: torch.Generator,
     end: Callable[[Scene, Tensor], Tensor] | None = None,
 ) -> tuple[Point, Tensor]:
-    """A point of the path to each real lesion, or to the `end` that a scene and its noise have, and that lesion."""
+    """Draw a point of each path, to the real lesion or to the `end` of a scene and its noise; and give that lesion."""
     real, mask = batch["real"], batch["real_mask"]
     scene = Scene.of(real, mask, lesion_style(real, mask), batch["available"])
     noise = drawn_noise(scene, mixing, rng)
@@ -89,7 +91,7 @@ def flow_point(
 def flow_parts(
     found: Tensor, around: Tensor, lesion: Tensor, point: Point, batch: Mapping[str, Tensor], config: DiffusionConfig
 ) -> dict[str, Tensor]:
-    """Squared error of the lesion found: mean over each class's voxels, then over classes, channels and samples.
+    """Average the squared error of the lesion found over each class's voxels, then over classes, channels and samples.
 
     So a class of few voxels weighs as much as one of many, and what surrounds the lesion nothing.
     """
@@ -106,10 +108,10 @@ def flow_parts(
 
 
 @torch.no_grad()
-def last_point(denoiser: Denoiser, batch: Mapping[str, Tensor], config: DiffusionConfig, rng: torch.Generator) -> Point:
-    """Where a sampler of few steps stands before its last one, with lesions in their own and in other places."""
+def last_point(denoiser: Denoiser, batch: Mapping[str, Tensor], config: RefineConfig, rng: torch.Generator) -> Point:
+    """Follow a sampler of few steps to its last one, with lesions in their own and in other places."""
     scene = Scene.of(batch["host"], batch["mask"], batch["style"], batch["available"])
-    steps = config.refine.steps[int(torch.randint(len(config.refine.steps), (), generator=rng))]
+    steps = config.steps[int(torch.randint(len(config.steps), (), generator=rng))]
     reached: list[Point] = []
 
     def stop(state: Tensor, time: float) -> Tensor:
@@ -123,14 +125,14 @@ def last_point(denoiser: Denoiser, batch: Mapping[str, Tensor], config: Diffusio
 
 @dataclass
 class DenoisingStep:
-    """What the denoiser is asked in one step.
+    """One training step of the denoiser, before its update.
 
     Attributes:
-        batch: of `synthaug.training.generator_batches.prepare`.
-        config: of the run.
-        rng: of the step's noise and times.
-        accelerator: of the run.
-        mixing: of the noise's channels.
+        batch: crops, of `synthaug.training.generator_batches.prepare`.
+        config: configuration of the run.
+        rng: random stream of the step's noise and times.
+        accelerator: accelerator of this process.
+        mixing: (2, K, C, C) mixing of the noise's channels.
         student: the network that follows the path to its last step; None where nothing is refined yet.
         teacher: the network whose lesions the paths lead to; None where they lead to the real ones.
     """
@@ -144,26 +146,30 @@ class DenoisingStep:
     teacher: Denoiser | None
 
     @torch.no_grad()
-    def taught(self, scene: Scene, noise: Tensor) -> Tensor:
-        """Where the teacher's flow leads from noise, whitened."""
+    def taught(self, teacher: Denoiser, scene: Scene, noise: Tensor) -> Tensor:
+        """Follow the teacher's flow from noise to its end, whitened."""
         with self.accelerator.autocast():
-            return sample(expectation(self.teacher, scene), noise, steps=self.config.flow.reflow) * scene.lesion
+            return sample(expectation(teacher, scene), noise, steps=self.config.flow.reflow) * scene.lesion
 
-    def denoised(self, denoiser: torch.nn.Module) -> tuple[dict[str, Tensor], Tensor | None, Tensor | None]:
-        """Both in one forward pass: the flow's losses, what the jump painted, and what the critic is to see of it."""
-        end = None if self.teacher is None else self.taught
+    def denoised(self, denoiser: torch.nn.Module) -> tuple[dict[str, Tensor], tuple[Tensor, Tensor] | None]:
+        """Learn the flow and the jump in one forward pass.
+
+        Returns:
+            The flow's losses; and, where a student refines, what the jump painted and what the critic sees of it.
+        """
+        end = None if self.teacher is None else partial(self.taught, self.teacher)
         point, lesion = flow_point(self.batch, self.mixing, self.config, self.rng, end)
-        both, count = point, len(point.time)
-        if self.student is not None:
+        count, last = len(point.time), None
+        if self.student is not None and self.config.refine is not None:
             with self.accelerator.autocast():
-                last = last_point(self.student, self.batch, self.config, self.rng)
-            both = Point.joined(point, last)
+                last = last_point(self.student, self.batch, self.config.refine, self.rng)
+        both = point if last is None else Point.joined(point, last)
         found, around = denoiser(both.scene, both.state, both.time, both.stride)
         parts = flow_parts(found[:count], around[:count], lesion, point, self.batch, self.config)
-        if self.student is None:
-            return parts, None, None
+        if last is None:
+            return parts, None
         painted = last.scene.painted(found[count:], around[count:])
-        return parts, painted, (self.batch["context"] + painted * self.batch["lesion"]) * self.batch["view"]
+        return parts, (painted, (self.batch["context"] + painted * self.batch["lesion"]) * self.batch["view"])
 
 
 # ------------------------------------------------------------------------------------------------- the loop
@@ -174,7 +180,7 @@ CRITIC_BETAS = (0.5, 0.99)
 
 
 def make_networks(config: DiffusionConfig, mixing: Tensor) -> tuple[Denoiser, PatchCritic]:
-    """Both networks; the denoiser may start from a trained painter or denoiser.
+    """Make both networks; the denoiser may start from a trained painter or denoiser.
 
     Raises:
         ConfigError: `denoiser.init` is of another shape, or no generator.
@@ -190,21 +196,21 @@ def make_networks(config: DiffusionConfig, mixing: Tensor) -> tuple[Denoiser, Pa
         except (ValueError, FileNotFoundError) as error:
             raise ConfigError(f"denoiser.init: {error}") from error
     denoiser.mixing.copy_(mixing)
-    return tuple(network.to(memory_format=torch.channels_last_3d) for network in (denoiser, critic))
+    return channels_last(denoiser), channels_last(critic)
 
 
 def make_teacher(config: DiffusionConfig, device: torch.device) -> Denoiser | None:
-    """The network of `denoiser.init` as it was, where reflow asks for it.
+    """Load the network of `denoiser.init` as it was, where reflow asks for it.
 
     Raises:
         ConfigError: it is no diffusion generator.
     """
-    if not config.flow.reflow:
+    if not config.flow.reflow or config.denoiser.init is None:  # a configuration with reflow has one
         return None
     painter = load_generator(config.denoiser.init).painter
     if not isinstance(painter, FlowPainter):
         raise ConfigError(f"flow.reflow: expected a diffusion generator as denoiser.init, got {type(painter).__name__}")
-    return painter.denoiser.to(device, memory_format=torch.channels_last_3d)
+    return channels_last(painter.denoiser.to(device))
 
 
 def make_optimizers(config: DiffusionConfig, denoiser: Denoiser, critic: PatchCritic) -> list[torch.optim.Optimizer]:
@@ -249,8 +255,9 @@ def train(config: DiffusionConfig, out: Path) -> dict[str, Any]:
         refining = config.refine is not None and step > config.refine.start
         student = bare if refining else None
         asked = DenoisingStep(prepare(batch, device), config, rng, accelerator, bare.mixing, student, teacher)
-        parts, painted, fake = asked.denoised(denoiser)
-        if refining:
+        parts, jump = asked.denoised(denoiser)
+        if jump is not None:
+            painted, fake = jump
             critic.requires_grad_(True)
             loss = critic_loss(critic, asked.batch, fake)
             window.add({"critic": loss}, update(accelerator, critic, optimizers[1], loss, config.optimizer.clip))

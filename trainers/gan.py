@@ -1,6 +1,7 @@
 """Train the GAN generator: one network that paints all channels of a lesion.
 
-    accelerate launch trainers/gan.py --config configs/gan_tiny.yaml [--out runs/x] [key=value ...]
+    synthaug train gan --config gan_tiny [--out runs/x] [key=value ...]
+    accelerate launch --quiet trainers/gan.py --config configs/gan_tiny.yaml ...
 
 Read from top to bottom: the networks, the loop, the generator that it leaves. The same command again continues a run
 that was stopped, from its latest checkpoint. Crops and noise are functions of (seed, step, rank): on a CPU the weights
@@ -20,6 +21,7 @@ from diffusers.training_utils import EMAModel
 from synthaug import get_classes
 from synthaug.generators.learned.gan import CROP_SIZES, GANGenerator
 from synthaug.generators.learned.painter import Painter, PatchCritic
+from synthaug.memory_format import channels_last
 from synthaug.random import step_seed
 from synthaug.training.cases import open_cases
 from synthaug.training.command import command
@@ -33,12 +35,12 @@ from synthaug.training.run import read_metrics
 
 
 def make_networks(config: GANConfig) -> tuple[Painter, PatchCritic]:
-    """Both networks; their convolutions are slow on CPUs without channels last."""
+    """Make both networks, weights with channels last."""
     set_seed(config.seed)  # the first weights
     channels, classes = len(config.data.channels), len(get_classes(config.data.classes))
     painter = Painter(channels, classes, config.painter.widths, config.painter.head, config.painter.hidden)
     critic = PatchCritic(channels, classes, config.critic.widths)
-    return tuple(network.to(memory_format=torch.channels_last_3d) for network in (painter, critic))
+    return channels_last(painter), channels_last(critic)
 
 
 def train(config: GANConfig, out: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Train a tumour segmentation network, with synthetic tumours inserted into its training batches.
 
-    accelerate launch trainers/segmentation.py --config configs/segmentation_tiny.yaml [--out runs/x] [key=value ...]
+    synthaug train segmentation --config segmentation_tiny [--out runs/x] [key=value ...]
+    accelerate launch --quiet trainers/segmentation.py --config configs/segmentation_tiny.yaml ...
     ACCELERATE_USE_CPU=true torchrun --nproc_per_node 2 trainers/segmentation.py ...  (several processes on CPUs)
 
 Read from top to bottom: data, insertion, validation, the loop. The same command again continues a run that was
@@ -61,7 +62,7 @@ def cached(cases: list[Case], config: PatchDataConfig) -> list[CachedVolume]:
 def batches(
     volumes: list[CachedVolume], config: SegmentationConfig, first: int, rank: int, processes: int
 ) -> Iterable[PatchBatch]:
-    """The batches of this process from step `first` on; item n of the sampler is a whole batch."""
+    """Load the batches of this process from step `first` on; item n of the sampler is a whole batch."""
     data, times = config.data, config.optimizer.accumulate
     augment = None if config.augmentation is None else Augmentation(config.augmentation, data.patch_size)
     sampler = PatchSampler(
@@ -82,15 +83,16 @@ def batches(
 
 
 def grouped(items: Iterable, size: int) -> Iterator[list]:
-    """Lists of `size` items each."""
+    """Group items into lists of `size`."""
     iterator = iter(items)
     while group := list(itertools.islice(iterator, size)):
         yield group
 
 
 def voxels_of(targets: Targets, volumes: list[CachedVolume]) -> Tensor:
-    """(K,) voxels of each output in the volumes."""
-    return sum(targets.encode(torch.from_numpy(np.array(v.label[None, None]))).sum((0, 2, 3, 4)) for v in volumes)
+    """Count the voxels of each output in the volumes, (K,)."""
+    counts = [targets.encode(torch.from_numpy(np.array(v.label[None, None]))).sum((0, 2, 3, 4)) for v in volumes]
+    return sum(counts[1:], counts[0])
 
 
 # ------------------------------------------------------------------------------------------------ the loop
@@ -98,7 +100,7 @@ def voxels_of(targets: Targets, volumes: list[CachedVolume]) -> Tensor:
 
 @dataclass
 class Learner:
-    """The network as prepared and bare (without the wrapper for several processes), and what changes its weights."""
+    """The network, prepared and bare (without the wrapper for several processes), its loss, optimiser and average."""
 
     config: SegmentationConfig
     accelerator: Accelerator
@@ -112,22 +114,23 @@ class Learner:
 
     @classmethod
     def of(cls, config: SegmentationConfig, accelerator: Accelerator, volumes: list[CachedVolume]) -> "Learner":
-        """The learner before its first step; `volumes` tell how frequent the classes are."""
+        """Make the learner before its first step; `volumes` tell how frequent the classes are."""
         set_seed(config.seed)  # the first weights
         targets = config.model_spec.targets
         network = config.model_spec.make_network()
         optimizer = make_optimizer(config.optimizer, network)
-        prepared = accelerator.prepare(network, optimizer, make_scheduler(config.optimizer, optimizer))
-        bare = accelerator.unwrap_model(prepared[0])
+        scheduler = make_scheduler(config.optimizer, optimizer)
+        network, optimizer, scheduler = accelerator.prepare(network, optimizer, scheduler)
+        bare = accelerator.unwrap_model(network)
         ema = EMAModel(bare.parameters(), decay=config.optimizer.ema)
         accelerator.register_for_checkpointing(ema)
         voxels = voxels_of(targets, volumes) if config.loss.class_weights == "balanced" else None
         weights = output_weights(config.loss.class_weights, targets, voxels)
         criterion = make_loss(config.loss, targets, weights).to(accelerator.device)
-        return cls(config, accelerator, targets, prepared[0], bare, criterion, *prepared[1:], ema)
+        return cls(config, accelerator, targets, network, bare, criterion, optimizer, scheduler, ema)
 
     def update(self, step: int, parts: list[PatchBatch], inserter: Inserter) -> tuple[float, float]:
-        """One update from the gradients of several batches; loss and norm of the gradient, not finite if skipped."""
+        """Update from the gradients of several batches; returns loss and gradient norm, not finite if skipped."""
         self.optimizer.zero_grad()
         total = 0.0
         for number, batch in enumerate(parts):
@@ -152,7 +155,7 @@ class Learner:
 
     @contextmanager
     def averaged(self) -> Iterator[nn.Module]:
-        """The bare network, which has its averaged weights within."""
+        """Give the bare network its averaged weights within the block."""
         self.ema.store(self.bare.parameters())
         self.ema.copy_to(self.bare.parameters())
         try:
@@ -161,7 +164,7 @@ class Learner:
             self.ema.restore(self.bare.parameters())
 
     def save(self, out: Path) -> None:
-        """The averaged weights as a model that can be used."""
+        """Save the averaged weights as a model folder."""
         if self.accelerator.is_main_process:
             with self.averaged() as network:
                 save_model(out / "model", self.config.model_spec, named_tensors(network))
@@ -233,7 +236,7 @@ def train(config: SegmentationConfig, out: Path) -> dict[str, Any]:
 def validated(
     learner: Learner, held_out: list[CachedVolume], inserter: Inserter, best: Best, step: int, out: Path
 ) -> dict[str, Any]:
-    """Validate and do what follows from it: adaptive insertion, the plateau schedule, the best model."""
+    """Validate, and act on the scores: adaptive insertion, the plateau schedule, the best model."""
     config = learner.config
     with learner.averaged() as network:
         rows = gather_object(validate(network, held_out, config, learner.accelerator.device, out))
@@ -250,13 +253,13 @@ def validated(
 
 
 def mean_of_all(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with its loss averaged over the processes."""
+    """Average the loss of a row over the processes."""
     losses = gather_object([row["loss"]]) if "loss" in row else []
     return row | ({"loss": float(np.mean(losses))} if losses else {})
 
 
 def samples_of(config: SegmentationConfig, processes: int) -> int:
-    """Patches that a run trains on."""
+    """Count the patches that a run trains on."""
     return config.optimizer.steps * config.optimizer.accumulate * config.data.batch * processes
 
 
@@ -268,7 +271,7 @@ def announce(
     train_cases: list[Case],
     validation_cases: list[Case],
 ) -> None:
-    """Say, before anything is read, what the run will do."""
+    """Print, before anything is read, steps, cases, insertions and precision of the run."""
     samples = samples_of(config, accelerator.num_processes)
     accelerator.print(
         f"{samples} patches of {len(train_cases)} training cases; {len(validation_cases)} cases are for validation, "
@@ -284,7 +287,7 @@ def facts_of(
     train_cases: list[Case],
     validation_cases: list[Case],
 ) -> dict[str, Any]:
-    """What the run will do; its insertions are an expectation, for they are drawn sample by sample."""
+    """Collect the facts of a run for its log; insertions are an expectation, for they are drawn sample by sample."""
     samples = samples_of(config, processes)
     return {
         "samples": samples,
@@ -296,7 +299,7 @@ def facts_of(
 
 
 def finish(learner: Learner, out: Path) -> None:
-    """The model, where no better one was kept by early stopping, and the report where it is wanted."""
+    """Save the model, where early stopping kept no better one, and write the report where it is wanted."""
     if learner.config.early_stopping is None:
         learner.save(out)
     if learner.accelerator.is_main_process and learner.config.report:

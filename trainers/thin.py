@@ -1,6 +1,7 @@
 """Make a trained generator thinner, so that it paints almost the same for less.
 
-    accelerate launch trainers/thin.py --config configs/thin_tiny.yaml [--out runs/x] [key=value ...]
+    synthaug train thin --config thin_tiny [--out runs/x] [key=value ...]
+    accelerate launch --quiet trainers/thin.py --config configs/thin_tiny.yaml ...
 
 Read from top to bottom: what is compared, the thinning, the loop. First the blocks are thinned by least squares
 (`synthaug.generators.learned.thinning`); then they, and nothing else, learn for a while to answer what the teacher
@@ -47,7 +48,7 @@ LEAST_STD = 0.05
 
 
 class Watch:
-    """What a module was given and answered, from `with` on: every call, and of some blocks every answer.
+    """Recorder of a module's arguments and answers within a `with`: every call, and of some blocks every answer.
 
     Args:
         network: the module.
@@ -88,7 +89,7 @@ def paint(
 
 
 def in_units(answer: Tensor | tuple[Tensor, Tensor], std: Tensor) -> tuple[Tensor, Tensor]:
-    """A network's answer as lesion in units of the class's spread, and surroundings in model intensities."""
+    """Bring an answer to a lesion in units of the class's spread and surroundings in model intensities."""
     if isinstance(answer, tuple):  # a denoiser's lesion is in these units
         return answer
     return answer / std.clamp(min=LEAST_STD), answer
@@ -97,7 +98,7 @@ def in_units(answer: Tensor | tuple[Tensor, Tensor], std: Tensor) -> tuple[Tenso
 def differences(
     ours: tuple[Any, Mapping[str, Tensor]], theirs: tuple[Any, Mapping[str, Tensor]], batch: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """How far one answer, with the features that led to it, is from another.
+    """Measure the distance of one answer, with the features that led to it, from another.
 
     Returns:
         ``rms`` of the difference in the lesion, in standard deviations of the class; ``features``: the mean over
@@ -123,7 +124,7 @@ def differences(
 
 
 def open_teacher(config: ThinningConfig, device: torch.device) -> StyledGenerator:
-    """The generator that is made thinner.
+    """Load the generator that is made thinner.
 
     Raises:
         ConfigError: it is none, or made for other channels or classes.
@@ -143,7 +144,7 @@ def open_teacher(config: ThinningConfig, device: torch.device) -> StyledGenerato
 def thinned(
     config: ThinningConfig, teacher: StyledGenerator, crops: LesionCrops, device: torch.device
 ) -> StyledGenerator:
-    """The thinner generator, before it learns anything.
+    """Make the thinner generator, before it learns anything.
 
     Raises:
         ConfigError: a shape that cannot be had from the teacher's.
@@ -210,8 +211,8 @@ def train(config: ThinningConfig, out: Path) -> dict[str, Any]:
         batch = prepare(batch, device)
         with accelerator.autocast(), Watch(asked, names) as taught:
             paint(teacher, batch, config, step, rank)
-        parts = [compared(network, ours, taught, call, batch) for call in range(len(taught.calls))]
-        parts = {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
+        calls = [compared(network, ours, taught, call, batch) for call in range(len(taught.calls))]
+        parts = {name: torch.stack([call[name] for call in calls]).mean() for name in calls[0]}
         loss = parts["rms"] + config.loss.features * parts["features"] + config.loss.halo * parts["halo"]
         finite = update(accelerator, network, optimizer, loss, config.optimizer.clip)
         if finite:
@@ -226,7 +227,7 @@ def train(config: ThinningConfig, out: Path) -> dict[str, Any]:
 def compared(
     network: nn.Module, ours: Mapping[str, nn.Module], taught: Watch, call: int, batch: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """The `differences` between what the student answers to one of the teacher's calls and what that answered."""
+    """Ask the student what the teacher was asked in one call, and measure the `differences` of their answers."""
     given, answer = taught.calls[call]
     with Watch(network, ours) as learned:
         found = network(*given)
@@ -235,7 +236,7 @@ def compared(
 
 
 def make_generator(teacher: StyledGenerator, network: nn.Module, ema: EMAModel) -> StyledGenerator:
-    """The teacher with the student's averaged weights in place of its own."""
+    """Make a generator like the teacher, with the student's averaged weights."""
     student = with_shape(teacher, hidden=network.hidden)
     stored_network(student).load_state_dict(averaged(network, ema).state_dict())
     return student

@@ -15,7 +15,7 @@ NameArgument = Annotated[str, typer.Argument(help="Such as gan_tiny; synthaug co
 
 @configs_app.command("list")
 def list_configs() -> None:
-    """Name each, with what its first lines say of it."""
+    """List the configurations, with their first lines."""
     with one_line_errors(OSError):
         configs = shipped_configs()
     width = max(map(len, configs))
@@ -29,7 +29,7 @@ def _summary(file: Path) -> str:
 
 @configs_app.command()
 def show(name: NameArgument) -> None:
-    """Print one; comments say what each key means."""
+    """Print a configuration; comments say what each key means."""
     with one_line_errors(ValueError, OSError):
         typer.echo(find_config(name).read_text(encoding="utf-8"), nl=False)
 
@@ -39,7 +39,7 @@ def copy(
     name: NameArgument,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="The file to write; NAME.yaml by default.")] = None,
 ) -> None:
-    """Copy one, to change it; a file that is there is left as it is."""
+    """Copy a configuration, to change it; a file that is there is left as it is."""
     with one_line_errors(ValueError, OSError):
         source, target = find_config(name), out or Path(f"{name}.yaml")
         if target.exists():

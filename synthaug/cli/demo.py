@@ -12,7 +12,7 @@ def demo(
     simple: Annotated[bool, typer.Option(help="Formula brains instead of MNI152 anatomy; faster.")] = False,
     steps: Annotated[int, typer.Option(help="Training steps.")] = 30,
 ) -> None:
-    """Phantom brains, a lesion bank, insertion in a training loop, and a report with pictures; needs no data."""
+    """Run the demo on phantoms: a lesion bank, insertion in a training loop, a report with pictures; needs no data."""
     from synthaug.demo import run_demo
 
     typer.echo(f"report: {run_demo(out, seed=seed, simple=simple, steps=steps)}")

@@ -1,4 +1,4 @@
-"""What the commands share: how they fail."""
+"""Errors of the commands in one line, and the parsing of swaps."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +10,10 @@ TRAIN = '; it comes with pip install "synthaug[train]"'
 
 @contextmanager
 def one_line_errors(*kinds: type[Exception], missing: str = "") -> Iterator[None]:
-    """Errors about what the user gave, and packages that are not installed, in one line and with exit code 2.
+    """Turn errors about what the user gave, and packages that are not installed, into one line and exit code 2.
 
     Args:
-        *kinds: the exceptions that are such errors; others pass.
+        *kinds: exceptions that are such errors; others pass.
         missing: added to the line where a module is not there.
     """
     try:
@@ -25,7 +25,7 @@ def one_line_errors(*kinds: type[Exception], missing: str = "") -> Iterator[None
 
 
 def parsed_swap(text: str) -> tuple[str, str, float]:
-    """A class swap from FROM:TO:PROBABILITY.
+    """Parse a class swap from FROM:TO:PROBABILITY.
 
     Raises:
         ValueError: another form.

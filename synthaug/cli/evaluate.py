@@ -8,7 +8,6 @@ import typer
 from synthaug.cli.errors import TRAIN, one_line_errors
 
 ERRORS = (ValueError, OSError, ImportError)
-SHOWN = ("dice", "hd95_mm", "nsd", "lesion_dice", "lesion_recall", "false_positives")
 
 
 def evaluate(
@@ -25,6 +24,7 @@ def evaluate(
     """Score predictions against labels: overlap, surfaces and lesions, with intervals by patient."""
     from synthaug.evaluation import format_table, summarise, write_table
     from synthaug.evaluation.folder import evaluate_folder
+    from synthaug.evaluation.registry import shown_metrics
 
     rows, failed = [], 0
     with one_line_errors(*ERRORS, missing=TRAIN):
@@ -37,9 +37,10 @@ def evaluate(
                 typer.echo(f"{result[0]['case']}: Dice {_dice(result)}")
     if rows:
         summary = summarise(rows, seed=seed)
-        known = {row["metric"] for row in summary}
-        typer.echo("\nmean (median) [95 % interval of the mean]")
-        typer.echo(format_table(summary, [name for name in SHOWN if name in known]))
+        columns = shown_metrics(row["metric"] for row in summary)
+        lower = ", ".join(metric.name for metric in columns if metric.higher_is_better is False)
+        typer.echo(f"\nmean (median) [95 % interval of the mean]{lower and f'; lower is better: {lower}'}")
+        typer.echo(format_table(summary, [metric.name for metric in columns]))
         if out is not None:
             write_table(rows, out / "rows.csv")
             write_table(summary, out / "summary.csv")

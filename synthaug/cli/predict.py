@@ -32,8 +32,8 @@ def predict(
         from synthaug.segmentation.predict import predict_folder
 
         model = Segmenter.load(run, *(also or ()), device=chosen)
-        changes = {} if mirror is None else {"mirror": (0, 1, 2) if mirror else ()}
-        changes |= {} if overlap is None else {"overlap": overlap}
+        told = {"mirror": None if mirror is None else (0, 1, 2) if mirror else (), "overlap": overlap}
+        changes = {key: value for key, value in told.items() if value is not None}
         for result in predict_folder(model, folder, out, layout, model.config.inference.model_copy(update=changes)):
             left_out = not isinstance(result, Path)
             failed += left_out

@@ -23,7 +23,7 @@ def is_bids(folder: Path) -> bool:
 
 
 def bids_images(folder: Path) -> Iterator[tuple[str, str, str, Path]]:
-    """Images of a data set: name (``sub-01_ses-2``), subject (``sub-01``), canonical channel, file."""
+    """List the images of a data set: name (``sub-01_ses-2``), subject (``sub-01``), canonical channel, file."""
     for name, subject, anat in _anat_folders(folder):
         for path in sorted(anat.iterdir()):
             channel = _channel(path.name)
@@ -32,7 +32,7 @@ def bids_images(folder: Path) -> Iterator[tuple[str, str, str, Path]]:
 
 
 def bids_labels(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Label maps in the derivatives of a data set: name of the case and file."""
+    """List the label maps in the derivatives of a data set: name of the case and file."""
     derivatives = folder / DERIVATIVES
     for pipeline in sorted(p for p in derivatives.glob("*") if p.is_dir()):
         for name, _, anat in _anat_folders(pipeline):
@@ -42,7 +42,7 @@ def bids_labels(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def bids_name(text: str) -> str:
-    """A subject's label from any name; BIDS allows letters and digits only.
+    """Make a subject's label of any name; BIDS allows letters and digits only.
 
     Raises:
         ValueError: none is left.

@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal, overload
 
 import nibabel as nib
 import numpy as np
@@ -25,6 +26,7 @@ from synthaug.data.bids import bids_images, bids_labels, is_bids
 from synthaug.data.groups import GroupOf, group_function
 from synthaug.data.nifti import (
     CaseError,
+    LabelledVolume,
     Stored,
     Volume,
     as_label,
@@ -32,8 +34,9 @@ from synthaug.data.nifti import (
     read_stored,
     volumes_first,
 )
+from synthaug.geometry import triple
 
-__all__ = ["Case", "CaseError", "Volume", "find_cases", "load_case"]
+__all__ = ["Case", "CaseError", "LabelledVolume", "Volume", "find_cases", "load_case"]
 
 _SUFFIXES = (".nii.gz", ".nii")
 _BRATS_TAGS = {"flair", "t1", "t1ce", "t2", "ct", *ALIASES}
@@ -43,7 +46,7 @@ Split = Mapping[str, str] | Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class Case:
-    """Where the files of one case are.
+    """Files of one case.
 
     Attributes:
         name: the case, for example ``"Brats18_CBICA_AME_1"``; unique in what `find_cases` returns.
@@ -90,6 +93,15 @@ def find_cases(
         ValueError: no folder, nothing found, two files for one channel, two cases of one name, channel names that
             are missing or do not fit, a pattern that does not match, a split that names unknown cases or that
             puts one patient in two splits.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from synthaug.data import write_phantom_dataset
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = write_phantom_dataset(folder, 2, size=(32, 32, 32))
+        ...     first, second = find_cases(folder, split={"validation": ["Phantom_001_1"]})
+        >>> first.name, list(first.images), second.split
+        ('Phantom_000_1', ['flair', 't1', 't1ce', 't2'], 'validation')
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -109,6 +121,14 @@ def find_cases(
     return cases if split is None else _with_split(cases, split)
 
 
+@overload
+def load_case(case: Case, channels: Sequence[str], require_label: Literal[True] = True) -> LabelledVolume: ...
+
+
+@overload
+def load_case(case: Case, channels: Sequence[str], require_label: bool) -> Volume: ...
+
+
 def load_case(case: Case, channels: Sequence[str], require_label: bool = True) -> Volume:
     """Read the voxels of a case and check that its files fit together.
 
@@ -123,6 +143,15 @@ def load_case(case: Case, channels: Sequence[str], require_label: bool = True) -
     Raises:
         CaseError: a missing channel or label; a file that is missing, damaged or no NIfTI; wrong dimensions;
             shapes or affines that differ; voxels that are not finite; a label that is not integral.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from synthaug.data import write_phantom_dataset
+        >>> with TemporaryDirectory() as folder:
+        ...     (case,) = write_phantom_dataset(folder, 1, size=(40, 32, 32))
+        ...     volume = load_case(case, ("flair", "t1ce"))
+        >>> volume.image.shape, volume.label.shape, volume.spacing_mm
+        ((2, 40, 32, 32), (40, 32, 32), (1.0, 1.0, 1.0))
     """
     return load_stored(case, channels, require_label).volume
 
@@ -132,9 +161,9 @@ class StoredCase:
     """A case and its files as they are stored.
 
     Attributes:
-        volume: its voxels as arrays.
-        files: path to the file, of those that hold the channels asked for.
-        label: the label's file, or None.
+        volume: voxels as arrays.
+        files: path to content of the files that hold the channels asked for.
+        label: content of the label's file, or None.
     """
 
     volume: Volume
@@ -143,7 +172,7 @@ class StoredCase:
 
 
 def load_stored(case: Case, channels: Sequence[str], require_label: bool = True) -> StoredCase:
-    """As `load_case`, and with the files as they are stored, so that they can be written again."""
+    """Read a case as `load_case` does, and keep the files as they are stored, so that they can be written again."""
     wanted = canonical_channels(channels)
     missing = [name for name in wanted if name not in case.images]
     if missing:
@@ -155,19 +184,22 @@ def load_stored(case: Case, channels: Sequence[str], require_label: bool = True)
     volumes = {path: volumes_first(stored.scaled) for path, stored in files.items()}
     where = [(case.images[n], _volume_names(case, case.images[n]).index(n)) for n in wanted]
     image = np.stack([volumes[path][v] for path, v in where]).astype(np.float32)
-    label = None if label_file is None else as_label(case.name, case.label, volumes_first(label_file.scaled)[0])
     affine = files[case.images[wanted[0]]].affine
-    spacing = tuple(float(s) for s in nib.affines.voxel_sizes(affine))
-    return StoredCase(Volume(image, label, affine, spacing), files, label_file)
+    spacing = triple(float(s) for s in nib.affines.voxel_sizes(affine))
+    if case.label is None or label_file is None:
+        return StoredCase(Volume(image, None, affine, spacing), files, None)
+    label = as_label(case.name, case.label, volumes_first(label_file.scaled)[0])
+    return StoredCase(LabelledVolume(image, label, affine, spacing), files, label_file)
 
 
 def _checked_files(case: Case, wanted: Sequence[str]) -> tuple[dict[Path, Stored], Stored | None]:
-    """The files of these channels and the label, each read once, with one shape and affine."""
+    """Read the files of these channels and the label, each once, and check that they have one shape and affine."""
     paths = list(dict.fromkeys(case.images[name] for name in wanted))
     files = {path: read_stored(case.name, path, len(_volume_names(case, path))) for path in paths}
-    label = None if case.label is None else read_stored(case.name, case.label, 1)
     grids = {path: (volumes_first(f.raw), f.affine) for path, f in files.items()}
-    if label is not None:
+    label = None
+    if case.label is not None:
+        label = read_stored(case.name, case.label, 1)
         grids[case.label] = (volumes_first(label.raw), label.affine)
     for path in list(grids)[1:]:
         check_same_grid(case.name, paths[0], grids[paths[0]], path, grids[path])
@@ -186,7 +218,7 @@ def _stem(path: Path) -> str:
 
 
 def _nifti_files(folder: Path, pattern: str = "*") -> list[Path]:
-    """NIfTI files, without hidden ones and those in hidden folders, sorted."""
+    """List NIfTI files, without hidden ones and those in hidden folders, sorted."""
     found = (p for p in folder.glob(pattern) if p.name.endswith(_SUFFIXES) and p.is_file())
     return sorted(
         p for p in found if not any(part.startswith((".", "__MACOSX")) for part in p.relative_to(folder).parts)
@@ -194,7 +226,7 @@ def _nifti_files(folder: Path, pattern: str = "*") -> list[Path]:
 
 
 def _detect(folder: Path) -> str:
-    """nnU-Net and MSD keep images in ``imagesTr``; only in MSD has an image the name of its label."""
+    """Tell the layout: nnU-Net and MSD have ``imagesTr``, and only in MSD has an image the name of its label."""
     if not (folder / "imagesTr").is_dir():
         return "bids" if is_bids(folder) else "brats"
     images = _nifti_files(folder / "imagesTr")
@@ -260,7 +292,7 @@ def _find_bids(folder: Path, channels: Sequence[str] | None, group_of: GroupOf) 
 
 
 def _listed_channels(folder: Path, channels: Sequence[str] | None) -> tuple[str, ...]:
-    """Channel names as given, or from ``dataset.json`` (``channel_names``; ``modality`` in MSD and nnU-Net 1)."""
+    """Take channel names as given, or from ``dataset.json`` (``channel_names``; ``modality`` in MSD and nnU-Net 1)."""
     if channels is not None:
         return canonical_channels(channels)
     file = folder / "dataset.json"
@@ -306,7 +338,7 @@ def _nothing_found(folder: Path, layout: str) -> str:
 
 
 def folder_of(case: Case) -> Path:
-    """The folder that a case's images, or else its label, lie in."""
+    """Find the folder that a case's images, or else its label, lie in."""
     return next(p for p in (*case.images.values(), case.label) if p is not None).parent
 
 

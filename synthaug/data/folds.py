@@ -8,14 +8,14 @@ from synthaug.data.cases import Case
 
 
 def patient_folds(patients: Iterable[str], folds: int, seed: int) -> list[set[str]]:
-    """The patients of each fold's validation: shuffled, then dealt out in turn.
+    """Draw the patients of each fold's validation: shuffled, then dealt out in turn.
 
     The same folds as those of `monai.data.partition_dataset`, which shuffles in this way.
 
     Args:
-        patients: their names, in any order and as often as they like.
-        folds: how many, 2 or more.
-        seed: of the shuffle, 0 to 2**32 - 1.
+        patients: names of patients, in any order and as often as they like.
+        folds: number of folds, 2 or more.
+        seed: seed of the shuffle, 0 to 2**32 - 1.
 
     Raises:
         ValueError: fewer than two folds, or fewer patients than folds.
@@ -31,13 +31,13 @@ def patient_folds(patients: Iterable[str], folds: int, seed: int) -> list[set[st
 
 
 def fold_split(cases: Sequence[Case], folds: int, fold: int, seed: int = 0) -> tuple[list[Case], list[Case]]:
-    """Training and validation cases of one fold; the cases of a patient stay together.
+    """Split cases into training and validation of one fold; the cases of a patient stay together.
 
     Args:
-        cases: labelled.
-        folds: how many, 2 or more.
-        fold: which is for validation, from 0.
-        seed: of the shuffle of the patients.
+        cases: labelled cases.
+        folds: number of folds, 2 or more.
+        fold: number of the fold that is for validation, from 0.
+        seed: seed of the shuffle of the patients.
 
     Raises:
         ValueError: a fold that there is not, or fewer patients than folds.

@@ -1,4 +1,4 @@
-"""Which patient a case is of, known from its name."""
+"""The patient of a case, from its name."""
 
 import re
 from collections.abc import Callable
@@ -9,7 +9,7 @@ _GROUP_OF_NAME = (re.compile(r"brats1[789]_(.+)_\d+$", re.I), re.compile(r"(brat
 
 
 def group_function(pattern: str | None) -> GroupOf:
-    """A function from case names to patients.
+    """Make the function from case names to patients.
 
     Args:
         pattern: regular expression that finds the patient in a case name: its first group, or the whole match. Without

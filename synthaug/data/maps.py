@@ -9,13 +9,13 @@ from synthaug.data.nifti import CaseError, Volume, check_same_grid, read_nifti
 
 
 def read_map(case: Case, name: str, volume: Volume) -> np.ndarray:
-    """A map of a case's voxels.
+    """Read a map of a case's voxels.
 
     Args:
-        case: whose map it is.
-        name: of the file in the folder of the case's images, ``.nii``, ``.nii.gz`` or ``.npy``; one that begins
+        case: case that the map is of.
+        name: name of the file in the folder of the case's images, ``.nii``, ``.nii.gz`` or ``.npy``; one that begins
             with ``_`` or ``-`` follows the case's name, as in ``_host.nii.gz``.
-        volume: of the case, which the map must fit.
+        volume: voxels of the case, which the map must fit.
 
     Returns:
         (X, Y, Z) float32, in the axes of the case's files.

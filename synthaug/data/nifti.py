@@ -1,4 +1,4 @@
-"""The voxels of one NIfTI file, checked, and what a case's voxels are once they are arrays."""
+"""The voxels of one NIfTI file, checked, and of one case, as arrays."""
 
 import gzip
 import io
@@ -6,15 +6,19 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import nibabel as nib
 import numpy as np
+from nibabel.arrayproxy import ArrayProxy
 
 AFFINE_TOLERANCE = 1e-3
 """Largest difference, in mm or mm per voxel, between two affines that count as the same."""
 
-_READ_ERRORS = (OSError, EOFError, zlib.error, ValueError, nib.filebasedimages.ImageFileError)
-_READ_ERRORS += (nib.spatialimages.HeaderDataError, nib.wrapstruct.WrapStructError)
+_READ_ERRORS = (
+    *(OSError, EOFError, zlib.error, ValueError),
+    *(nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError, nib.wrapstruct.WrapStructError),
+)
 
 
 class CaseError(ValueError):
@@ -39,6 +43,13 @@ class Volume:
 
 
 @dataclass(frozen=True, eq=False)
+class LabelledVolume(Volume):
+    """The voxels of a case that has a label."""
+
+    label: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class Stored:
     """A file as it is stored, so that it can be written again with nothing changed but what is meant to change.
 
@@ -47,8 +58,8 @@ class Stored:
         raw: (X, Y, Z) or (X, Y, Z, V) in the file's dtype and byte order, before scaling.
         scaled: the same, scaled as the header says; `raw` itself where the header says nothing.
         affine: (4, 4).
-        slope: of the scaling.
-        inter: likewise.
+        slope: factor of the scaling.
+        inter: offset of the scaling.
     """
 
     header: nib.Nifti1Header
@@ -59,7 +70,7 @@ class Stored:
     inter: float = 0.0
 
     def stored_values(self, values: np.ndarray) -> np.ndarray:
-        """Scaled intensities as the file stores them: rounded and clipped to the range where its dtype is integer."""
+        """Convert scaled intensities to stored values: rounded and clipped to the range where the dtype is integer."""
         raw = (values.astype(np.float64) - self.inter) / self.slope
         if self.raw.dtype.kind in "iu":
             limits = np.iinfo(self.raw.dtype)
@@ -73,7 +84,7 @@ def read_stored(case: str, path: Path, volumes: int) -> Stored:
     Args:
         case: name of the case, for messages.
         path: a NIfTI-1 or NIfTI-2 file, gzip-compressed where it ends in ``.gz``.
-        volumes: how many volumes it should have: 1 for a 3-D image.
+        volumes: number of volumes that it should have: 1 for a 3-D image.
 
     Raises:
         CaseError: the file cannot be read, or its dimensions, voxels or affine are not usable.
@@ -84,7 +95,7 @@ def read_stored(case: str, path: Path, volumes: int) -> Stored:
         is_nifti2 = 540 in (int.from_bytes(content[:4], order) for order in ("little", "big"))
         nifti = (nib.Nifti2Image if is_nifti2 else nib.Nifti1Image).from_bytes(content)
         header = type(nifti.header).from_fileobj(io.BytesIO(content))
-        proxy = nifti.dataobj
+        proxy = cast(ArrayProxy, nifti.dataobj)  # as of every image that was read
         raw, voxels = proxy.get_unscaled(), np.asanyarray(proxy)
     except _READ_ERRORS as error:
         raise CaseError(f"{case}: cannot read {path} as NIfTI: {error or type(error).__name__}") from error
@@ -104,12 +115,12 @@ def read_stored(case: str, path: Path, volumes: int) -> Stored:
 
 
 def read_nifti(case: str, path: Path, volumes: int) -> tuple[np.ndarray, np.ndarray]:
-    """The voxels (volumes, X, Y, Z) of one file, scaled as the header says, and the affine (4, 4).
+    """Read the voxels (volumes, X, Y, Z) of one file, scaled as the header says, and the affine (4, 4).
 
     Args:
-        case: as for `read_stored`.
-        path: likewise.
-        volumes: likewise.
+        case: name of the case, for messages.
+        path: a NIfTI file, as for `read_stored`.
+        volumes: number of volumes that it should have.
 
     Raises:
         CaseError: as for `read_stored`.
@@ -119,21 +130,21 @@ def read_nifti(case: str, path: Path, volumes: int) -> tuple[np.ndarray, np.ndar
 
 
 def volumes_first(voxels: np.ndarray) -> np.ndarray:
-    """(V, X, Y, Z) of (X, Y, Z, V) or (X, Y, Z)."""
+    """Turn (X, Y, Z, V) or (X, Y, Z) voxels into (V, X, Y, Z)."""
     return voxels[None] if voxels.ndim == 3 else np.moveaxis(voxels, -1, 0)
 
 
 def nifti_bytes(
     like: nib.Nifti1Header, raw: np.ndarray, level: int | None = 1, scaling: Sequence[float] | None = None
 ) -> bytes:
-    """A NIfTI file with a header like another file's: its affine, units, description and extensions are kept.
+    """Encode a NIfTI file with a header like another file's: its affine, units, description and extensions are kept.
 
     The same voxels give the same bytes whenever they are written: no time stamp goes into the compressed file.
 
     Args:
         like: the header, of `Stored`; left as it is.
         raw: (X, Y, Z) or (X, Y, Z, V), stored values; dtype and shape go into the new header where they differ.
-        level: of gzip compression, 1 to 9, or None for a file without.
+        level: level of gzip compression, 1 to 9, or None for a file without.
         scaling: slope and intercept in place of those of `like`.
     """
     header = like.copy()
@@ -166,7 +177,7 @@ def check_same_grid(case: str, path_a: Path, a: tuple, path_b: Path, b: tuple) -
 
 
 def as_label(case: str, path: Path, voxels: np.ndarray) -> np.ndarray:
-    """A label map's voxels (X, Y, Z) as int16.
+    """Convert a label map's voxels (X, Y, Z) to int16.
 
     Raises:
         CaseError: a value that is not integral or does not fit.

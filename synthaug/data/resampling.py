@@ -1,6 +1,7 @@
-"""Other voxel sizes: z-scored images and label maps, with MONAI's resampling, which is imported where it is used."""
+"""Resampling of z-scored images and label maps to other voxel sizes, by MONAI, imported where it is used."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -22,12 +23,13 @@ def resample_image(image: np.ndarray, affine: np.ndarray, spacing_mm: Sequence[f
     from monai.data import MetaTensor
     from monai.transforms import Spacing
 
-    spacing = Spacing(tuple(spacing_mm), mode="bilinear", padding_mode="zeros", dtype=np.float32)
+    resample = Spacing(tuple(spacing_mm), mode="bilinear", padding_mode="zeros", dtype=np.float32)
     # smoothed by the new voxel's size first, else a finer image would be sampled at single voxels
     smooth = _smoothed(torch.from_numpy(image), affine, spacing_mm)
-    resampled = spacing(MetaTensor(smooth, affine=torch.from_numpy(affine)))
+    # of a MetaTensor MONAI makes a MetaTensor, whatever its annotations say
+    resampled = cast(MetaTensor, resample(MetaTensor(smooth, affine=torch.from_numpy(affine))))
     tissue = torch.from_numpy(scored_tissue(image).astype(np.float32))
-    inside = spacing(MetaTensor(tissue, affine=torch.from_numpy(affine)))
+    inside = cast(MetaTensor, resample(MetaTensor(tissue, affine=torch.from_numpy(affine))))
     values = torch.where(inside.as_tensor() > 0.5, resampled.as_tensor(), 0)
     return values.numpy(), resampled.affine.numpy()
 
@@ -49,28 +51,30 @@ def resample_label(label: np.ndarray, affine: np.ndarray, onto: np.ndarray, size
 
 
 def resample_onto(voxels: torch.Tensor, affine: np.ndarray, onto: np.ndarray, size: Sequence[int]) -> torch.Tensor:
-    """(C, X, Y, Z) values onto another grid, linearly; beyond their border they go on as at the border.
+    """Resample (C, X, Y, Z) values onto another grid, linearly; beyond their border they go on as at the border.
 
     Args:
-        voxels: float, on any device.
-        affine: (4, 4) of them.
+        voxels: (C, X, Y, Z) float, on any device.
+        affine: (4, 4) of the voxels.
         onto: (4, 4) of the new grid.
         size: (x, y, z) of the new grid.
     """
     from monai.data import MetaTensor
     from monai.transforms import SpatialResample
 
-    resample = SpatialResample(mode="bilinear", padding_mode="border", dtype=torch.float32)
+    resample = SpatialResample(mode="bilinear", padding_mode="border", dtype=np.float32)
     source = MetaTensor(_smoothed(voxels, affine, _sizes(onto)), affine=torch.from_numpy(affine))
-    return resample(source, dst_affine=torch.from_numpy(onto), spatial_size=tuple(size)).as_tensor()
+    resampled = resample(source, dst_affine=torch.from_numpy(onto), spatial_size=tuple(size))
+    return cast(MetaTensor, resampled).as_tensor()  # as above
 
 
-def _sizes(affine: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(affine[:3, :3], axis=0)
+def _sizes(affine: np.ndarray) -> list[float]:
+    """Voxel size along each axis in mm."""
+    return np.linalg.norm(affine[:3, :3], axis=0).tolist()
 
 
 def _smoothed(voxels: torch.Tensor, affine: np.ndarray, spacing_mm: Sequence[float]) -> torch.Tensor:
-    """Against aliasing: a Gaussian of (factor - 1) / 2 voxels along each axis that gets coarser."""
+    """Smooth against aliasing, by a Gaussian of (factor - 1) / 2 voxels along each axis that gets coarser."""
     from monai.networks.layers import GaussianFilter
 
     sigma = [max(0.0, (new / old - 1) / 2) for new, old in zip(spacing_mm, _sizes(affine), strict=True)]

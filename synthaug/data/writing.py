@@ -24,7 +24,7 @@ def write_case(
     written beside first and then renamed.
 
     Args:
-        case: where the original files are.
+        case: case whose files are changed.
         image: channel name to (X, Y, Z) intensities, scaled as the files' headers say.
         label: (X, Y, Z) integer label map; takes the dtype of the case's own, or uint8 where it had none.
         out: folder, made where it is missing.
@@ -71,7 +71,7 @@ def label_file(case: Case) -> Path:
 
 
 def _level(path: Path) -> int | None:
-    """Of compression."""
+    """Choose the level of compression by a file's name."""
     return 1 if path.name.endswith(".gz") else None
 
 

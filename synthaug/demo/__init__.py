@@ -18,15 +18,15 @@ FILES = ("bank.safetensors", "insertions.jsonl", "examples.jsonl", "report.html"
 
 
 def run_demo(out: Path, seed: int = 0, simple: bool = False, steps: int = 30) -> Path:
-    """Run the whole of synthaug once on phantoms and write what happened.
+    """Run the whole of synthaug once on phantoms and write a report.
 
     Writes ``bank.safetensors``, ``insertions.jsonl`` (of the training loop), ``examples.jsonl`` (of the pictures) and
     ``report.html``, a page that needs no other file. Other files in `out` are left alone; the four are written beside
     and moved in place at the end, so that a run that fails leaves what was there.
 
     Args:
-        out: folder of the report; made if it is not there.
-        seed: of everything random; at least 0. The global random states are left alone.
+        out: folder of the report, made if it is not there.
+        seed: seed of everything random; at least 0. The global random states are left alone.
         simple: brains drawn by formulas, 96 voxels a side, in place of MNI152 anatomy at 1 mm. Also done, with a
             line that says so, where nilearn is not installed.
         steps: training steps; at least 1.

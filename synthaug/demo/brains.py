@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from synthaug.data.nifti import Volume
+from synthaug.data.nifti import LabelledVolume
 from synthaug.data.phantoms.phantom import phantom_case
 
 DONORS, HOSTS = 4, 3
@@ -17,13 +17,13 @@ class Brain:
     """One patient.
 
     Attributes:
-        name: of the patient, who is a patient group of its own.
+        name: name of the patient, who is a patient group of its own.
         volume: raw intensities (C, X, Y, Z), label (X, Y, Z) with the values of `BRATS18`; axes to the right, to the
             front and up.
     """
 
     name: str
-    volume: Volume
+    volume: LabelledVolume
 
     @property
     def has_tumour(self) -> bool:
@@ -31,12 +31,12 @@ class Brain:
         return bool(self.volume.label.any())
 
     def sample(self) -> tuple[str, str, np.ndarray, np.ndarray, tuple[float, float, float]]:
-        """As `LesionBank.from_arrays` takes it."""
+        """Give the patient as `LesionBank.from_arrays` takes it."""
         return self.name, self.name, self.volume.image, self.volume.label, self.volume.spacing_mm
 
 
 def nilearn_is_missing() -> bool:
-    """Whether MNI152 anatomy cannot be had."""
+    """Tell whether nilearn, which has the MNI152 anatomy, is not installed."""
     try:
         import nilearn  # noqa: F401
     except ImportError:
@@ -45,7 +45,7 @@ def nilearn_is_missing() -> bool:
 
 
 def demo_brains(seed: int, simple: bool) -> tuple[list[Brain], list[Brain]]:
-    """Donors, all with a tumour, and hosts, of which the last one has a tumour."""
+    """Make donors, all with a tumour, and hosts, of which the last one has a tumour."""
     make = _maker(simple)
     first = SEED_STRIDE * seed
     donors = [Brain(f"donor-{i + 1}", make(first + i, tumour=True)) for i in range(DONORS)]
@@ -53,7 +53,7 @@ def demo_brains(seed: int, simple: bool) -> tuple[list[Brain], list[Brain]]:
     return donors, hosts
 
 
-def _maker(simple: bool) -> Callable[..., Volume]:
+def _maker(simple: bool) -> Callable[..., LabelledVolume]:
     if simple:
         return phantom_case
     from synthaug.data.phantoms.mni import mni_phantom

@@ -23,10 +23,10 @@ class Example:
     """One insertion; images (C, X, Y, Z), labels (X, Y, Z).
 
     Attributes:
-        title: what is special about it, in words.
+        title: options in words.
         code: the arguments of `TumorInsertion`, as written in Python.
         host: name of the brain.
-        row: of the plan, as `InsertionPlan.to_rows` gives it.
+        row: row of the plan, as `InsertionPlan.to_rows` gives it.
     """
 
     title: str
@@ -48,7 +48,7 @@ def make_examples(bank: LesionBank, hosts: Sequence[Brain], audit: Path, seed: i
     largest = max(bank, key=lambda lesion: sum(lesion.voxels) * np.prod(lesion.spacing_mm))
     one = bank.subset([largest.name])
     swaps = [("ED", "ET", 1.0), ("ET", "NCR", 1.0)]
-    sets = (
+    sets: tuple[tuple[str, str, LesionBank | LesionShapes, str, dict[str, Any]], ...] = (
         ("A donor's lesion at its own size", "one_lesion", one, "paste", {"scale": 1.0}),
         ("The same lesion, half as long", "one_lesion", one, "paste", {"scale": 0.5}),
         ("Oedema becomes enhancing, enhancing necrotic", "one_lesion", one, "paste", {"scale": 0.7, "swaps": swaps}),

@@ -16,6 +16,7 @@ from synthaug.classes import BRATS18
 from synthaug.demo.brains import Brain
 from synthaug.host import zscore_host
 from synthaug.insertion.insertion import TumorInsertion
+from synthaug.memory_format import channels_last
 
 CHANNELS = ("flair", "t1", "t1ce", "t2")
 PATCH, BATCH = 64, 2
@@ -24,7 +25,7 @@ TUMOUR_CENTRED = 0.5
 
 
 def make_insertion(bank: Path, audit: Path, seed: int) -> TumorInsertion:
-    """The insertion that the training loop calls."""
+    """Make the insertion that the training loop calls."""
     return TumorInsertion(
         lesions=bank,
         generator="paste",
@@ -58,7 +59,7 @@ class Patch:
 
     @property
     def shown(self) -> int:
-        """New label voxels; beside a tumour of the host's own, how much of both an axial slice can show."""
+        """Voxels of new label; beside a tumour of the host's own, how much of both an axial slice can show."""
         new = (self.label_after != self.label_before).sum((0, 1))
         own = (self.label_before != 0).sum((0, 1))
         return int(np.minimum(new, own).max() if self.has_tumour else new.sum())
@@ -66,7 +67,7 @@ class Patch:
 
 @dataclass
 class Training:
-    """What a run of the loop gives; times in seconds, one per step."""
+    """Losses, times and patches of a run of the loop; times in seconds, one per step."""
 
     parameters: int
     losses: list[float] = field(default_factory=list)
@@ -121,7 +122,7 @@ class DemoPatches:
         self.rng = np.random.default_rng(seed)
 
     def __call__(self) -> tuple[Tensor, Tensor, list[str]]:
-        """Image (B, C, X, Y, Z) float32, label (B, 1, X, Y, Z) int16 and the patients."""
+        """Draw image (B, C, X, Y, Z) float32, label (B, 1, X, Y, Z) int16 and the patients."""
         samples = [self._patch(int(self.rng.integers(len(self.hosts)))) for _ in range(BATCH)]
         images, labels, patients = zip(*samples, strict=True)
         return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))[:, None], list(patients)
@@ -137,7 +138,7 @@ class DemoPatches:
 
 
 def small_network(seed: int) -> nn.Module:
-    """(B, 4, X, Y, Z) to logits (B, 4, X, Y, Z); works on blocks of 2 x 2 x 2 voxels, at half resolution."""
+    """Make a network from (B, 4, X, Y, Z) to logits of that shape; it works on blocks of 2 x 2 x 2 voxels."""
 
     def layer(c_in: int, c_out: int, dilation: int) -> nn.Module:
         convolution = nn.Conv3d(c_in, c_out, 3, padding=dilation, dilation=dilation)
@@ -146,18 +147,19 @@ def small_network(seed: int) -> nn.Module:
     width, blocks = 24, "b c (x p) (y q) (z r) -> b (c p q r) x y z"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return nn.Sequential(
+        network = nn.Sequential(
             Rearrange(blocks, p=2, q=2, r=2),
             layer(8 * len(CHANNELS), width, 1),
             layer(width, width, 2),
             layer(width, width, 4),
             nn.Conv3d(width, 8 * (1 + len(BRATS18)), 1),
             Rearrange("b (c p q r) x y z -> b c (x p) (y q) (z r)", p=2, q=2, r=2),
-        ).to(memory_format=torch.channels_last_3d)
+        )
+    return channels_last(network)
 
 
 def dice_and_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    """Soft Dice of the tumour classes over the batch plus cross-entropy; label (B, 1, X, Y, Z) in BraTS values."""
+    """Add soft Dice of the tumour classes over the batch to cross-entropy; label (B, 1, X, Y, Z) in BraTS values."""
     order = torch.zeros(1 + max(BRATS18.values.values()), dtype=torch.int64)
     for k, value in enumerate(BRATS18.values.values()):
         order[value] = k + 1

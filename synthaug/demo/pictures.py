@@ -29,20 +29,20 @@ COLUMNS = ("FLAIR before", "FLAIR after", "T1ce before", "T1ce after", "Label", 
 def panels(
     before: np.ndarray, after: np.ndarray, label_before: np.ndarray, label_after: np.ndarray
 ) -> tuple[list[bytes], int]:
-    """One picture per column of `COLUMNS`, all of one axial slice, and its index.
+    """Draw a picture per column of `COLUMNS`, all of one axial slice, and give its index.
 
     The slice is that with most new label voxels, or one that shows the host's own tumour too where there is one.
 
     Args:
         before: (C, X, Y, Z), axes to the right, to the front and up; exactly 0 outside the brain.
-        after: likewise.
+        after: (C, X, Y, Z), with the insertion.
         label_before: (X, Y, Z).
-        label_after: likewise.
+        label_after: (X, Y, Z), with the insertion.
     """
     new, own = (x.sum((0, 1)) for x in (label_before != label_after, label_before != 0))
     both = np.minimum(new, own)
     z = int((both if both.any() else new).argmax())
-    tissue = before.any(0)
+    tissue = np.asarray(before.any(0))
     x, y = (extent(tissue.any(axis=(1 - axis, 2))) for axis in (0, 1))
 
     def cut(volume: np.ndarray) -> np.ndarray:
@@ -64,7 +64,7 @@ def panels(
 
 
 def loss_curve(losses: Sequence[float], steps_with_insertion: Sequence[int]) -> bytes:
-    """The loss over the steps, its running mean, and marks at the steps with an insertion."""
+    """Draw the loss over the steps, its running mean, and marks at the steps with an insertion."""
     drawing, canvas = figure(9.6, 3.0, 150)
     axes = drawing.add_axes((0.07, 0.17, 0.92, 0.79))
     steps = np.arange(1, len(losses) + 1)
@@ -84,7 +84,7 @@ def loss_curve(losses: Sequence[float], steps_with_insertion: Sequence[int]) -> 
 
 
 def _coloured(background: np.ndarray, change: np.ndarray) -> np.ndarray:
-    """A dim brain, and in colour what became brighter or darker, in standard deviations; (H, W, 3) uint8."""
+    """Colour what became brighter or darker, in standard deviations, on a dim brain; (H, W, 3) uint8."""
     change = enlarged(change, background.shape[0] // change.shape[0])[..., None]
     strength = (np.abs(change) / FULL_COLOUR_SD).clip(0, 1) ** 0.8
     colour = np.where(change > 0, rgb(BRIGHTER), rgb(DARKER))
@@ -92,6 +92,6 @@ def _coloured(background: np.ndarray, change: np.ndarray) -> np.ndarray:
 
 
 def _contours(background: np.ndarray, label: np.ndarray, own: np.ndarray, zoom: int) -> np.ndarray:
-    """Classes outlined and tinted on the brain; the label that the host had before is dashed in white."""
+    """Outline and tint classes on the brain; the label that the host had before is dashed in white."""
     classes = [Outline(label == value, COLOURS[name], fill=0.28) for name, value in BRATS18.values.items()]
     return outlined(background, [*classes, Outline(own != 0, "white", dashed=True, width=1.3)], zoom)

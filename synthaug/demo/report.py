@@ -1,4 +1,4 @@
-"""The report: what the template ``demo.html`` shows, from what the demo made."""
+"""The report of the demo: values of the template ``demo.html``."""
 
 import inspect
 import json
@@ -24,7 +24,7 @@ CLASS_WORDS = {"NCR": "necrotic core", "ED": "oedema", "ET": "enhancing tumour"}
 
 @dataclass(frozen=True)
 class Facts:
-    """What the report tells: everything that the demo made."""
+    """Bank, training, examples and hosts that the demo made, for its report."""
 
     bank: LesionBank
     report: Report
@@ -133,7 +133,7 @@ def _insertion_cells(row: dict) -> tuple[str, ...]:
 
 
 def _times(training: Training) -> tuple[float, float, float]:
-    """Share of insertion in the loop's time, and seconds a step of both; without the first step, which warms up."""
+    """Work out insertion's share of the loop's time, and seconds a step of both, without the first, which warms up."""
     skip = 1 if len(training.losses) > 1 else 0
     insertion, learning = (statistics.fmean(t[skip:]) for t in (training.insertion_s, training.training_s))
     return insertion / (insertion + learning), insertion, learning
@@ -149,5 +149,5 @@ def _swaps(row: dict) -> str:
 
 
 def _short(lesion: str) -> str:
-    """A lesion's name; the seed in the name of an invented shape is cut."""
+    """Shorten a lesion's name: the seed in the name of an invented shape is cut."""
     return lesion if len(lesion) < 20 else f"{lesion[:12]}…"

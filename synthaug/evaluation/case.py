@@ -1,4 +1,4 @@
-"""One case scored: flat rows, one for each class and region, and one for each of their size classes."""
+"""Scores of one case: flat rows, one for each class and region, and one for each of their size classes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,12 +6,10 @@ from typing import Any
 import numpy as np
 
 from synthaug.classes import Classes, get_classes
-from synthaug.evaluation.lesionwise import Lesionwise, lesionwise_metrics, match_lesions
-from synthaug.evaluation.metrics import checked_spacing, mask_metrics
+from synthaug.evaluation.lesionwise import LesionScore, Lesionwise, match_lesions
+from synthaug.evaluation.masks import PENALTY_MM, MaskPair, checked_spacing
 from synthaug.evaluation.regions import Regions, checked_labels, checked_regions
-
-BY_SIZE = ("lesions", "lesions_found", "lesion_recall", "lesion_dice", "false_positives")
-"""Figures of the rows of single size classes."""
+from synthaug.evaluation.registry import LESIONS, OVERLAP, SURFACE, VOLUMES, Scores, measured
 
 
 def evaluate_case(
@@ -32,8 +30,8 @@ def evaluate_case(
 
     Args:
         prediction: (X, Y, Z) integer label map, an array or a tensor.
-        label: likewise.
-        classes: vocabulary of both.
+        label: (X, Y, Z) integer label map, the truth.
+        classes: vocabulary of both maps.
         spacing_mm: voxel size.
         case: name for the rows.
         group: patient, the case where not given; `summarise` resamples patients.
@@ -45,12 +43,21 @@ def evaluate_case(
 
     Returns:
         JSON-able rows. Those of ``size`` ``"all"`` have ``case``, ``group``, ``region``, ``kind`` (``"region"`` or
-        ``"class"``), the metrics of `mask_metrics` and `lesionwise_metrics`, ``truth_ml`` and ``predicted_ml``; with
-        `lesionwise` a row with `BY_SIZE` follows for each size class. Undefined values are None.
+        ``"class"``) and the metrics of `synthaug.evaluation.registry`; with `lesionwise` a row with those of lesions
+        follows for each size class. Undefined values are None.
 
     Raises:
         TypeError: a label map that is not of integers.
         ValueError: shapes, label values, regions or a voxel size that do not fit.
+
+    Example:
+        >>> import numpy as np
+        >>> label = np.zeros((32, 32, 32), np.int16)
+        >>> label[8:20, 8:20, 8:20], label[12:16, 12:16, 12:16] = 2, 4  # oedema around enhancing tumour
+        >>> prediction = np.where(label == 4, 1, label)  # taken for necrosis
+        >>> rows = evaluate_case(prediction, label, "BRATS18", spacing_mm=(1, 1, 1), case="a", surface=False)
+        >>> {row["region"]: row["dice"] for row in rows if row["size"] == "all"}
+        {'WT': 1.0, 'TC': 1.0, 'ET': 0.0, 'NCR': 0.0, 'ED': 1.0}
     """
     vocabulary, spacing = get_classes(classes), checked_spacing(spacing_mm)
     masks = checked_regions(regions, per_class, vocabulary)
@@ -58,21 +65,21 @@ def evaluate_case(
     if found.shape != truth.shape:
         raise ValueError(f"expected a prediction of the label's shape {truth.shape}, got {found.shape}")
     options = (Lesionwise() if lesionwise else None) if isinstance(lesionwise, bool) else lesionwise
-    millilitre = float(np.prod(spacing)) / 1000
-    rows = []
+    wanted = (*OVERLAP, *(SURFACE if surface else ()), *VOLUMES)
+    penalty = PENALTY_MM if options is None else options.penalty_mm
+    rows: list[dict[str, Any]] = []
     for name, (kind, values) in masks.items():
-        pair = np.isin(found, values), np.isin(truth, values)
+        pair = MaskPair(np.isin(found, values), np.isin(truth, values), spacing, nsd_tolerance_mm, penalty)
         head = {"case": case, "group": case if group is None else group, "region": name, "kind": kind}
-        penalty = {} if options is None else {"penalty_mm": options.penalty_mm}
-        scores = mask_metrics(*pair, spacing, surface, nsd_tolerance_mm, **penalty)
-        volumes = {"truth_ml": float(pair[1].sum() * millilitre), "predicted_ml": float(pair[0].sum() * millilitre)}
-        rows.append(head | {"size": "all"} | scores | volumes)
+        rows.append(head | {"size": "all"} | measured(wanted, pair))
         if options is not None:
-            lesions = match_lesions(*pair, spacing, options, surface)
-            rows[-1] |= lesionwise_metrics(lesions)
-            for size in options.sizes.names:
-                figures = lesionwise_metrics([s for s in lesions if s.size == size])
-                if not figures["lesions"] and not figures["false_positives"]:
-                    figures["lesion_dice"] = None
-                rows.append(head | {"size": size} | {key: figures[key] for key in BY_SIZE})
+            lesions = match_lesions(pair.prediction, pair.truth, spacing, options, surface)
+            rows[-1] |= measured(LESIONS, lesions)
+            rows += [head | {"size": size} | _of_size(lesions, size) for size in options.sizes.names]
     return rows
+
+
+def _of_size(lesions: Sequence[LesionScore], size: str) -> Scores:
+    """Compute the figures of one size class; of a class without lesions, counts are 0 and all else is undefined."""
+    mine = [lesion for lesion in lesions if lesion.size == size]
+    return {m.name: m.measure(mine) if mine or m.count else None for m in LESIONS if m.by_size}

@@ -1,4 +1,4 @@
-"""How real inserted lesions look: first-order statistics, texture, diversity, and a classifier that tries to tell.
+"""Fidelity of inserted lesions: first-order statistics, texture, diversity, and a classifier that tries to tell.
 
 All of it works on `Specimen`s, crops around lesions in model intensities (z-scores of host tissue), real and inserted
 ones with the same masks. Numbers that agree do not prove that lesions look real; numbers that differ show where they
@@ -15,7 +15,8 @@ from einops import reduce
 from torch import Tensor, nn
 
 from synthaug.generators.learned.style import class_moments, moving_average, present_classes
-from synthaug.geometry import cube_around, drawn_symmetry, turned
+from synthaug.geometry import cube_around, drawn_symmetry, triple, turned
+from synthaug.memory_format import channels_last
 from synthaug.training.painting_losses import shell
 
 STATISTICS = ("mean", "std", "fine", "middle", "coarse")
@@ -27,7 +28,7 @@ LEAST_VOXELS = 100
 
 @dataclass(frozen=True)
 class Specimen:
-    """A lesion in its surroundings.
+    """A crop of a lesion in its surroundings.
 
     Attributes:
         image: (C, X, Y, Z) float32, z-scores of host tissue.
@@ -41,7 +42,7 @@ class Specimen:
 
 
 def lesion_statistics(image: Tensor, mask: Tensor) -> Tensor:
-    """`STATISTICS` of each class and channel.
+    """Measure the `STATISTICS` of each class and channel.
 
     Args:
         image: (C, X, Y, Z) float.
@@ -67,7 +68,7 @@ def lesion_statistics(image: Tensor, mask: Tensor) -> Tensor:
 def compare_statistics(
     real: Sequence[Specimen], inserted: Sequence[Specimen], classes: Sequence[str], channels: Sequence[str]
 ) -> list[dict]:
-    """Inserted beside real lesions, per class and channel, as means over lesions that have the class.
+    """Compare inserted with real lesions, per class and channel, as means over lesions that have the class.
 
     Args:
         real: real lesions.
@@ -90,7 +91,7 @@ def compare_statistics(
 
 
 def _typical(measured: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """(K, C, 5): mean over lesions of the means, geometric mean of the others; NaN for a class that none has."""
+    """Average over lesions, (K, C, 5): the means, and geometrically the others; NaN for a class that none has."""
     values = torch.stack([statistics for statistics, _ in measured])
     weight = torch.cat([present_classes(mask[None], LEAST_VOXELS) for _, mask in measured])[:, :, None]
     count = weight.sum(0)
@@ -100,7 +101,7 @@ def _typical(measured: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def diversity(pairs: Sequence[tuple[Specimen, Specimen]], real: Sequence[Specimen], seed: int = 0) -> Tensor:
-    """How much two seeds of one mask in one host differ, as a share of how much two patients' tumours differ.
+    """Measure how two seeds of one mask in one host differ, as a share of how two patients' tumours differ.
 
     Both are mean absolute differences over voxels of one class. Tumours of two patients have no common voxels, so
     voxels of the same class are paired at random there, which is an upper bound of any sensible pairing.
@@ -108,7 +109,7 @@ def diversity(pairs: Sequence[tuple[Specimen, Specimen]], real: Sequence[Specime
     Args:
         pairs: two insertions each, of the same mask and place, with different seeds.
         real: real lesions of two patients or more.
-        seed: of the random pairing.
+        seed: seed of the random pairing.
 
     Returns:
         (C,) share per channel.
@@ -155,19 +156,19 @@ class _Classifier(nn.Module):
     def forward(self, x: Tensor, seen: Tensor) -> Tensor:
         for conv, norm in zip(self.convs, self.norms, strict=True):
             x = F.leaky_relu(norm(conv(x)), 0.1)
-        weight = F.adaptive_avg_pool3d(seen, x.shape[2:])
+        weight = F.adaptive_avg_pool3d(seen, triple(x.shape[2:]))
         pooled = (x * weight).sum((2, 3, 4)) / weight.sum((2, 3, 4)).clamp(min=1e-3)
         return self.last(pooled)[:, 0]
 
 
 @dataclass(frozen=True)
 class ClassifierOptions:
-    """How the classifier is trained.
+    """Training of the classifier.
 
     Attributes:
-        folds: of the cross-validation by patient.
-        steps: per fold.
-        batch: crops a step, half of them real.
+        folds: folds of the cross-validation by patient.
+        steps: training steps per fold.
+        batch: crops per step, half of them real.
         size: side of the crops in voxels.
         crops: crops per lesion when it is tested.
         lr: learning rate of Adam.
@@ -188,18 +189,18 @@ def classifier_auc(
     options: ClassifierOptions | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Area under the ROC curve of a small 3-D network that tells inserted from real, cross-validated by patient.
+    """Train a small 3-D network to tell inserted from real, and compute its area under the ROC curve.
 
-    0.5 means that it cannot tell, on lesions of patients that it was not trained on. Everything outside the region is
-    zeroed in both; the network is given the classes and the region, so masks that differ can be told by their shape:
-    compare lesions of equal masks.
+    It is cross-validated by patient: 0.5 means that it cannot tell, on patients that it was not trained on.
+    Everything outside the region is zeroed in both; the network is given the classes and the region, so masks that
+    differ can be told by their shape: compare lesions of equal masks.
 
     Args:
         real: real lesions.
         inserted: inserted ones.
-        region: of `REGIONS`.
-        options: how it is trained.
-        seed: of folds, weights and crops.
+        region: one of `REGIONS`.
+        options: training of the network.
+        seed: seed of folds, weights and crops.
 
     Returns:
         ``auc`` over all crops of all folds, scores being comparable within a fold only and therefore ranked there,
@@ -225,7 +226,7 @@ def classifier_auc(
 
 
 def roc_auc(negative: np.ndarray, positive: np.ndarray) -> float:
-    """Probability that a positive scores higher than a negative, ties counted half (Mann & Whitney 1947)."""
+    """Estimate how probably a positive scores higher than a negative, ties counted half (Mann & Whitney 1947)."""
     from scipy.stats import mannwhitneyu
 
     # in float64: scipy would count in the scores' own precision
@@ -235,7 +236,7 @@ def roc_auc(negative: np.ndarray, positive: np.ndarray) -> float:
 
 
 def _visible(specimen: Specimen, region: str) -> tuple[Tensor, Tensor]:
-    """What may be seen, (C + K + 1, X, Y, Z) with where as the last channel; and the voxels (n, 3) to look at."""
+    """Mask a specimen to its region, (C + K + 1, X, Y, Z), the region last; and list the region's voxels (n, 3)."""
     lesion = reduce(specimen.mask, "k x y z -> 1 1 x y z", "sum")
     if region == "lesion":
         seen = lesion
@@ -251,7 +252,7 @@ def _fold_auc(prepared: Sequence[list], fold: int, options: ClassifierOptions, s
     test = [[item for item, f in side if f == fold] for side in prepared]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _Classifier(prepared[0][0][0][0].shape[0]).to(memory_format=torch.channels_last_3d)
+        network = channels_last(_Classifier(prepared[0][0][0][0].shape[0]))
     optimizer = torch.optim.AdamW(network.parameters(), options.lr, weight_decay=1e-2)
     half = options.batch // 2
     truth = torch.cat((torch.zeros(half), torch.ones(half)))
@@ -282,17 +283,17 @@ def _scores(network: _Classifier, crops: Sequence[Tensor]) -> Tensor:
 
 
 def _crop(item: tuple[Tensor, Tensor], size: int, rng: torch.Generator) -> Tensor:
-    """A crop of `size` around a visible voxel, in one of the cube's 48 positions."""
+    """Cut a crop of `size` around a visible voxel, in one of the cube's 48 positions."""
     volume, voxels = item
     center = voxels[int(torch.randint(len(voxels), (), generator=rng))]
     return turned(cube_around(volume, center.tolist(), size), *drawn_symmetry(rng))
 
 
 def within(rows: Sequence[Mapping], share: float) -> dict[str, float]:
-    """Of `compare_statistics`, the share of classes and channels whose numbers lie within `share` of the real ones.
+    """Compute the share of classes and channels whose numbers lie within `share` of the real ones.
 
     Args:
-        rows: of `compare_statistics`.
+        rows: rows of `compare_statistics`.
         share: such as 0.15; of the real standard deviation for the mean, of the real value for the others.
 
     Returns:

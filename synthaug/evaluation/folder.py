@@ -1,17 +1,17 @@
-"""A folder of predicted label maps scored against the labelled cases that they are of."""
+"""Scores of a folder of predicted label maps against labelled cases."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
-import numpy as np
 
 from synthaug.classes import Classes, get_classes
 from synthaug.data import Case, CaseError, find_cases
 from synthaug.data.nifti import as_label, check_same_grid, read_nifti
 from synthaug.evaluation.case import evaluate_case
+from synthaug.geometry import triple
 
 
 def evaluate_folder(
@@ -25,10 +25,10 @@ def evaluate_folder(
 
     Args:
         predictions: folder of the predicted label maps.
-        folder: of the labelled cases; those without a prediction are not scored, unless none has one.
-        classes: vocabulary of both.
-        layout: of `folder`, see `synthaug.data.find_cases`.
-        **options: of `evaluate_case`, such as ``surface=False``.
+        folder: folder of the labelled cases; those without a prediction are not scored, unless none has one.
+        classes: vocabulary of both maps.
+        layout: layout of `folder`, see `synthaug.data.find_cases`.
+        **options: options of `evaluate_case`, such as ``surface=False``.
 
     Yields:
         The rows of a case, or, where its files cannot be used, why.
@@ -37,29 +37,30 @@ def evaluate_folder(
         ValueError: no labelled case has a prediction; or what `find_cases` raises.
     """
     vocabulary, predictions = get_classes(classes), Path(predictions)
-    cases = [case for case in find_cases(folder, layout=layout) if case.label is not None]
-    pairs = [(case, path) for case in cases if (path := _prediction(predictions, case.name)) is not None]
+    cases = [(case, case.label) for case in find_cases(Path(folder), layout=layout) if case.label is not None]
+    pairs = [(case, true, path) for case, true in cases if (path := _prediction(predictions, case.name)) is not None]
     if not pairs:
-        names = f", such as {cases[0].name}.nii.gz" if cases else ""
+        names = f", such as {cases[0][0].name}.nii.gz" if cases else ""
         raise ValueError(f"{predictions}: expected predictions of the {len(cases)} labelled cases{names}; found none")
-    return (_scored(case, path, vocabulary, options) for case, path in pairs)
+    return (_scored(case, true, path, vocabulary, options) for case, true, path in pairs)
 
 
 def _prediction(folder: Path, case: str) -> Path | None:
     return next((path for end in (".nii.gz", ".nii") if (path := folder / f"{case}{end}").is_file()), None)
 
 
-def _scored(case: Case, path: Path, classes: Classes, options: Mapping[str, Any]) -> list[dict[str, Any]] | CaseError:
+def _scored(
+    case: Case, true: Path, path: Path, classes: Classes, options: Mapping[str, Any]
+) -> list[dict[str, Any]] | CaseError:
+    """Score a case from the files of its true label and its prediction, or give what is wrong with them."""
     try:
-        truth, found = read_nifti(case.name, case.label, 1), read_nifti(case.name, path, 1)
-        check_same_grid(case.name, case.label, truth, path, found)
-        labels: Sequence[np.ndarray] = [
-            as_label(case.name, p, x[0][0]) for p, x in ((path, found), (case.label, truth))
-        ]
+        truth, found = read_nifti(case.name, true, 1), read_nifti(case.name, path, 1)
+        check_same_grid(case.name, true, truth, path, found)
+        prediction, label = as_label(case.name, path, found[0][0]), as_label(case.name, true, truth[0][0])
     except CaseError as error:
         return error
-    spacing = tuple(float(s) for s in nib.affines.voxel_sizes(truth[1]))
+    spacing = triple(float(s) for s in nib.affines.voxel_sizes(truth[1]))
     try:
-        return evaluate_case(*labels, classes, spacing, case=case.name, group=case.group, **options)
+        return evaluate_case(prediction, label, classes, spacing, case=case.name, group=case.group, **options)
     except ValueError as error:
         return CaseError(f"{case.name}: {error}")

@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from synthaug.evaluation.metrics import PENALTY_MM, checked_spacing, overlap_metrics, surface_distances
+from synthaug.evaluation.masks import PENALTY_MM, MaskPair, checked_spacing
+from synthaug.evaluation.metrics import dice, hd95_mm
 from synthaug.geometry import bounding_box
 from synthaug.insertion.plan import equivalent_diameter_mm
 from synthaug.sizes import SizeClasses
@@ -30,13 +31,13 @@ from synthaug.sizes import SizeClasses
 
 @dataclass(frozen=True)
 class Lesionwise:
-    """How lesions are matched and scored; the defaults are those of BraTS glioma.
+    """Matching and scoring of lesions; the defaults are those of BraTS glioma.
 
     Args:
-        dilation_mm: of the truth, before components are joined and matched.
+        dilation_mm: dilation of the truth before components are joined and matched.
         min_lesion_mm3: lesions of this volume or less are ignored.
         penalty_mm: HD95 of a lesion that is missed or invented.
-        sizes: by which lesions and false positives are counted.
+        sizes: size classes by which lesions and false positives are counted.
 
     Raises:
         ValueError: a number below 0.
@@ -59,8 +60,8 @@ class LesionScore:
 
     Attributes:
         status: ``"found"``, ``"missed"`` or ``"false_positive"``.
-        volume_ml: of the true lesion, of the prediction where it is a false positive.
-        diameter_mm: of the sphere of that volume.
+        volume_ml: volume of the true lesion, or of the prediction where that is a false positive.
+        diameter_mm: diameter of the sphere of that volume.
         size: name of its size class.
         dice: 0 unless found.
         hd95_mm: the penalty unless found; None where distances were not asked for.
@@ -81,13 +82,13 @@ def match_lesions(
     options: Lesionwise | None = None,
     surface: bool = True,
 ) -> list[LesionScore]:
-    """The lesions of one mask and what was found of them, lesions first, then false positives; see the rules above.
+    """Match the lesions of a predicted and a true mask, by the rules above; lesions first, then false positives.
 
     Args:
         prediction: (X, Y, Z) bool.
-        truth: likewise.
+        truth: (X, Y, Z) bool.
         spacing_mm: voxel size.
-        options: the defaults where not given.
+        options: matching and scoring, the defaults where not given.
         surface: whether HD95 is wanted.
 
     Raises:
@@ -120,36 +121,53 @@ def match_lesions(
     return scores + [LesionScore("false_positive", *_size(n, spacing, options.sizes), 0.0, penalty) for n in invented]
 
 
-def lesionwise_metrics(scores: Sequence[LesionScore]) -> dict[str, float | int | None]:
-    """The figures of one case (and one size class, if only its scores are given).
+def lesion_dice(scores: Sequence[LesionScore]) -> float:
+    """Average the Dice of lesions and false positives; 1 where there are none."""
+    return float(np.mean([s.dice for s in scores])) if scores else 1.0
 
-    Returns:
-        ``lesion_dice``, ``lesion_hd95_mm`` (None where distances were not asked for), ``lesion_recall`` and
-        ``lesion_precision`` (found / (found + false positives)), ``lesions``, ``lesions_found``, ``false_positives``.
-    """
-    lesions = [s for s in scores if s.status != "false_positive"]
-    found = sum(s.status == "found" for s in lesions)
-    invented = len(scores) - len(lesions)
+
+def lesion_hd95_mm(scores: Sequence[LesionScore]) -> float | None:
+    """Average the HD95 of lesions and false positives; 0 where there are none, None where it was not asked for."""
+    if not scores:
+        return 0.0
     distances = [s.hd95_mm for s in scores if s.hd95_mm is not None]
-    return {
-        "lesion_dice": float(np.mean([s.dice for s in scores])) if scores else 1.0,
-        "lesion_hd95_mm": (float(np.mean(distances)) if distances else None) if scores else 0.0,
-        "lesion_recall": found / len(lesions) if lesions else None,
-        "lesion_precision": found / (found + invented) if found + invented else None,
-        "lesions": len(lesions),
-        "lesions_found": found,
-        "false_positives": invented,
-    }
+    return float(np.mean(distances)) if distances else None
+
+
+def lesion_recall(scores: Sequence[LesionScore]) -> float | None:
+    """Divide the lesions found by the lesions."""
+    return lesions_found(scores) / lesions(scores) if lesions(scores) else None
+
+
+def lesion_precision(scores: Sequence[LesionScore]) -> float | None:
+    """Divide the lesions found by these and the false positives together."""
+    claimed = lesions_found(scores) + false_positives(scores)
+    return lesions_found(scores) / claimed if claimed else None
+
+
+def lesions(scores: Sequence[LesionScore]) -> int:
+    """Count the lesions of the truth."""
+    return len(scores) - false_positives(scores)
+
+
+def lesions_found(scores: Sequence[LesionScore]) -> int:
+    """Count the lesions of the truth that were found."""
+    return sum(s.status == "found" for s in scores)
+
+
+def false_positives(scores: Sequence[LesionScore]) -> int:
+    """Count the predicted lesions that are none."""
+    return sum(s.status == "false_positive" for s in scores)
 
 
 def dilation_steps(dilation_mm: float, spacing_mm: Sequence[float]) -> list[tuple[bool, bool, bool]]:
-    """The steps of a dilation: which axes take part in each, so that every axis grows by about `dilation_mm`."""
-    reach = [int(np.floor(dilation_mm / s + 0.5)) for s in spacing_mm]
-    return [tuple(n > i for n in reach) for i in range(max(reach))]
+    """List the steps of a dilation: which axes take part in each, so that every axis grows by about `dilation_mm`."""
+    x, y, z = (int(np.floor(dilation_mm / s + 0.5)) for s in spacing_mm)
+    return [(x > i, y > i, z > i) for i in range(max(x, y, z))]
 
 
 def dilated(mask: np.ndarray, steps: Sequence[Sequence[bool]]) -> np.ndarray:
-    """The mask after these steps, each by the 18 neighbours along the axes that take part."""
+    """Dilate a mask by these steps, each by the 18 neighbours along the axes that take part."""
     from scipy.ndimage import binary_dilation, generate_binary_structure
 
     for axes in steps:
@@ -162,15 +180,18 @@ def dilated(mask: np.ndarray, steps: Sequence[Sequence[bool]]) -> np.ndarray:
 
 
 def _lesion_score(
-    lesion: np.ndarray, found: np.ndarray, hit: bool, spacing: Sequence[float], options: Lesionwise, surface: bool
+    lesion: np.ndarray,
+    found: np.ndarray,
+    hit: bool,
+    spacing: tuple[float, float, float],
+    options: Lesionwise,
+    surface: bool,
 ) -> LesionScore:
     size = _size(int(lesion.sum()), spacing, options.sizes)
     if not hit:
         return LesionScore("missed", *size, 0.0, options.penalty_mm if surface else None)
-    distance = None
-    if surface:
-        distance = float(max(np.percentile(d, 95) for d in surface_distances(found, lesion, spacing)))
-    return LesionScore("found", *size, overlap_metrics(found, lesion)["dice"], distance)
+    pair = MaskPair(found, lesion, spacing)
+    return LesionScore("found", *size, dice(pair), hd95_mm(pair) if surface else None)
 
 
 def _size(voxels: int, spacing: Sequence[float], sizes: SizeClasses) -> tuple[float, float, str]:

@@ -1,4 +1,4 @@
-"""Which masks are scored: the classes of a vocabulary, and unions of them such as whole tumour and tumour core."""
+"""Masks that are scored: the classes of a vocabulary, and unions of them such as whole tumour and tumour core."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ _GLIOMA = {"WT": ("NCR", "ED", "ET"), "TC": ("NCR", "ET"), "ET": ("ET",)}
 
 
 def default_regions(classes: Classes) -> dict[str, tuple[str, ...]]:
-    """The unions of classes that a vocabulary is usually scored by.
+    """Choose the unions of classes that a vocabulary is usually scored by.
 
     Glioma vocabularies (NCR, ED, ET, or other names of these) have BraTS's whole tumour WT, tumour core TC and
     enhancing tumour ET; the resection cavity of BraTS 2024 is in none of them and is scored as a class. Other
@@ -28,7 +28,7 @@ def default_regions(classes: Classes) -> dict[str, tuple[str, ...]]:
 def checked_regions(
     regions: bool | Regions, per_class: bool, classes: Classes
 ) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Name to kind (``"region"`` or ``"class"``) and label values, regions first.
+    """Check regions, and list name to kind (``"region"`` or ``"class"``) and label values, regions first.
 
     Raises:
         ValueError: an unknown class in a region, a region without one, a region that has the name of a class but is
@@ -53,7 +53,7 @@ def checked_regions(
 
 
 def checked_labels(name: str, labels: Any, classes: Classes) -> np.ndarray:
-    """A label map as (X, Y, Z) integers on the CPU.
+    """Check a label map, and bring it to the CPU as (X, Y, Z) integers.
 
     Raises:
         TypeError: not integers.

@@ -1,4 +1,4 @@
-"""Rows of cases to tables: mean, median and a bootstrap interval by patient; paired differences; CSV and JSON."""
+"""Tables from rows of cases: mean, median and a bootstrap interval by patient; paired differences; CSV and JSON."""
 
 import csv
 import io
@@ -25,19 +25,19 @@ def summarise(
     resamples: int = 2000,
     level: float = 0.95,
 ) -> list[dict[str, Any]]:
-    """Mean, median and interval of every metric in every group of rows.
+    """Compute mean, median and interval of every metric in every group of rows.
 
     The interval is the percentile bootstrap of the mean: patients are drawn with replacement, all rows of a patient
     together, since two scans of one patient are no two observations. With one patient there is none. Values that are
     None are in no figure; `n` says how many were there.
 
     Args:
-        rows: of `evaluate_case`.
+        rows: rows of `evaluate_case`.
         by: keys whose values make a group, in the order of the table; ``size`` is one of them wherever rows have it.
         metrics: keys to summarise; all that hold numbers where not given.
-        seed: of the bootstrap; the figures of one group do not depend on the other groups.
-        resamples: of the bootstrap.
-        level: of the interval.
+        seed: seed of the bootstrap; the figures of one group do not depend on the other groups.
+        resamples: number of draws of the bootstrap.
+        level: level of the interval, in (0, 1).
 
     Returns:
         A row for each group and metric: the keys of `by`, ``metric``, ``n``, ``groups`` (patients), ``mean``,
@@ -45,6 +45,15 @@ def summarise(
 
     Raises:
         ValueError: no row, a row without a key of `by`, a metric that no row has, or a level outside (0, 1).
+
+    Example:
+        >>> rows = [{"case": c, "region": "WT", "dice": d} for c, d in (("a", 0.5), ("b", 0.75), ("c", 1.0))]
+        >>> (row,) = summarise(rows)
+        >>> row["metric"], row["n"], row["mean"]
+        ('dice', 3, 0.75)
+        >>> print(format_table([row]))
+        region  dice
+        WT      0.75 (0.75) [0.5, 1]
     """
     rows = [dict(row) for row in rows]
     if not rows:
@@ -77,17 +86,17 @@ def paired_differences(
     resamples: int = 2000,
     level: float = 0.95,
 ) -> list[dict[str, Any]]:
-    """`summarise` of rows minus the baseline's rows of the same case, which takes out how hard each case is.
+    """Summarise rows minus the baseline's rows of the same case, which takes out how hard each case is.
 
     Args:
-        rows: of `evaluate_case`.
-        baseline: of another model on the same cases.
-        by: as for `summarise`.
+        rows: rows of `evaluate_case`.
+        baseline: rows of another model on the same cases.
+        by: keys whose values make a group.
         match: keys that make a pair; keys that no row has are left out. Add ``"seed"`` for several runs.
-        metrics: as for `summarise`; a value that is None on either side makes no difference.
-        seed: as for `summarise`.
-        resamples: as for `summarise`.
-        level: as for `summarise`.
+        metrics: keys to summarise; a value that is None on either side makes no difference.
+        seed: seed of the bootstrap.
+        resamples: number of draws of the bootstrap.
+        level: level of the interval, in (0, 1).
 
     Raises:
         ValueError: rows without a partner, two rows of one key, and what `summarise` raises.
@@ -106,8 +115,7 @@ def paired_differences(
     names = _metrics([*sides[0].values(), *sides[1].values()], by, metrics)
     differences = []
     for key, row in sides[0].items():
-        pairs = {name: (row.get(name), sides[1][key].get(name)) for name in names}
-        values = {name: None if None in pair else pair[0] - pair[1] for name, pair in pairs.items()}
+        values = {name: _difference(row.get(name), sides[1][key].get(name)) for name in names}
         differences.append({k: v for k, v in row.items() if k in (*NOT_METRICS, *by)} | values)
     return summarise(differences, by, names, seed, resamples, level)
 
@@ -126,10 +134,10 @@ def write_table(rows: Sequence[Row], path: str | Path) -> None:
 
 
 def format_table(table: Sequence[Row], metrics: Sequence[str] | None = None, size: str | None = "all") -> str:
-    """A table of `summarise` as text: a line for each group, "mean (median) [low, high]" for each metric.
+    """Write a table as text: a line for each group, "mean (median) [low, high]" for each metric.
 
     Args:
-        table: of `summarise` or `paired_differences`.
+        table: rows of `summarise` or `paired_differences`.
         metrics: columns, all where not given.
         size: the size class that is shown, or None for all of them.
     """
@@ -156,6 +164,10 @@ def _metrics(rows: Sequence[Row], by: Sequence[str], metrics: Sequence[str] | No
     if missing:
         raise ValueError(f"metrics: no row has {', '.join(missing)}; known are {', '.join(known)}")
     return list(metrics)
+
+
+def _difference(ours: float | None, theirs: float | None) -> float | None:
+    return None if ours is None or theirs is None else ours - theirs
 
 
 def _is_number(value: Any) -> bool:

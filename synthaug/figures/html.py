@@ -14,22 +14,22 @@ _FIGURE = re.compile(r"-?|-?[\d.,]+( ?(%|mm|ml))?( \[[-\d., ]+\])?")
 
 
 def render(template: str, **values: Any) -> str:
-    """A whole page.
+    """Render a whole page.
 
     Args:
-        template: its name in ``figures/templates``.
-        values: what the template shows; text is escaped, a name that is missing is an error.
+        template: name of the template in ``figures/templates``.
+        values: values that the template shows; text is escaped, a name that is missing is an error.
     """
     return environment.get_template(template).render(values)
 
 
 def is_figures(column: Iterable[Any]) -> bool:
-    """Whether all cells of a table's column are figures, which stand on the right."""
+    """Tell whether all cells of a table's column are figures, which stand on the right."""
     return all(_FIGURE.fullmatch(str(cell)) for cell in column)
 
 
 def data_uri(png: bytes) -> str:
-    """PNG bytes as a ``data:`` address."""
+    """Encode PNG bytes as a ``data:`` address."""
     return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 COLOURS = {"NCR": "#56b4e9", "ED": "#f0e442", "ET": "#ff6a2b", "RC": "#c39bff"}
 """Colours of the glioma classes."""
@@ -19,7 +20,7 @@ PALETTE = ("#ff6a2b", "#56b4e9", "#f0e442", "#4bd39a", "#c39bff", "#ff5fb0", "#b
 
 
 def class_colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each class: the fixed one of a glioma class, the next free one of the palette for another."""
+    """Choose a colour for each class: the fixed one of a glioma class, the next free one of the palette for another."""
     taken = {COLOURS[name] for name in names if name in COLOURS}
     free = itertools.cycle([colour for colour in PALETTE if colour not in taken])
     return {name: COLOURS.get(name) or next(free) for name in names}
@@ -31,10 +32,10 @@ class Outline:
 
     Attributes:
         mask: (H, W) bool, as the slice is shown.
-        colour: of its line.
+        colour: colour of the line.
         fill: opacity of its area, 0 for none.
         dashed: whether the line is.
-        width: of the line in points.
+        width: width of the line in points.
     """
 
     mask: np.ndarray
@@ -45,12 +46,12 @@ class Outline:
 
 
 def axial(volume: np.ndarray, z: int, x: slice = slice(None), y: slice = slice(None)) -> np.ndarray:
-    """(H, W) of (X, Y, Z), turned as it is shown."""
+    """Cut an axial slice (H, W) of (X, Y, Z), turned as it is shown."""
     return np.rot90(volume[x, y, z])
 
 
-def extent(mask: np.ndarray, margin: int = 2) -> slice:
-    """Where a (N,) mask is true, from its first to its last, with a margin.
+def extent(mask: ArrayLike, margin: int = 2) -> slice:
+    """Find where an (N,) mask is true, from first to last, with a margin.
 
     Raises:
         ValueError: it is true nowhere.
@@ -62,13 +63,13 @@ def extent(mask: np.ndarray, margin: int = 2) -> slice:
 
 
 def grey(values: np.ndarray, inside: np.ndarray, low: float, high: float, zoom: int) -> np.ndarray:
-    """(H, W) as uint8 between the levels, enlarged; black outside, also where z-scores make that a middle value."""
+    """Turn (H, W) into uint8 between the levels, enlarged; black outside, even where z-scores are middling there."""
     shown = np.where(inside, 0.06 + 0.94 * ((values - low) / max(high - low, 1e-9)).clip(0, 1), 0)
     return (enlarged(shown, zoom).clip(0, 1) * 255).astype(np.uint8)
 
 
 def enlarged(values: np.ndarray, zoom: int) -> np.ndarray:
-    """(H, W) to (H zoom, W zoom), bicubic."""
+    """Enlarge (H, W) to (H zoom, W zoom), bicubic."""
     from PIL import Image  # comes with matplotlib
 
     size = (values.shape[1] * zoom, values.shape[0] * zoom)
@@ -76,17 +77,17 @@ def enlarged(values: np.ndarray, zoom: int) -> np.ndarray:
 
 
 def rgb(colour: str) -> np.ndarray:
-    """(3,) of ``"#rrggbb"``, 0 to 255."""
+    """Parse ``"#rrggbb"`` to (3,), 0 to 255."""
     return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)], dtype=np.float32)
 
 
 def outlined(background: np.ndarray, outlines: Iterable[Outline], zoom: int) -> np.ndarray:
-    """Outlines and tints on an enlarged grey slice.
+    """Draw outlines and tints on an enlarged grey slice.
 
     Args:
         background: (H zoom, W zoom) uint8, of `grey`.
         outlines: masks of (H, W); those that are nowhere true are left out.
-        zoom: of the background.
+        zoom: enlargement of the background.
 
     Returns:
         (H zoom, W zoom, 3) uint8.
@@ -124,7 +125,7 @@ def require_matplotlib(what: str) -> None:
 
 
 def figure(width_in: float, height_in: float, dpi: int):
-    """A figure and its canvas, made without pyplot so that the caller's figures and backend are left alone."""
+    """Make a figure and its canvas, without pyplot so that the caller's figures and backend are left alone."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -133,13 +134,13 @@ def figure(width_in: float, height_in: float, dpi: int):
 
 
 def rendered(drawing, canvas) -> bytes:
-    """A figure as PNG."""
+    """Render a figure as PNG bytes."""
     canvas.draw()
     return png(np.asarray(canvas.buffer_rgba())[..., :3])
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """Grey (H, W) or colour (H, W, 3) uint8; colour is kept to 256 shades, which halves the file."""
+    """Encode grey (H, W) or colour (H, W, 3) uint8 as PNG; colour in 256 shades, which halves the file."""
     from PIL import Image
 
     picture = Image.fromarray(np.ascontiguousarray(pixels))

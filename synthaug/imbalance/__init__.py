@@ -1,11 +1,9 @@
-"""Class imbalance of a data set: what it is, a picture of it, and a suggested insertion with its reasons."""
+"""Class imbalance of a data set: figures, a picture, and a suggested insertion with its reasons."""
 
 import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
 
 from synthaug.data.dataset import ClassesGiven
 from synthaug.figures.slices import require_matplotlib
@@ -42,13 +40,13 @@ def run_imbalance(
     """Measure a folder, and write a page, its picture, the figures and a suggested ``insertion`` section.
 
     Args:
-        folder: of labelled cases; only read.
+        folder: labelled cases; only read.
         out: folder for `FILES`; made if it is not there.
         classes: vocabulary of the labels; where not given, what the data say (`synthaug.data.dataset`).
         channels: whose intensities are compared; where not given, those of the cases.
-        layout: of the folder, see `synthaug.data.find_cases`.
+        layout: layout of `folder`, see `synthaug.data.find_cases`.
         min_voxels: smaller components are specks.
-        seed: of the voxels and sizes that are drawn.
+        seed: seed of the voxels and sizes that are drawn.
 
     Returns:
         The same in words.
@@ -66,7 +64,7 @@ def run_imbalance(
         raise ValueError(f"out: expected a folder, got the file {out}")
     measured = measure_folder(folder, classes, channels, layout, min_voxels, seed)
     sizes = SizeClasses()
-    pairs = compare_all({name: np.concatenate(s) for name, s in measured.samples.items()}, measured.channels)
+    pairs = compare_all(measured.intensities, measured.channels)
     suggestion = suggest(measured, pairs, sizes, seed)
     picture = draw(measured, pairs, suggestion, sizes)
     replace_file(out / FILES[0], report.to_page(measured, pairs, suggestion, sizes, picture, Path(folder).name))

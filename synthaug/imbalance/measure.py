@@ -1,4 +1,4 @@
-"""How unequal a data set is: voxels, lesions and sizes per class, case by case, and samples of their intensities."""
+"""Measurements of a data set: voxels, lesions and sizes per class, case by case, and samples of their intensities."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,7 @@ from synthaug.checks import in_short
 from synthaug.classes import Classes, get_classes
 from synthaug.data import Case, CaseError, load_case
 from synthaug.data.dataset import ClassesGiven, find_dataset
-from synthaug.data.nifti import Volume
+from synthaug.data.nifti import LabelledVolume
 from synthaug.host import HostSample
 from synthaug.insertion.plan import equivalent_diameter_mm
 from synthaug.lesions.cutting import MIN_VOXELS
@@ -32,12 +32,12 @@ class MeasuredLesion:
     """A connected part (26 neighbours) of the tumour, or of one class of it.
 
     Attributes:
-        case: where it is.
-        group: the patient.
-        voxels: how many.
-        ml: its volume.
-        diameter_mm: of the sphere of that volume.
-        parts_ml: of a whole lesion, the volume of each class, in their order; empty for a part of one class.
+        case: case that it is in.
+        group: patient of the case.
+        voxels: number of voxels.
+        ml: volume in millilitres.
+        diameter_mm: diameter of the sphere of that volume.
+        parts_ml: volume of each class in a whole lesion, in their order; empty for a part of one class.
     """
 
     case: str
@@ -50,16 +50,16 @@ class MeasuredLesion:
 
 @dataclass
 class Measurements:
-    """What a folder of cases holds.
+    """Voxels, lesions, sizes and intensities of a folder of cases.
 
     Attributes:
         classes: the vocabulary.
         channels: canonical names.
         min_voxels: smaller components are specks, which are counted and not measured.
         cases: names of the cases that were read, with their patients.
-        left_out: what could not be used and why, in words.
+        left_out: messages about cases that could not be used.
         ml: (cases, classes) volume of each class in each case.
-        voxels: (classes,) of all cases.
+        voxels: (classes,) voxels in all cases.
         host_ml: (cases,) healthy tissue.
         voxel_mm3: (cases,) volume of a voxel.
         lesions: whole lesions, all classes together.
@@ -81,6 +81,11 @@ class Measurements:
     parts: dict[str, list[MeasuredLesion]] = field(default_factory=dict)
     specks: dict[str, int] = field(default_factory=dict)
     samples: dict[str, list[np.ndarray]] = field(default_factory=dict)
+
+    @property
+    def intensities(self) -> dict[str, np.ndarray]:
+        """Samples (N, C) of each class and of `HOST`, those of all cases together."""
+        return {name: np.concatenate(cases) for name, cases in self.samples.items()}
 
     @property
     def shares(self) -> dict[str, float]:
@@ -123,6 +128,15 @@ def measure_folder(
 
     Raises:
         ValueError: no case in the folder, no tumour in any that could be read, or classes that it does not tell.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from synthaug.data import write_phantom_dataset
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = write_phantom_dataset(folder, 2, size=(48, 48, 48))
+        ...     measured = measure_folder(folder)
+        >>> len(measured.cases), measured.ml.shape, measured.present
+        (2, (2, 3), ('ED', 'ET', 'NCR'))
     """
     data = find_dataset(folder, classes, channels, layout)
     cases = [case for case in data.cases if case.label is not None]
@@ -141,9 +155,9 @@ def measure_cases(
     Args:
         cases: labelled.
         classes: vocabulary of their labels.
-        channels: whose intensities are compared.
+        channels: channels whose intensities are compared.
         min_voxels: smaller components are specks.
-        seed: of the voxels that are drawn.
+        seed: seed of the voxels that are drawn.
 
     Raises:
         ValueError: no tumour in any case that could be read.
@@ -170,7 +184,7 @@ def measure_cases(
     return measured
 
 
-def _measure(measured: Measurements, case: Case, volume: Volume, rng: np.random.Generator) -> dict[str, Any]:
+def _measure(measured: Measurements, case: Case, volume: LabelledVolume, rng: np.random.Generator) -> dict[str, Any]:
     voxel_mm3 = float(np.prod(volume.spacing_mm))
     index = measured.classes.index_map(volume.label)
     voxels = np.bincount(index.ravel(), minlength=len(measured.classes) + 1)[1:]
@@ -193,7 +207,7 @@ def _measure(measured: Measurements, case: Case, volume: Volume, rng: np.random.
 def _components(
     mask: np.ndarray, index: np.ndarray | None, case: Case, spacing_mm: Sequence[float], measured: Measurements
 ) -> tuple[list[MeasuredLesion], int]:
-    """Lesions in a mask, largest first, and how many components were too small."""
+    """Find the lesions in a mask, largest first, and count the components that are too small."""
     labels = cc3d.connected_components(mask > 0, connectivity=26)
     sizes = np.bincount(labels.ravel())[1:]
     millilitre, found = float(np.prod(spacing_mm)) / 1000, []
@@ -210,7 +224,7 @@ def _components(
 
 
 def _draw_intensities(measured: Measurements, image: np.ndarray, index: np.ndarray, rng: np.random.Generator) -> int:
-    """Add this case's voxels to the samples; the number of voxels of healthy tissue."""
+    """Add this case's voxels to the samples; returns the number of voxels of healthy tissue."""
     volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
     host = HostSample.of(volume, torch.from_numpy(index))
     z = host.to_model(volume).flatten(1).numpy()

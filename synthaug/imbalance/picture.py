@@ -17,7 +17,7 @@ DARK = {"#f0e442": "#c9b800"}
 def draw(
     measured: Measurements, pairs: list[ClassPair], suggestion: Suggestion, sizes: SizeClasses | None = None
 ) -> bytes:
-    """The picture as PNG."""
+    """Draw the picture, as PNG bytes."""
     drawing, canvas = figure(14, 11, 110)
     grid = drawing.add_gridspec(3, 12, left=0.05, right=0.985, top=0.95, bottom=0.06, hspace=0.5, wspace=1.6)
     colours = {name: DARK.get(c, c) for name, c in class_colours(measured.classes.names).items()} | {HOST: HOST_COLOUR}

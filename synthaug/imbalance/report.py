@@ -1,4 +1,4 @@
-"""What was measured as rows, as text for the terminal and as one page."""
+"""Measurements and suggestion as rows, as text for the terminal and as one page."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ CLASS_HEAD = ("class", "voxels", "ml", "share", "cases", "lesions", "specks", "m
 
 
 def class_rows(measured: Measurements) -> list[dict[str, Any]]:
-    """A row for each class: its volume, share, cases, lesions, specks (smaller components) and median diameter."""
+    """Make a row for each class: its volume, share, cases, lesions, specks (smaller components) and median diameter."""
     rows = []
     for k, name in enumerate(measured.classes.names):
         diameters = [lesion.diameter_mm for lesion in measured.parts[name]]
@@ -35,7 +35,7 @@ def class_rows(measured: Measurements) -> list[dict[str, Any]]:
 
 
 def size_rows(measured: Measurements, sizes: SizeClasses) -> list[dict[str, Any]]:
-    """A row for each size class: whole lesions in it, and lesions of each class."""
+    """Make a row for each size class: whole lesions in it, and lesions of each class."""
     columns = {"whole": measured.lesions} | measured.parts
     counts = {name: sizes.counts([lesion.diameter_mm for lesion in found]) for name, found in columns.items()}
     return [
@@ -47,7 +47,7 @@ def size_rows(measured: Measurements, sizes: SizeClasses) -> list[dict[str, Any]
 def to_dict(
     measured: Measurements, pairs: Sequence[ClassPair], suggestion: Suggestion, sizes: SizeClasses
 ) -> dict[str, Any]:
-    """Everything, JSON-able."""
+    """Collect all figures, JSON-able."""
     return {
         "cases": len(measured.cases),
         "patients": len(set(measured.cases.values())),
@@ -66,7 +66,7 @@ def to_dict(
 
 
 def to_text(measured: Measurements, pairs: Sequence[ClassPair], suggestion: Suggestion, sizes: SizeClasses) -> str:
-    """The same for the terminal, without the single lesions and channels."""
+    """Write the figures for the terminal, without the single lesions and channels."""
     lines = [
         f"{len(measured.cases)} cases of {len(set(measured.cases.values()))} patients; "
         f"{measured.host_ratio:.0f} times as much healthy tissue as tumour",
@@ -94,7 +94,7 @@ def to_page(
     picture: bytes,
     folder: str,
 ) -> str:
-    """The page, which needs no other file."""
+    """Render the page, which needs no other file."""
     size_columns, *size_cells = _with_head(size_rows(measured, sizes))
     return render(
         "imbalance.html",

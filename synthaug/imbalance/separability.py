@@ -1,4 +1,4 @@
-"""How well two classes can be told apart by their intensities alone.
+"""Separability of two classes by their intensities alone.
 
 Three figures for each pair of classes, per channel and for all channels together:
 
@@ -29,7 +29,7 @@ ALL = "all channels"
 
 @dataclass(frozen=True)
 class Separability:
-    """How alike two distributions of intensities are; see the head of the module."""
+    """Overlap of two distributions of intensities; see the head of the module."""
 
     auc: float
     overlap: float
@@ -42,7 +42,7 @@ class ClassPair:
 
     Attributes:
         first: name of a class, or of healthy tissue.
-        second: of another.
+        second: name of another.
         by_channel: channel name to `Separability`; `ALL` for all together.
     """
 
@@ -62,12 +62,12 @@ class ClassPair:
 
     @property
     def words(self) -> str:
-        """How well the two are told apart, in words."""
+        """Separability in words."""
         return "hardly" if self.auc < HARD else "partly" if self.auc < EASY else "well"
 
 
 def compare_all(samples: Mapping[str, np.ndarray], channels: Sequence[str]) -> list[ClassPair]:
-    """Every pair of classes.
+    """Compare every pair of classes.
 
     Args:
         samples: class name to (N, C) intensities; classes without a voxel are left out.
@@ -78,7 +78,7 @@ def compare_all(samples: Mapping[str, np.ndarray], channels: Sequence[str]) -> l
 
 
 def find_pair(pairs: Sequence[ClassPair], first: str, second: str) -> ClassPair | None:
-    """The comparison of two classes in either order, or None where one of them does not occur."""
+    """Find the comparison of two classes in either order, or None where one of them does not occur."""
     return next((pair for pair in pairs if {pair.first, pair.second} == {first, second}), None)
 
 
@@ -89,14 +89,14 @@ def _pair(first: str, second: str, a: np.ndarray, b: np.ndarray, channels: Seque
 
 
 def discriminant(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(C,) Fisher's linear discriminant of two samples (N, C) and (M, C)."""
+    """Compute Fisher's linear discriminant (C,) of two samples (N, C) and (M, C)."""
     within = np.atleast_2d(np.cov(a, rowvar=False)) + np.atleast_2d(np.cov(b, rowvar=False))
     ridge = 1e-6 * max(np.trace(within), 1e-12) * np.eye(len(within))
     return np.linalg.solve(within + ridge, a.mean(0) - b.mean(0))
 
 
 def compare(a: np.ndarray, b: np.ndarray) -> Separability:
-    """Two samples of one quantity, (N,) and (M,)."""
+    """Compare two samples of one quantity, (N,) and (M,)."""
     auc = roc_auc(b, a)
     low, high = np.percentile(np.concatenate((a, b)), (0.1, 99.9))
     edges = np.linspace(low, high if high > low else low + 1, BINS + 1)

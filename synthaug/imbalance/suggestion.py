@@ -1,4 +1,4 @@
-"""A suggested insertion for what was measured, with the reasons in words.
+"""A suggested insertion for a measured data set, with the reasons in words.
 
 The rules, each of which becomes a reason:
 
@@ -43,8 +43,8 @@ class Suggestion:
     Attributes:
         config: keys and values as trainers read them; keys that are not in it keep their defaults.
         reasons: key to words, for the keys that were chosen by what was measured.
-        notes: what else the figures say, in words.
-        diameters_mm: of inserted lesions, drawn as the suggestion would, beside those of the real ones.
+        notes: further conclusions from the figures, in words.
+        diameters_mm: diameters of inserted lesions, drawn as the suggestion would draw them.
     """
 
     config: dict[str, Any]
@@ -53,7 +53,7 @@ class Suggestion:
     diameters_mm: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     def yaml(self) -> str:
-        """The section as YAML with its reasons as comments; JSON values are YAML."""
+        """Write the section as YAML with its reasons as comments; JSON values are YAML."""
         lines = ["insertion:"]
         for key, value in self.config.items():
             if key in self.reasons:
@@ -65,13 +65,27 @@ class Suggestion:
 def suggest(
     measured: Measurements, pairs: list[ClassPair], sizes: SizeClasses | None = None, seed: int = 0
 ) -> Suggestion:
-    """A suggestion for what was measured.
+    """Suggest an insertion for a measured data set.
 
     Args:
         measured: the data.
-        pairs: of `compare_all` of its samples.
-        sizes: by which lesion sizes are told in words.
-        seed: of the draws that show which diameters the suggestion leads to.
+        pairs: comparisons, `compare_all` of its samples.
+        sizes: size classes by which lesions are told in words.
+        seed: seed of the draws that show which diameters the suggestion leads to.
+
+    Returns:
+        The section, and a reason in words for each of its keys.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from synthaug.data import write_phantom_dataset
+        >>> from synthaug.imbalance import compare_all, measure_folder
+        >>> with TemporaryDirectory() as folder:
+        ...     _ = write_phantom_dataset(folder, 2, size=(48, 48, 48))
+        ...     measured = measure_folder(folder)
+        >>> suggestion = suggest(measured, compare_all(measured.intensities, measured.channels))
+        >>> sorted(suggestion.config)
+        ['generator', 'lesions', 'prob', 'scale', 'second', 'swap_draw', 'swaps']
     """
     sizes = sizes or SizeClasses()
     suggestion = Suggestion({"lesions": "bank", "generator": "paste"})
@@ -130,7 +144,7 @@ def _scale(suggestion: Suggestion, measured: Measurements, sizes: SizeClasses, s
 
 
 def drawn_diameters(measured: Measurements, low: float, high: float, seed: int, count: int = 4000) -> np.ndarray:
-    """Diameters as `TumorInsertion` draws them: uniform scales, and with each a lesion that keeps the volume floor."""
+    """Draw diameters as `TumorInsertion` does: uniform scales, and with each a lesion that keeps the volume floor."""
     rng = stream(seed)
     scales = rng.uniform(low, high, count)
     lesions = sorted(measured.lesions, key=lambda lesion: -lesion.voxels)
@@ -142,7 +156,7 @@ def drawn_diameters(measured: Measurements, low: float, high: float, seed: int, 
 
 
 def _above_floor(measured: Measurements, low: float) -> float:
-    """The lower end, raised in tenths until half of the lesions keep the volume floor there."""
+    """Raise the lower end in tenths until half of the lesions keep the volume floor there."""
     voxels = np.median([lesion.voxels for lesion in measured.lesions])
     while low < LARGEST_SCALE - 0.1 and voxels * low**3 < measured.min_voxels:
         low = round(low + 0.1, 1)
@@ -208,20 +222,20 @@ def _told_apart(pairs: list[ClassPair], renamed: Sequence[tuple[str, str]]) -> s
 
 
 def tempered(shares: Mapping[str, float]) -> dict[str, float]:
-    """Square roots of the shares, made to sum to 1; classes that do not occur keep 0."""
+    """Take the square roots of the shares, made to sum to 1; classes that do not occur keep 0."""
     total = sum(np.sqrt(share) for share in shares.values())
     return {name: float(np.sqrt(share) / total) for name, share in shares.items()}
 
 
 def fitted_chain(shares: Mapping[str, float], target: Mapping[str, float]) -> tuple[float, dict[str, float]]:
-    """Probability of the joint chain, in steps of 0.05, whose mean shares come nearest to the target; and these."""
+    """Find the probability of the joint chain, in steps of 0.05, whose mean shares are nearest the target; and them."""
     steps = np.arange(1, round(MOST_SWAPPED * 20) + 1) / 20
     outcomes = [(float(p), chained_shares(shares, float(p))) for p in steps]
     return min(outcomes, key=lambda o: sum(abs(o[1][name] - target[name]) for name in target))
 
 
 def chained_shares(shares: Mapping[str, float], prob: float) -> dict[str, float]:
-    """Mean shares after the joint chain with this probability."""
+    """Compute mean shares after the joint chain with this probability."""
     after = dict(shares)
     for source, destination in CHAIN:
         after[source] -= prob * shares[source]
@@ -230,7 +244,7 @@ def chained_shares(shares: Mapping[str, float], prob: float) -> dict[str, float]
 
 
 def rounded(target: Mapping[str, float]) -> dict[str, float]:
-    """Shares in hundredths that still sum to 1; what does not occur is left out."""
+    """Round shares to hundredths that still sum to 1; classes that do not occur are left out."""
     hundredths = {name: round(share, 2) for name, share in target.items() if share > 0}
     largest = max(hundredths, key=lambda name: hundredths[name])
     hundredths[largest] = round(1 - sum(s for n, s in hundredths.items() if n != largest), 2)
@@ -283,7 +297,7 @@ def _notes(suggestion: Suggestion, measured: Measurements, pairs: list[ClassPair
 
 
 def _effect(suggestion: Suggestion, measured: Measurements) -> str:
-    """How much tumour the insertion adds, which no share of classes tells."""
+    """Work out how much tumour the insertion adds, which no share of classes tells."""
     config, volumes = suggestion.config, np.pi / 6 * suggestion.diameters_mm**3 / 1000
     added = config["prob"] * (1 + config["second"]) * float(volumes.mean())
     own = float(measured.ml.sum(1)[measured.ml.sum(1) > 0].mean())

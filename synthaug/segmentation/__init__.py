@@ -1,1 +1,1 @@
-"""Segmentation: what `trainers/segmentation.py` is made of, and trained models that segment cases (`Segmenter`)."""
+"""Segmentation: parts of `trainers/segmentation.py`, and trained models that segment cases (`Segmenter`)."""

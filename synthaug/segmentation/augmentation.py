@@ -4,7 +4,8 @@ Intensities change inside the body only: what was exactly 0, the background of z
 that background can still be told from tissue. Channels draw their intensity changes separately.
 """
 
-from typing import Annotated
+from collections.abc import Hashable, Sequence
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from pydantic import Field, PositiveFloat, model_validator
 from torch import Tensor
 
 from synthaug.config import Section
+from synthaug.geometry import triple
 from synthaug.host import scored_tissue
 from synthaug.random import stream
 
@@ -78,32 +80,33 @@ class AugmentationConfig(Section):
 
 
 class Augmentation:
-    """Augments single patches.
+    """Spatial and intensity augmentation of single patches.
 
     Args:
-        config: what is done how often.
-        patch_size: (X, Y, Z) of what comes out.
+        config: probabilities and ranges.
+        patch_size: (X, Y, Z) of an augmented patch, in voxels.
     """
 
     def __init__(self, config: AugmentationConfig, patch_size: tuple[int, int, int]):
-        self.config, self.patch_size = config, tuple(patch_size)
+        self.config, self.patch_size = config, triple(patch_size)
+        self._spatial: dict[str, RandAffined | Rand3DElasticd]
         self._spatial = {"affine": self._affine(), "elastic": self._elastic()}
         keys = ("image", "label")
         self._flips = Compose([RandFlipd(keys, prob=config.flip, spatial_axis=axis) for axis in range(3)])
         self._intensity = Compose(_intensity_transforms(config))
 
     def spatial(self, seed: int) -> str | None:
-        """Which spatial transform a sample has: affine, elastic or None."""
+        """Draw the spatial transform of a sample: affine, elastic or None."""
         draw = stream(seed, 0).random()
         if draw < self.config.affine:
             return "affine"
         return "elastic" if draw < self.config.affine + self.config.elastic else None
 
     def region_size(self, seed: int) -> tuple[int, int, int]:
-        """How large a region the sample's patch is made from."""
+        """Tell the size of the region that a sample's patch is made from."""
         if self.spatial(seed) is None:
             return self.patch_size
-        return tuple(2 * round(REACH * side / 2) + side % 2 for side in self.patch_size)
+        return triple(2 * round(REACH * side / 2) + side % 2 for side in self.patch_size)
 
     def __call__(self, image: Tensor, label: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         """Augment one sample.
@@ -111,13 +114,13 @@ class Augmentation:
         Args:
             image: (C, X, Y, Z) float32 of `region_size`, background exactly 0.
             label: (X, Y, Z) integer.
-            seed: of the sample.
+            seed: seed of the sample.
 
         Returns:
             Image (C, x, y, z), label (x, y, z) of the patch size, and the image before its intensities changed.
         """
         kind, seeds = self.spatial(seed), np.random.SeedSequence((seed, 1)).generate_state(3) % 2**31
-        data = {"image": image, "label": label[None].float()}
+        data: dict[Hashable, Any] = {"image": image, "label": label[None].float()}
         if kind is not None:
             data = self._spatial[kind].set_random_state(int(seeds[0]))(data)
         data = self._flips.set_random_state(int(seeds[1]))(data)
@@ -141,10 +144,10 @@ class Augmentation:
             "prob": 1.0,
         }
 
-    def _affine(self) -> Transform:
+    def _affine(self) -> RandAffined:
         return RandAffined(("image", "label"), spatial_size=self.patch_size, **self._geometry())
 
-    def _elastic(self) -> Transform:
+    def _elastic(self) -> Rand3DElasticd:
         # MONAI smooths uniform noise, which leaves about 1 / 170 of it at sigma 6; 2.5 deviations are the greatest
         magnitude = 170 / 2.5 * self.config.elastic_vox
         return Rand3DElasticd(
@@ -160,20 +163,19 @@ class AboveZero(RandomizableTransform):
         self.transform = transform
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> "AboveZero":
-        """Of the transform within."""
+        """Seed the transform within."""
         self.transform.set_random_state(seed, state)
         return self
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Any shape."""
+        """Transform an image of any shape."""
         least = image.min()
         changed = _plain(self.transform(image - least)) + least
         return changed if self.transform._do_transform else image  # there and back again would round
 
 
 def _intensity_transforms(config: AugmentationConfig) -> list[Transform]:
-    """In nnU-Net's order, with a bias field after blur."""
-    gamma = {"gamma": (0.7, 1.5), "retain_stats": True}
+    """Make the transforms of intensities, in nnU-Net's order, with a bias field after blur."""
     return [
         RandGaussianNoise(config.noise, std=0.1),
         RandGaussianSmooth((0.5, 1.0), (0.5, 1.0), (0.5, 1.0), prob=config.blur),
@@ -181,24 +183,24 @@ def _intensity_transforms(config: AugmentationConfig) -> list[Transform]:
         RandShiftIntensity(0.3, prob=config.brightness),
         RandScaleIntensityFixedMean(prob=config.contrast, factors=0.25, preserve_range=True),
         RandSimulateLowResolution(config.low_resolution, zoom_range=(0.5, 1.0)),
-        RandAdjustContrast(config.gamma / 3, invert_image=True, **gamma),
-        RandAdjustContrast(config.gamma * 2 / 3, **gamma),
+        RandAdjustContrast(config.gamma / 3, (0.7, 1.5), invert_image=True, retain_stats=True),
+        RandAdjustContrast(config.gamma * 2 / 3, (0.7, 1.5), retain_stats=True),
     ]
 
 
 def _plain(image: Tensor) -> Tensor:
-    """Without MONAI's metadata."""
+    """Take MONAI's metadata off a tensor."""
     return image.as_tensor() if hasattr(image, "as_tensor") else image
 
 
-def mixup(image: Tensor, target: Tensor, alpha: float, seed: int) -> tuple[Tensor, Tensor]:
+def mixup(image: Tensor, target: Tensor, alpha: float, seed: int | Sequence[int]) -> tuple[Tensor, Tensor]:
     """Mix each sample of a batch with another one (Zhang et al. 2018); MONAI's `MixUp` keeps its weights on the CPU.
 
     Args:
         image: (B, C, X, Y, Z).
         target: (B, K, X, Y, Z), encoded.
-        alpha: of Beta(alpha, alpha), the shares of the first.
-        seed: of the shares and the pairs.
+        alpha: parameter of Beta(alpha, alpha), from which the shares of the first come.
+        seed: seed of the shares and the pairs.
     """
     rng = np.random.default_rng(seed)
     order = torch.from_numpy(rng.permutation(len(image))).to(image.device)

@@ -1,4 +1,4 @@
-"""Whole volumes through a network: sliding windows, averaged over mirror images."""
+"""Segmentation of whole volumes: sliding windows, averaged over mirror images."""
 
 import itertools
 from typing import Annotated
@@ -13,11 +13,11 @@ from synthaug.segmentation.targets import Targets
 
 
 class InferenceConfig(Section):
-    """How whole volumes are segmented.
+    """Windows and mirror images of the segmentation of whole volumes.
 
     Attributes:
-        overlap: of neighbouring windows, which are blended with Gaussian weights.
-        windows: at once.
+        overlap: share that neighbouring windows have in common; they are blended with Gaussian weights.
+        windows: windows that go through the network at once.
         mirror: axes along which the volume is mirrored, too; (0, 1, 2) takes 8 times as long and helps a little.
     """
 
@@ -37,14 +37,14 @@ class InferenceConfig(Section):
 def predict_probabilities(
     network: nn.Module, image: Tensor, targets: Targets, patch_size: tuple[int, int, int], config: InferenceConfig
 ) -> Tensor:
-    """Probabilities of a network's outputs in a whole volume.
+    """Predict the probabilities of a network's outputs in a whole volume.
 
     Args:
-        network: as it trains or not; evaluated here, and left as it was.
+        network: in training or evaluation; evaluated here, and left as it was.
         image: (C, X, Y, Z), on the network's device.
-        targets: of the network.
-        patch_size: of the windows.
-        config: how.
+        targets: outputs of the network.
+        patch_size: (X, Y, Z) of the windows, in voxels.
+        config: windows and mirror images.
 
     Returns:
         (K, X, Y, Z) float32, averaged over the mirror images.
@@ -57,6 +57,7 @@ def predict_probabilities(
     for axes in flips:
         dims = [2 + axis for axis in axes]
         logits = infer(batch.flip(dims), network)
+        assert isinstance(logits, Tensor)  # what the inferer gives of a network with one output
         total = total + targets.probabilities(logits).flip(dims)
     network.train(training)
     return total[0] / len(flips)

@@ -1,7 +1,7 @@
 """Segmentation losses by name: sums of a few terms, MONAI's where it has them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 import torch
 from monai.losses import (
@@ -19,7 +19,20 @@ from torch import Tensor, nn
 from synthaug.config import Section
 from synthaug.segmentation.targets import Targets
 
-TERMS = {
+Weight = Annotated[float, Field(ge=0)]
+LossName = Literal[
+    "dice",
+    "generalised_dice",
+    "ce",
+    "dice_ce",
+    "dice_focal",
+    "tversky",
+    "focal_tversky",
+    "hausdorff",
+    "boundary",
+]
+
+TERMS: dict[LossName, tuple[str, ...]] = {
     "dice": ("dice",),
     "generalised_dice": ("generalised_dice",),
     "ce": ("ce",),
@@ -32,18 +45,16 @@ TERMS = {
 }
 """Terms of each loss."""
 
-Weight = Annotated[float, Field(ge=0)]
-
 
 class LossConfig(Section):
-    """Which loss; the distance losses transform distances on the CPU in every step and are slow.
+    """Name, targets and weights of the loss; distance losses work on the CPU in every step and are slow.
 
     Attributes:
         name: one of `TERMS`; ``ce`` with `class_weights` is the weighted cross-entropy.
         targets: classes (softmax) or regions (sigmoid).
-        weights: of the terms, 1 each where not given.
-        class_weights: of the outputs in cross-entropy, by name, 1 where not named; or ``"balanced"``: median voxel
-            frequency over frequency in the training volumes (Eigen & Fergus 2015).
+        weights: weight of each term, 1 where not given.
+        class_weights: weights of the outputs in cross-entropy, by name, 1 where not named; or ``"balanced"``: median
+            voxel frequency over frequency in the training volumes (Eigen & Fergus 2015).
         batch_dice: Dice over the whole batch of a process rather than per sample. Two processes then differ from one
             with the doubled batch.
         alpha: weight of false positives in Tversky.
@@ -51,7 +62,7 @@ class LossConfig(Section):
         gamma: focal exponent; 2 for focal, 4/3 for focal Tversky where not given.
     """
 
-    name: Literal[tuple(TERMS)] = "dice_ce"
+    name: LossName = "dice_ce"
     targets: Literal["classes", "regions"] = "classes"
     weights: tuple[Weight, ...] | None = None
     class_weights: dict[str, Weight] | Literal["balanced"] | None = None
@@ -71,14 +82,14 @@ class LossConfig(Section):
 
 
 class FocalTverskyLoss(nn.Module):
-    """(1 - TI)^(1 / gamma) per sample and class, TI the Tversky index (Abraham & Khan 2018, eq. 4)."""
+    """Focal Tversky loss, (1 - TI)^(1 / gamma) per sample and class, TI the index (Abraham & Khan 2018, eq. 4)."""
 
-    def __init__(self, gamma: float, **options):
+    def __init__(self, gamma: float, **options: Any):
         super().__init__()
         self.gamma, self.tversky = gamma, TverskyLoss(reduction="none", **options)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Scalar; MONAI's Tversky loss is 1 - TI."""
+        """Compute the loss, a scalar; MONAI's Tversky loss is 1 - TI."""
         return self.tversky(logits, target).clamp_min(1e-6).pow(1 / self.gamma).mean()
 
 
@@ -90,38 +101,45 @@ class SumLoss(nn.Module):
         self.losses, self.weights = nn.ModuleList(losses), tuple(weights)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Scalar."""
+        """Compute the sum, a scalar."""
         return sum(w * loss(logits, target) for w, loss in zip(self.weights, self.losses, strict=True))
 
 
 def make_loss(config: LossConfig, targets: Targets, class_weights: Tensor | None = None) -> DeepSupervisionLoss:
-    """The loss of a list of heads, halved from head to head, against the encoded targets.
+    """Make the loss of a list of heads, halved from head to head, against the encoded targets.
 
     Args:
-        config: which.
-        targets: of the network.
+        config: name and options of the loss.
+        targets: outputs of the network.
         class_weights: (K,) for cross-entropy, of `output_weights`.
     """
     made = [_term(name, config, targets, class_weights) for name in TERMS[config.name]]
-    return DeepSupervisionLoss(SumLoss(made, config.weights or [1.0] * len(made)))
+    whole = SumLoss(made, config.weights or [1.0] * len(made))
+    return DeepSupervisionLoss(whole)  # type: ignore[arg-type]  # MONAI asks for torch's private _Loss, and calls it
+
+
+class _Activation(TypedDict):
+    """Arguments of MONAI's losses: which function gives probabilities, and whether background counts."""
+
+    softmax: bool
+    sigmoid: bool
+    include_background: bool
 
 
 def _term(name: str, config: LossConfig, targets: Targets, class_weights: Tensor | None) -> nn.Module:
-    softmax = targets.exclusive
-    act = {"softmax": softmax, "sigmoid": not softmax, "include_background": not softmax}
-    dice = {"batch": config.batch_dice, "soft_label": True} | act  # soft: for mixup; the same for hard labels
-    tversky = {"alpha": config.alpha, "beta": config.beta, "batch": config.batch_dice} | act
-    match name:
+    softmax, batch = targets.exclusive, config.batch_dice
+    act: _Activation = {"softmax": softmax, "sigmoid": not softmax, "include_background": not softmax}
+    match name:  # soft labels: for mixup; the same for hard labels
         case "dice":
-            return DiceLoss(**dice)
+            return DiceLoss(batch=batch, soft_label=True, **act)
         case "generalised_dice":
-            return GeneralizedDiceLoss(**dice)
+            return GeneralizedDiceLoss(batch=batch, soft_label=True, **act)
         case "focal":
             return FocalLoss(include_background=True, gamma=config.gamma or 2.0, use_softmax=softmax)
         case "tversky":
-            return TverskyLoss(**tversky)
+            return TverskyLoss(alpha=config.alpha, beta=config.beta, batch=batch, **act)
         case "focal_tversky":
-            return FocalTverskyLoss(config.gamma or 4 / 3, **tversky)
+            return FocalTverskyLoss(config.gamma or 4 / 3, alpha=config.alpha, beta=config.beta, batch=batch, **act)
         case "hausdorff":
             return LogHausdorffDTLoss(**act)
         case "boundary":
@@ -133,21 +151,23 @@ def _term(name: str, config: LossConfig, targets: Targets, class_weights: Tensor
 
 
 def output_weights(
-    chosen: Mapping[str, float] | str | None, targets: Targets, voxels: Tensor | None = None
+    chosen: Mapping[str, float] | Literal["balanced"] | None, targets: Targets, voxels: Tensor | None = None
 ) -> Tensor | None:
-    """(K,) cross-entropy weights of the outputs; for regions, of their inside.
+    """Work out the (K,) cross-entropy weights of the outputs; for regions, of their inside.
 
     Args:
         chosen: name to weight, ``"balanced"``, or None.
-        targets: of the network.
+        targets: outputs of the network.
         voxels: (K,) training voxels of each output, for ``"balanced"``.
 
     Raises:
-        ValueError: a name that is no output.
+        ValueError: a name that is no output; ``"balanced"`` without `voxels`.
     """
     if chosen is None:
         return None
-    if chosen == "balanced":
+    if not isinstance(chosen, Mapping):
+        if voxels is None:
+            raise ValueError("class_weights: balanced is worked out from the voxels of each output, got none")
         share = voxels.double() / voxels.sum()
         present = share[share > 0]
         return torch.where(share > 0, present.median() / share.clamp_min(1e-12), 1.0).float()

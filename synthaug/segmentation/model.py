@@ -1,4 +1,4 @@
-"""A trained segmentation model: its weights and what has to be known to use them, in one folder without pickles.
+"""A trained segmentation model: weights and configuration, in one folder without pickles.
 
 weights.safetensors   the network's
 config.json           channels, classes, regions, network, patch and voxel size, inference, postprocessing
@@ -29,7 +29,7 @@ from synthaug.segmentation.targets import Targets
 
 
 class ModelConfig(Section):
-    """What has to be known of a network to use it."""
+    """Configuration of a trained model: inputs, outputs, network, and the way from volume to label map."""
 
     channels: tuple[str, ...]
     classes_name: str
@@ -44,26 +44,37 @@ class ModelConfig(Section):
 
     @property
     def targets(self) -> Targets:
-        """The network's outputs."""
+        """Outputs of the network."""
         classes = Classes(self.classes_name, self.classes)
         return Targets(classes, self.regions if self.region_outputs else None)
 
     def make_network(self) -> SegmentationNetwork:
-        """The network, with random weights."""
+        """Make the network, with random weights."""
         return SegmentationNetwork(self.network, len(self.channels), len(self.targets), self.patch_size)
 
 
 @dataclass
 class Segmenter:
-    """Segments cases.
+    """A trained model that segments cases.
 
     Attributes:
-        config: of the model.
+        config: configuration of the model.
         networks: one, or several whose probabilities are averaged, such as those of the folds of a cross-validation.
 
     Example:
-        >>> model = Segmenter.load("runs/segmentation_brats")  # doctest: +SKIP
-        >>> label = model.segment(load_case(case, model.config.channels))  # doctest: +SKIP
+        A run of ``synthaug train segmentation`` leaves such a folder; this one has random weights.
+
+        >>> from tempfile import TemporaryDirectory
+        >>> from synthaug.data import phantom_case
+        >>> from synthaug.config import read_config
+        >>> from synthaug.shipped import find_config
+        >>> from synthaug.training.segmentation_config import SegmentationConfig
+        >>> config = read_config(find_config("segmentation_tiny"), SegmentationConfig).model_spec
+        >>> with TemporaryDirectory() as folder:
+        ...     save_model(Path(folder), config, named_tensors(config.make_network()))
+        ...     model = Segmenter.load(folder)
+        >>> model.segment(phantom_case(0, size=(40, 32, 32))).shape
+        (40, 32, 32)
     """
 
     config: ModelConfig
@@ -74,7 +85,7 @@ class Segmenter:
 
     @classmethod
     def load(cls, *folders: str | Path, device: str | torch.device = "cpu") -> "Segmenter":
-        """The model of a run or a model folder, or an ensemble of several that are alike.
+        """Load the model of a run or a model folder, or an ensemble of several that are alike.
 
         Raises:
             ConfigError: a folder without a model, damaged files, or models that differ in more than their networks.
@@ -88,24 +99,27 @@ class Segmenter:
         return cls(configs[0], [network.to(device).eval() for _, network in loaded])
 
     def prepare(self, volume: Volume) -> tuple[np.ndarray, np.ndarray]:
-        """What the networks see of a case: the z-scored image (C, x, y, z) at the model's voxel size, its affine."""
+        """Prepare a case for the networks: z-scored image (C, x, y, z) at the model's voxel size, and its affine."""
         image = zscore_host(volume.image)
         if self.config.spacing_mm is None:
             return image, volume.affine
         return resample_image(image, volume.affine, self.config.spacing_mm)
 
     def segment(self, volume: Volume, inference: InferenceConfig | None = None) -> np.ndarray:
-        """(X, Y, Z) int16 label map on the volume's own grid.
+        """Segment a volume.
 
         Args:
-            volume: of `load_case` with the model's channels, in its order.
-            inference: in place of the model's own.
+            volume: read by `load_case` with the model's channels, in its order.
+            inference: windows and mirror images, in place of the model's own.
+
+        Returns:
+            (X, Y, Z) int16 label map on the volume's own grid.
         """
         prepared, affine = self.prepare(volume)
         image = torch.from_numpy(prepared).to(next(self.networks[0].parameters()).device)
         options = inference or self.config.inference
         found = [predict_probabilities(n, image, self.targets, self.config.patch_size, options) for n in self.networks]
-        probabilities = sum(found) / len(found)
+        probabilities = sum(found[1:], found[0]) / len(found)
         if self.config.spacing_mm is not None:
             probabilities = resample_onto(probabilities, affine, volume.affine, volume.image.shape[1:])
         background = torch.from_numpy(volume.image).to(probabilities.device)
@@ -140,8 +154,8 @@ def save_model(folder: Path, config: ModelConfig, tensors: Mapping[str, torch.Te
 
     Args:
         folder: made where it is missing.
-        config: of the model.
-        tensors: of `named_tensors`.
+        config: configuration of the model.
+        tensors: weights, of `named_tensors`.
     """
     weights = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
     replace_file(folder / "weights.safetensors", weights)
@@ -149,7 +163,7 @@ def save_model(folder: Path, config: ModelConfig, tensors: Mapping[str, torch.Te
 
 
 def load_model(folder: Path) -> tuple[ModelConfig, SegmentationNetwork]:
-    """The model in a folder, or in the folder ``model`` of a run.
+    """Load the model in a folder, or in the folder ``model`` of a run.
 
     Raises:
         ConfigError: there is none, or its files do not fit together.

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from synthaug.config import Section
+from synthaug.geometry import triple
+from synthaug.memory_format import channels_last
 
 Levels = Annotated[tuple[PositiveInt, ...], Field(min_length=2)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -17,13 +19,13 @@ Size = tuple[int, int, int]
 
 
 class NetworkConfig(Section):
-    """What all networks have: a factor that patch sides are multiples of, and how many heads are trained."""
+    """Settings of a network; all have a factor that patch sides are multiples of, and a number of trained heads."""
 
     name: str
 
     @property
     def factor(self) -> int:
-        """Patch sides must be multiples of this."""
+        """Number that patch sides must be multiples of."""
         raise NotImplementedError
 
     @property
@@ -37,7 +39,7 @@ class NetworkConfig(Section):
         return False
 
     def build(self, channels: int, outputs: int, patch_size: Size) -> nn.Module:
-        """MONAI's network."""
+        """Make MONAI's network."""
         raise NotImplementedError
 
 
@@ -294,9 +296,9 @@ class SegmentationNetwork(nn.Module):
     convolutions crawl in backward on CPUs.
 
     Args:
-        config: of the network.
-        channels: of the image.
-        outputs: K, of the segmentation.
+        config: settings of the network.
+        channels: C, channels of the image.
+        outputs: K, outputs of the segmentation.
         patch_size: (X, Y, Z) in voxels, multiples of ``config.factor``.
 
     Raises:
@@ -306,10 +308,10 @@ class SegmentationNetwork(nn.Module):
     def __init__(self, config: NetworkConfig, channels: int, outputs: int, patch_size: Size):
         super().__init__()
         check_patch_size(config, patch_size)
-        self.network = config.build(channels, outputs, tuple(patch_size)).to(memory_format=torch.channels_last_3d)
+        self.network = channels_last(config.build(channels, outputs, triple(patch_size)))
 
     def forward(self, image: Tensor) -> list[Tensor] | Tensor:
-        """(B, C, X, Y, Z) to logits (B, K, ...), a list of them while it trains."""
+        """Compute logits (B, K, ...) of (B, C, X, Y, Z), a list of them while it trains."""
         output = self.network(image.contiguous(memory_format=torch.channels_last_3d))
         if isinstance(output, Tensor):
             heads = list(output.unbind(1)) if output.ndim == 6 else [output]  # DynUNet stacks its heads
@@ -335,5 +337,5 @@ def check_patch_size(config: NetworkConfig, patch_size: Size) -> None:
 
 
 def named_tensors(network: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers, each once; a DynUNet's state_dict has every layer under two names."""
+    """Collect parameters and buffers, each once; a DynUNet's state_dict has every layer under two names."""
     return dict(network.named_parameters()) | dict(network.named_buffers())

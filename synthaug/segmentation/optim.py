@@ -11,7 +11,7 @@ from synthaug.config import Section
 
 
 class OptimizerConfig(Section):
-    """How long and how fast.
+    """Steps, learning rate and its schedule, decay, clipping and averaging.
 
     Attributes:
         steps: updates of the weights.
@@ -46,7 +46,7 @@ class OptimizerConfig(Section):
 
 
 def make_optimizer(config: OptimizerConfig, network: torch.nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of a network's parameters."""
+    """Make the optimiser of a network's parameters."""
     parameters = network.parameters()
     if config.name == "sgd":
         nesterov = config.momentum > 0
@@ -58,14 +58,14 @@ def make_optimizer(config: OptimizerConfig, network: torch.nn.Module) -> torch.o
 
 
 def make_scheduler(config: OptimizerConfig, optimizer: torch.optim.Optimizer) -> LRScheduler:
-    """The schedule: to be stepped after every update; plateau with each validation score instead."""
+    """Make the schedule, to be stepped after every update; plateau with each validation score instead."""
     if config.schedule == "plateau":
         return ReduceLROnPlateau(optimizer, mode="max", factor=config.factor, patience=config.patience)
     return LambdaLR(optimizer, lambda step: lr_factor(config, step))
 
 
 def lr_factor(config: OptimizerConfig, step: int) -> float:
-    """Share of the learning rate after `step` updates, all schedules but plateau."""
+    """Compute the share of the learning rate after `step` updates, all schedules but plateau."""
     if step < config.warmup_steps:
         return (step + 1) / (config.warmup_steps + 1)
     t = min(1.0, (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps))

@@ -1,4 +1,4 @@
-"""From probabilities to a label map that is handed out: thresholds, brain mask, small components."""
+"""Label maps from probabilities: thresholds, brain mask, small components."""
 
 from typing import Annotated
 
@@ -17,7 +17,7 @@ Probability = Annotated[float, Field(gt=0, lt=1)]
 
 
 class PostprocessingConfig(Section):
-    """What is done to predictions, in this order.
+    """Steps from probabilities to a label map, in this order.
 
     Attributes:
         thresholds: per output, see `Targets.decode`.
@@ -39,7 +39,7 @@ class PostprocessingConfig(Section):
         return self
 
     def check(self, targets: Targets, regions: dict[str, tuple[str, ...]]) -> None:
-        """Check the names in it.
+        """Check the names of outputs, classes and regions.
 
         Raises:
             ValueError: a name that is neither output, class nor region, as it fits; the known ones are listed.
@@ -64,23 +64,23 @@ def to_label(
     spacing_mm: tuple[float, float, float],
     config: PostprocessingConfig,
 ) -> np.ndarray:
-    """The label map of a case.
+    """Turn probabilities into the label map of a case.
 
     Args:
         probabilities: (K, X, Y, Z).
         image: (C, X, Y, Z), background exactly 0.
-        targets: of the network.
+        targets: outputs of the network.
         regions: name to class names, for `min_component_mm3`.
         spacing_mm: voxel size.
-        config: what to do.
+        config: steps and their numbers.
 
     Returns:
         (X, Y, Z) int16.
     """
-    label = targets.decode(probabilities, config.thresholds)
+    decoded = targets.decode(probabilities, config.thresholds)
     if config.brain_mask:
-        label = torch.where(scored_tissue(image).any(0), label, 0)
-    label = label.cpu().numpy().astype(np.int16)
+        decoded = torch.where(scored_tissue(image).any(0), decoded, 0)
+    label = decoded.cpu().numpy().astype(np.int16)
     for name, volume_mm3 in config.min_component_mm3.items():
         members = regions.get(name, (name,))
         least = int(np.ceil(volume_mm3 / np.prod(spacing_mm)))
@@ -91,7 +91,7 @@ def to_label(
 def remove_small(
     label: np.ndarray, members: tuple[str, ...], min_voxels: int, becomes: str | None, classes: Classes
 ) -> None:
-    """Components of a union of classes below `min_voxels` become background, or the class `becomes`, in place."""
+    """Turn components of a union of classes below `min_voxels` into background, or the class `becomes`, in place."""
     mask = np.isin(label, [classes.values[classes.canonical(name)] for name in members])
     kept = cc3d.dust(mask, threshold=min_voxels, connectivity=26).astype(bool)
     label[mask & ~kept] = 0 if becomes is None else classes.values[becomes]

@@ -20,11 +20,11 @@ def predict_folder(
     A case that cannot be used does not stop the others: its error is given in place of its file.
 
     Args:
-        model: trained.
-        folder: of cases, labelled or not; see `synthaug.data.find_cases`.
+        model: trained model.
+        folder: cases, labelled or not; see `synthaug.data.find_cases`.
         out: folder of the label maps, made where it is missing.
-        layout: of the folder.
-        inference: in place of the model's own.
+        layout: layout of `folder`.
+        inference: windows and mirror images, in place of the model's own.
 
     Raises:
         ValueError: no case there, or `out` is the folder itself.

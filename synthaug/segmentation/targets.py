@@ -1,4 +1,4 @@
-"""What a network is trained to say: classes that exclude each other (softmax), or regions that overlap (sigmoid)."""
+"""Outputs that networks are trained on: classes that exclude each other (softmax), regions that overlap (sigmoid)."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ BACKGROUND = "background"
 
 
 class Targets:
-    """The outputs of a network, from label maps and back to label maps.
+    """Outputs of a network: encoded from label maps, decoded to label maps.
 
     Training on classes: outputs are the background and each class. Training on regions, as BraTS scores (WT, TC, ET):
     outputs are the regions, each by itself, largest first. Region r then stands, in the label map, for the one class
@@ -26,7 +26,7 @@ class Targets:
         ValueError: an unknown class, regions that do not tell the classes apart, or a class that is in no region.
 
     Attributes:
-        names: of the outputs.
+        names: names of the outputs.
         exclusive: whether the outputs exclude each other.
 
     Example:
@@ -37,8 +37,8 @@ class Targets:
 
     def __init__(self, classes: Classes, regions: Mapping[str, Sequence[str]] | None = None):
         self.classes, self.exclusive = classes, regions is None
-        members = {name: (name,) for name in classes.names} if regions is None else regions
-        members = {name: tuple(classes.canonical(c) for c in names) for name, names in members.items()}
+        listed = {name: (name,) for name in classes.names} if regions is None else regions
+        members = {name: tuple(classes.canonical(c) for c in names) for name, names in listed.items()}
         members = dict(sorted(members.items(), key=lambda item: -len(item[1]))) if regions is not None else members
         self.own = tuple(members) if self.exclusive else _own_classes(members, classes)
         self.names = (BACKGROUND, *members) if self.exclusive else tuple(members)
@@ -53,18 +53,18 @@ class Targets:
         return len(self.names)
 
     def encode(self, label: Tensor) -> Tensor:
-        """(B, 1, X, Y, Z) integer label map to (B, K, X, Y, Z) float, 1 where output k should be on."""
+        """Encode a (B, 1, X, Y, Z) integer label map as (B, K, X, Y, Z) float, 1 where output k should be on."""
         return rearrange(self._table.to(label.device)[label.long()], "b 1 x y z k -> b k x y z")
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """(B, K, X, Y, Z) logits to probabilities, in float32."""
+        """Turn (B, K, X, Y, Z) logits into probabilities, in float32."""
         return logits.float().softmax(1) if self.exclusive else logits.float().sigmoid()
 
     def decode(self, probabilities: Tensor, thresholds: Mapping[str, float] | None = None) -> Tensor:
-        """(K, X, Y, Z) probabilities to an (X, Y, Z) int16 label map.
+        """Decode (K, X, Y, Z) probabilities to an (X, Y, Z) int16 label map.
 
         Args:
-            probabilities: of the outputs.
+            probabilities: probability of each output.
             thresholds: output name to probability. A class with a threshold is given wherever it reaches it (the
                 likeliest of several) and nowhere else; the other voxels get the likeliest of the other outputs.
                 A region is on from 0.5, or its threshold, and inner regions override outer ones.
@@ -86,7 +86,7 @@ class Targets:
 
 
 def _own_classes(members: Mapping[str, tuple[str, ...]], classes: Classes) -> tuple[str, ...]:
-    """For each region, largest first, the class that it has and no later one has."""
+    """Find for each region, largest first, the class that it has and no later one has."""
     names, own = tuple(members), []
     for k, name in enumerate(names):
         later = {c for other in names[k + 1 :] for c in members[other]}

@@ -1,4 +1,4 @@
-"""What a training run keeps for its report: scores of validation, and slices of cases and of samples with insertions.
+"""Files that a run writes for its report: scores of validation, slices of cases and of samples with insertions.
 
     validation.jsonl            rows of `evaluate_case` with their step
     validation/<case>.npz       axial slices of a case as it was last predicted
@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from synthaug.files import replace_file
+from synthaug.geometry import triple
 from synthaug.host import host_tissue
 from synthaug.insertion.report import append_rows
 
@@ -30,7 +31,7 @@ class CaseSlices:
     """Axial slices of a validation case.
 
     Attributes:
-        case: its name.
+        case: name of the case.
         image: (N, C, X, Y) float16.
         tissue: (N, X, Y) bool, what is not background.
         label: (N, X, Y) the truth.
@@ -71,7 +72,7 @@ def record_rows(run: str | Path, step: int, rows: Iterable[Mapping[str, Any]]) -
 
 
 def read_rows(run: str | Path) -> list[dict[str, Any]]:
-    """The rows of all validations, each (step, case, region, size) once, its last; none where there is no file."""
+    """Read the rows of all validations, each (step, case, region, size) once, its last; none where there is no file."""
     file = Path(run) / ROWS
     lines = file.read_text(encoding="utf-8").split("\n")[:-1] if file.exists() else []
     rows = [json.loads(line) for line in lines]
@@ -87,10 +88,10 @@ def keep_validation(
 
     Args:
         run: folder of the run.
-        case: its name.
+        case: name of the case.
         image: (C, X, Y, Z) float, an array or a tensor.
         label: (X, Y, Z) integer, the truth.
-        prediction: likewise.
+        prediction: (X, Y, Z) integer.
         spacing_mm: voxel size.
 
     Raises:
@@ -131,12 +132,12 @@ def keep_example(
 
     Args:
         run: folder of the run.
-        step: of the training, counted from 1.
+        step: training step, counted from 1.
         before: (C, X, Y, Z) float, the sample without insertions.
-        after: likewise, with them.
+        after: (C, X, Y, Z) float, the sample with them.
         label_before: (X, Y, Z) integer.
-        label_after: likewise.
-        rows: of the sample's insertions, as `InsertionPlan.to_rows` gives them.
+        label_after: (X, Y, Z) integer.
+        rows: the sample's insertions, as `InsertionPlan.to_rows` gives them.
 
     Returns:
         Whether there was something to keep.
@@ -164,27 +165,26 @@ def keep_example(
 
 
 def read_validation(run: str | Path) -> dict[str, CaseSlices]:
-    """The slices that were kept, by the name of their case."""
+    """Read the slices of validation cases, by the name of their case."""
     found = {}
     for path in sorted((Path(run) / CASES).glob("*.npz")):
-        values = _read(path)
-        values |= {"z": tuple(values["z"].tolist()), "spacing_mm": tuple(values["spacing_mm"].tolist())}
-        case = str(values.pop("case"))
-        found[case] = CaseSlices(case=case, **values)
+        kept = _read(path)
+        case, z, spacing = str(kept.pop("case")), kept.pop("z").tolist(), kept.pop("spacing_mm").tolist()
+        found[case] = CaseSlices(case=case, z=tuple(z), spacing_mm=triple(spacing), **kept)
     return found
 
 
 def read_examples(run: str | Path) -> list[ExampleSlice]:
-    """The examples that were kept, in the order of their steps."""
+    """Read the examples, in the order of their steps."""
     examples = []
     for path in sorted((Path(run) / EXAMPLES).glob("step_*.npz")):
-        values = _read(path)
-        values |= {"step": int(values["step"]), "z": int(values["z"]), "rows": json.loads(str(values["rows"]))}
-        examples.append(ExampleSlice(**values))
+        kept = _read(path)
+        step, z, rows = int(kept.pop("step")), int(kept.pop("z")), json.loads(str(kept.pop("rows")))
+        examples.append(ExampleSlice(step=step, z=z, rows=rows, **kept))
     return examples
 
 
-def _write(path: Path, **arrays: np.ndarray) -> None:
+def _write(path: Path, **arrays: Any) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     replace_file(path, buffer.getvalue())
@@ -204,13 +204,13 @@ def _tissue(image: np.ndarray) -> np.ndarray:
 
 
 def _levels(image: np.ndarray, tissue: np.ndarray) -> np.ndarray:
-    """(C, 2) what is shown black and white: the 1st and 99.7th percentile of each channel in tissue."""
+    """Find the intensities shown black and white, (C, 2): the 1st and 99.7th percentile of each channel in tissue."""
     inside = tissue if tissue.any() else np.ones_like(tissue)
     return np.stack([np.percentile(channel[inside], (1, 99.7)) for channel in image]).astype(np.float32)
 
 
 def _showing(label: np.ndarray) -> int:
-    """The slice with the greatest shares of all classes, each counted alike; the middle one where there is none."""
+    """Find the slice with the greatest shares of all classes, each counted alike; the middle one where none is."""
     values = [value for value in np.unique(label) if value != 0]
     if not values:
         return label.shape[-1] // 2
@@ -218,5 +218,5 @@ def _showing(label: np.ndarray) -> int:
 
 
 def _file_name(case: str) -> str:
-    """A case's name without what a file name must not have."""
+    """Make a file name of a case's name."""
     return re.sub(r"[^\w.-]+", "_", case) or "case"

@@ -1,4 +1,4 @@
-"""Volumes on disk as training reads them, so that reading, z-scores and resampling are done once for many runs."""
+"""A cache of training volumes on disk, so that reading, z-scores and resampling are done once for many runs."""
 
 import hashlib
 import json
@@ -23,18 +23,18 @@ def cached_on_disk(
     spacing_mm: Sequence[float] | None,
     folder: Path,
 ) -> CachedVolume:
-    """As `cache_case`, from a folder where it is there already; image and label are mapped, not read into memory.
+    """Read a case as `cache_case` does, or map its image and label from the cache where it is there already.
 
     What is kept depends on the case's files (names, sizes, times) and on all arguments: another one is made where any
     of them changed. Several processes may ask at once.
 
     Args:
-        case: with a label.
-        channels: in the order wanted.
+        case: case with a label.
+        channels: channel names in the order wanted.
         classes: vocabulary of the label.
-        dtype: of the image.
+        dtype: ``"float32"`` or ``"float16"``, of the image.
         spacing_mm: voxel size to resample to, or None.
-        folder: of the cache, made where it is missing.
+        folder: the cache, made where it is missing.
 
     Raises:
         CaseError: as for `cache_case`.

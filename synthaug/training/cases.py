@@ -5,15 +5,15 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from synthaug import get_classes
+from synthaug import Classes, get_classes
 from synthaug.config import ConfigError
 from synthaug.data import Case, find_cases, write_phantom_dataset
 from synthaug.files import new_folder
-from synthaug.training.run_config import CasesConfig
+from synthaug.training.run_config import CasesConfig, PhantomConfig
 
 
 def open_cases(config: CasesConfig, out: Path, accelerator: Accelerator) -> tuple[list[Case], list[Case]]:
-    """Training and validation cases; phantoms are written into the run's folder first.
+    """Find and split training and validation cases; phantoms are written into the run's folder first.
 
     Raises:
         ConfigError: no cases, a split that does not fit them, or none left for training.
@@ -31,19 +31,20 @@ def open_cases(config: CasesConfig, out: Path, accelerator: Accelerator) -> tupl
 
 
 def cases_folder(config: CasesConfig, out: Path, accelerator: Accelerator) -> Path:
-    """The folder of the cases; that of the phantoms is made by the main process."""
-    if config.phantom is None:
+    """Find the folder of the cases; that of phantoms is made by the main process."""
+    phantom, classes = config.phantom, get_classes(config.classes)
+    if config.folder is not None:
         return config.folder
-    recipe = config.phantom.model_dump_json() + repr(get_classes(config.classes))
+    assert phantom is not None  # a configuration has the one or the other
+    recipe = phantom.model_dump_json() + repr(classes)
     folder = out / f"phantoms_{zlib.crc32(recipe.encode()):08x}"  # other phantoms, other folder
     with accelerator.main_process_first():
         if not folder.exists():
-            write_phantoms(config, folder)
+            write_phantoms(phantom, classes, folder)
     return folder
 
 
-def write_phantoms(config: CasesConfig, folder: Path) -> None:
-    """Write the phantoms of a configuration; a run that is killed here leaves no half a data set."""
-    phantom, classes = config.phantom, get_classes(config.classes)
+def write_phantoms(phantom: PhantomConfig, classes: Classes, folder: Path) -> None:
+    """Write phantoms with labels of these classes; a run that is killed here leaves no half a data set."""
     with new_folder(folder) as unfinished:
         write_phantom_dataset(unfinished, phantom.count, phantom.seed, phantom.size, classes=classes)

@@ -23,11 +23,11 @@ the others."""
 
 
 def command(train: Callable[[Any, Path], Any], model: type[RunConfig], summary: str) -> Callable[..., None]:
-    """The command line of a trainer, for `typer.run`: --config NAME_OR_FILE [--out FOLDER] [key=value ...].
+    """Make the command line of a trainer, for `typer.run`: --config NAME_OR_FILE [--out FOLDER] [key=value ...].
 
     Args:
         train: called with the configuration and the run's folder.
-        model: of the configuration.
+        model: pydantic model of the configuration.
         summary: first line of the help.
     """
 

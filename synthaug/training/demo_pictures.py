@@ -1,4 +1,4 @@
-"""Pictures of what a generator paints: the middle slice of fixed crops, each channel a row."""
+"""Pictures of painted lesions: the middle slice of fixed crops, each channel a row."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,12 +16,12 @@ QUANTILES = (0.02, 0.995)
 
 @torch.no_grad()
 def demo_picture(painter: Painter, batch: Mapping[str, Tensor], seed: int) -> np.ndarray:
-    """Panels of painted and real lesions.
+    """Draw panels of painted and real lesions.
 
     Args:
-        painter: the network.
-        batch: of `synthaug.training.lesion_crops.LesionCrops`, collated, with ``lesion`` (N, 1, X, Y, Z).
-        seed: of the noise.
+        painter: network that paints.
+        batch: samples of `synthaug.training.lesion_crops.LesionCrops`, collated, with ``lesion`` (N, 1, X, Y, Z).
+        seed: seed of the noise.
 
     Returns:
         (height, width) uint8: for each crop one row a channel, for each row the host with the lesion taken out, the
@@ -47,7 +47,7 @@ def demo_picture(painter: Painter, batch: Mapping[str, Tensor], seed: int) -> np
 
 
 def _limits(panels: Sequence[Tensor], count: int) -> tuple[Tensor, Tensor]:
-    """Darkest and brightest grey value of each crop and channel, (count, C, 1, 1)."""
+    """Find the darkest and brightest grey value of each crop and channel, (count, C, 1, 1)."""
     values = rearrange(torch.stack(list(panels)), "p n c x y z -> n c (p x y z)")
     low, high = torch.quantile(values[:, :, :: values.shape[2] // 50_000 + 1], torch.tensor(QUANTILES), dim=2)
     return low[..., None, None], high[..., None, None]

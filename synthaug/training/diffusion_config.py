@@ -1,4 +1,4 @@
-"""What trainers/diffusion.py may be told, checked before anything is read.
+"""Configuration of trainers/diffusion.py, checked before anything is read.
 
 What each key means is written beside it in configs/diffusion_tiny.yaml.
 """
@@ -20,7 +20,7 @@ from synthaug.training.run_config import Share, Weight
 
 
 class DenoiserConfig(PainterConfig):
-    """The network, and what it starts from."""
+    """Shape, learning rate and starting weights of the denoiser."""
 
     embedding: PositiveInt = 64
     lr: PositiveFloat = 5e-4
@@ -28,7 +28,7 @@ class DenoiserConfig(PainterConfig):
 
 
 class FlowConfig(Section):
-    """Points of the path and their loss; see `synthaug.generators.learned.flow`."""
+    """Drawing and weighting of points of the path; see `synthaug.generators.learned.flow`."""
 
     weighting: Literal["flow", "min_snr"] = "flow"
     gamma: PositiveFloat = 5.0
@@ -37,10 +37,10 @@ class FlowConfig(Section):
 
 
 class RefineConfig(Section):
-    """The refinement for few steps."""
+    """Refinement of the last step: when it begins, and for which numbers of steps."""
 
     start: Annotated[int, Field(ge=0)]
-    steps: tuple[PositiveInt, ...] = Field((1, 2, 4, 8), min_length=1)
+    steps: tuple[PositiveInt, ...] = Field(default=(1, 2, 4, 8), min_length=1)
 
 
 class DiffusionLossConfig(PaintingLossConfig):
@@ -50,7 +50,7 @@ class DiffusionLossConfig(PaintingLossConfig):
 
 
 class DiffusionOptimizerConfig(AdamConfig):
-    """How long and how fast."""
+    """Steps, decay, betas, clipping and averaging of the denoiser's Adam."""
 
     betas: tuple[Share, Share] = (0.9, 0.99)
     clip: PositiveFloat = 2.0
@@ -58,7 +58,7 @@ class DiffusionOptimizerConfig(AdamConfig):
 
 
 class DiffusionConfig(GeneratorConfig):
-    """A whole configuration."""
+    """Configuration of a training of the diffusion generator."""
 
     denoiser: DenoiserConfig = DenoiserConfig()
     critic: CriticConfig = CriticConfig()

@@ -1,4 +1,4 @@
-"""What trainers/gan.py may be told, checked before anything is read.
+"""Configuration of trainers/gan.py, checked before anything is read.
 
 What each key means is written beside it in configs/gan_tiny.yaml.
 """
@@ -17,7 +17,7 @@ class GANLossConfig(PaintingLossConfig):
 
 
 class GANConfig(GeneratorConfig):
-    """A whole configuration."""
+    """Configuration of a training of the GAN generator."""
 
     painter: PainterConfig = PainterConfig()
     critic: CriticConfig = CriticConfig()

@@ -17,7 +17,7 @@ from synthaug.training.lesion_crops import LesionCrops, StepSampler
 def make_crops(
     config: GeneratorConfig, cases: list[Case], processes: int, prior: StylePrior | None = None
 ) -> LesionCrops:
-    """Crops of the cases, with a style prior that is given or fitted to them."""
+    """Make the crops of the cases, with a style prior that is given or fitted to them."""
     data = config.data
     classes, group = get_classes(data.classes), data.batch * processes
     return LesionCrops(
@@ -26,7 +26,7 @@ def make_crops(
 
 
 def batches(crops: LesionCrops, config: GeneratorConfig, first: int, rank: int, processes: int) -> DataLoader:
-    """The batches of this process from step `first` on."""
+    """Load the batches of this process from step `first` on."""
     sampler = StepSampler(first, config.optimizer.steps, config.data.batch, rank, processes)
     return DataLoader(
         crops,
@@ -39,7 +39,7 @@ def batches(crops: LesionCrops, config: GeneratorConfig, first: int, rank: int, 
 
 
 def prepare(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
-    """A batch on its device, with what both losses need."""
+    """Move a batch to its device and add the masks and views that both losses need."""
     batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
     batch["lesion"] = batch["mask"].sum(1, keepdim=True)
     batch["real_lesion"] = batch["real_mask"].sum(1, keepdim=True)
@@ -53,7 +53,7 @@ def prepare(batch: Mapping[str, Tensor], device: torch.device) -> dict[str, Tens
 
 
 def noise_of(painter: Painter, batch: Mapping[str, Tensor], seed: int) -> list[Tensor]:
-    """Noise images, drawn on the CPU so that they do not depend on the device."""
+    """Draw noise images, on the CPU so that they do not depend on the device."""
     count, _, *size = batch["host"].shape
     generator = torch.Generator().manual_seed(seed)
     shapes = painter.noise_shapes(size)
@@ -63,7 +63,7 @@ def noise_of(painter: Painter, batch: Mapping[str, Tensor], seed: int) -> list[T
 def demo_batch(
     config: GeneratorConfig, cases: Sequence[Case], prior: StylePrior, device: torch.device
 ) -> dict[str, Tensor]:
-    """The fixed samples of the pictures, of cases that are not trained on where there are any."""
+    """Draw the fixed samples of the pictures, of cases that are not trained on where there are any."""
     classes, count = get_classes(config.data.classes), config.demo.count
     options = config.demo.options()
     crops = LesionCrops(cases, config.data.channels, classes, options, config.seed, count, prior=prior)

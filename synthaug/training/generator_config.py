@@ -1,4 +1,4 @@
-"""What the trainers of generators may all be told: crops, networks, losses, the optimizer, pictures.
+"""Configuration that the trainers of generators share: crops, networks, losses, the optimizer, pictures.
 
 What each key means is written beside it in configs/gan_tiny.yaml.
 """
@@ -18,7 +18,7 @@ FACTOR = 16
 
 
 class CropDataConfig(CasesConfig):
-    """Which cases, and how many are in memory."""
+    """Cases, how many are in memory, and how many the style prior is fitted to."""
 
     cache: PositiveInt = 64
     prior_cases: Annotated[int, Field(ge=2)] = 64
@@ -30,9 +30,9 @@ class CropDataConfig(CasesConfig):
 
 
 class CropConfig(Section):
-    """How crops are drawn; see `synthaug.training.lesion_crops.CropOptions`."""
+    """Sizes and probabilities of crops; see `synthaug.training.lesion_crops.CropOptions`."""
 
-    sizes: dict[PositiveInt, PositiveFloat] = Field({32: 1, 48: 4, 64: 4, 96: 1}, min_length=1)
+    sizes: dict[PositiveInt, PositiveFloat] = Field(default={32: 1, 48: 4, 64: 4, 96: 1}, min_length=1)
     transplant: Share = 0.4
     swap: Share = 0.2
     zoom: Share = 0.2
@@ -47,30 +47,30 @@ class CropConfig(Section):
         return self
 
     def options(self) -> CropOptions:
-        """For training."""
+        """Make the options of training crops."""
         return CropOptions(**self.model_dump())
 
 
 class GeneratorNetworkConfig(Section):
-    """The painter or the critic."""
+    """Widths and learning rate of a network."""
 
     widths: tuple[PositiveInt, ...] = Field(min_length=2)
     lr: PositiveFloat
 
 
 class PainterConfig(GeneratorNetworkConfig):
-    """The painter."""
+    """Shape and learning rate of the painter."""
 
-    widths: tuple[PositiveInt, ...] = Field((32, 64, 96, 128), min_length=4, max_length=4)
+    widths: tuple[PositiveInt, ...] = Field(default=(32, 64, 96, 128), min_length=4, max_length=4)
     head: PositiveInt = 16
-    hidden: tuple[PositiveInt, ...] | None = Field(None, min_length=7, max_length=7)
+    hidden: tuple[PositiveInt, ...] | None = Field(default=None, min_length=7, max_length=7)
     lr: PositiveFloat = 3e-4
 
 
 class CriticConfig(GeneratorNetworkConfig):
-    """The critic."""
+    """Shape and learning rate of the critic."""
 
-    widths: tuple[PositiveInt, ...] = Field((32, 64, 96), min_length=2)
+    widths: tuple[PositiveInt, ...] = Field(default=(32, 64, 96), min_length=2)
     lr: PositiveFloat = 6e-4
 
 
@@ -86,7 +86,7 @@ class PaintingLossConfig(Section):
 
 
 class AdamConfig(Section):
-    """How long and how fast."""
+    """Steps, decay, betas, clipping and averaging of Adam."""
 
     steps: PositiveInt
     decay_from: Share = 0.7
@@ -96,7 +96,7 @@ class AdamConfig(Section):
 
 
 class DemoConfig(Section):
-    """Fixed samples that are drawn as a picture."""
+    """Number, size and interval of the fixed samples that are drawn as a picture."""
 
     every: PositiveInt = 500
     count: PositiveInt = 4
@@ -109,12 +109,12 @@ class DemoConfig(Section):
         return self
 
     def options(self) -> CropOptions:
-        """Real crops in their own place and transplanted ones, half each, as they are."""
+        """Make the options of crops that are shown: real ones in place and transplanted ones, half each, unchanged."""
         return CropOptions({self.size: 1.0}, transplant=0.5, swap=0, zoom=0, drop_channels=0, intensity=0, rare=1)
 
 
 class GeneratorConfig(RunConfig):
-    """A whole configuration; each trainer adds its networks and losses."""
+    """Configuration of a generator's training; each trainer adds its networks and losses."""
 
     data: CropDataConfig
     crops: CropConfig = CropConfig()

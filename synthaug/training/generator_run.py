@@ -1,4 +1,4 @@
-"""Runs of the generators' trainers: what may change, the learning rates, and what a run leaves behind."""
+"""Runs of the generators' trainers: keys that may change, learning rates, and files that a run writes."""
 
 import copy
 import time
@@ -12,8 +12,8 @@ from torch import Tensor
 
 from synthaug.data import Case
 from synthaug.generators.learned.hub import save_generator
-from synthaug.generators.learned.painter import Painter
 from synthaug.generators.learned.styled import StyledGenerator
+from synthaug.memory_format import Network
 from synthaug.precision import Precision
 from synthaug.training.demo_pictures import demo_picture, save_picture
 from synthaug.training.generator_config import AdamConfig, GeneratorConfig, GeneratorNetworkConfig
@@ -28,7 +28,7 @@ GENERATOR_MAY_CHANGE = (*MAY_CHANGE, "data.cache", "demo", "optimizer.steps", "o
 def announce(
     config: GeneratorConfig, accelerator: Accelerator, precision: Precision, cases: list[Case], held_out: list[Case]
 ) -> None:
-    """Say, before anything is read, what the run will do."""
+    """Print, before anything is read, steps, cases and precision of the run."""
     accelerator.print(
         f"{config.optimizer.steps} steps on crops of {len(cases)} training cases; {len(held_out)} cases are for "
         f"validation; computing in {precision}",
@@ -37,7 +37,7 @@ def announce(
 
 
 def lr_factor(config: AdamConfig, step: int) -> float:
-    """Share of the learning rates at a step: 1, then a line to 0.05 from `decay_from` of the training on."""
+    """Scale the learning rates at a step by this: 1, then a line to 0.05 from `decay_from` of the training on."""
     start = config.decay_from * config.steps
     return 1.0 if step < start else 1 - 0.95 * (step - start) / max(1.0, config.steps - start)
 
@@ -48,21 +48,21 @@ def set_rates(
     config: AdamConfig,
     step: int,
 ) -> None:
-    """The learning rates of a step, each network's own."""
+    """Set the learning rates of a step, each network's own."""
     for optimizer, options in zip(optimizers, networks, strict=True):
         for group in optimizer.param_groups:
             group["lr"] = options.lr * lr_factor(config, step)
 
 
 class RunKeeper:
-    """Keeps what a run is to leave behind: metrics, pictures of fixed samples, checkpoints, the generator.
+    """Writes the files of a run: metrics, pictures of fixed samples, checkpoints, the generator.
 
     Args:
-        config: of the run.
-        out: its folder.
-        accelerator: of the run.
-        window: what the loop adds up for the next row of metrics.
-        demo: samples of the pictures; the main process alone needs them.
+        config: configuration of the run.
+        out: folder of the run.
+        accelerator: accelerator of this process.
+        window: sums that the loop adds up for the next row of metrics.
+        demo: samples of the pictures; None in all but the main process.
         first: steps that were done before.
     """
 
@@ -80,14 +80,14 @@ class RunKeeper:
         self.clock, self.clocked = time.perf_counter(), first
 
     def keep(self, step: int, make: Callable[[], StyledGenerator]) -> None:
-        """Keep what is due after this step; `make` is called where the generator is needed as it now is."""
+        """Write the files that are due after this step; `make` is called where the generator is needed as it now is."""
         config, out, main = self.config, self.out, self.accelerator.is_main_process
         last = step == config.optimizer.steps
         if step % config.log_every == 0 or last:
             seconds = (time.perf_counter() - self.clock) / (step - self.clocked)
             self.metrics.write({"step": step, "seconds_per_step": seconds} | self.window.close())
             self.clock, self.clocked = time.perf_counter(), step
-        if main and (step % config.demo.every == 0 or last):
+        if self.demo is not None and (step % config.demo.every == 0 or last):
             save_picture(demo_picture(make().painter, self.demo, config.seed), out / "demos" / f"step_{step:08d}.png")
         if step % config.checkpoint_every == 0 or last:
             own = {"window": self.window.state_dict()}
@@ -96,8 +96,8 @@ class RunKeeper:
                 save_generator(make(), out / "generator")
 
 
-def averaged(painter: Painter, ema: EMAModel) -> Painter:
-    """A copy of the painter with the averaged weights."""
-    painter = copy.deepcopy(painter)
-    ema.copy_to(painter.parameters())
-    return painter
+def averaged(network: Network, ema: EMAModel) -> Network:
+    """Copy a network and give the copy the averaged weights."""
+    network = copy.deepcopy(network)
+    ema.copy_to(network.parameters())
+    return network

@@ -21,7 +21,7 @@ TRAINERS = {
 
 
 def trainer_file(name: str) -> Path:
-    """The script of a trainer.
+    """Find the script of a trainer.
 
     Raises:
         ValueError: there is none of this name.
@@ -33,7 +33,7 @@ def trainer_file(name: str) -> Path:
 
 
 def load_trainer(name: str) -> ModuleType:
-    """A trainer's script as a module, loaded once, to call its ``train(config, out)`` in this process.
+    """Import a trainer's script as a module, once, to call its ``train(config, out)`` in this process.
 
     Example:
         >>> load_trainer("gan").train(read_config(find_config("gan_tiny"), GANConfig), Path("runs/x"))  # doctest: +SKIP
@@ -41,6 +41,7 @@ def load_trainer(name: str) -> ModuleType:
     file, known_as = trainer_file(name), f"synthaug.trainers.{name}"  # as it would be imported from a wheel
     if known_as not in sys.modules:
         spec = importlib.util.spec_from_file_location(known_as, file)
+        assert spec is not None and spec.loader is not None  # of a file that ends in .py there always are
         module = sys.modules[known_as] = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
@@ -55,8 +56,8 @@ def launch_trainer(name: str, words: Sequence[str], options: Sequence[str] = ())
 
     Args:
         name: one of `TRAINERS`.
-        words: of the script's command line.
-        options: of ``accelerate launch``.
+        words: command line of the script.
+        options: options of ``accelerate launch``.
 
     Returns:
         The exit code of the script, of the first process that failed where there are several; 128 and the signal's

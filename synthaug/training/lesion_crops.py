@@ -1,4 +1,4 @@
-"""Training crops around lesions, for generators: what a lesion looks like, and hosts to paint one into.
+"""Training crops around lesions, for generators: real lesions, and hosts to paint one into.
 
 Sample n is drawn with a generator seeded by (seed, n), whoever asks for it and when: a training that was interrupted
 goes on with exactly the samples that it would have seen, with any number of workers.
@@ -33,7 +33,7 @@ class LesionVolume:
         classes: (X, Y, Z) uint8, 0 for no lesion, k + 1 for class k; lesion outside the tissue is left out.
         tissue: (X, Y, Z) bool.
         background: (C,) float32, model intensity of what was 0 in the file.
-        voxels: of each class, flat addresses (n,) int64.
+        voxels: flat addresses (n,) int64 of the voxels of each class.
     """
 
     image: Tensor
@@ -47,7 +47,7 @@ def read_lesion_volume(case: Case, channels: Sequence[str], classes: Classes) ->
     """Load a case and bring it to model intensities.
 
     Raises:
-        CaseError: of `synthaug.data.cases.load_case`.
+        CaseError: as `synthaug.data.cases.load_case` raises.
         ValueError: a label value that the classes do not have.
     """
     volume = load_case(case, channels)
@@ -63,21 +63,21 @@ def read_lesion_volume(case: Case, channels: Sequence[str], classes: Classes) ->
 
 
 def fit_style_prior(volumes: Sequence[LesionVolume], classes: int, channels: int) -> StylePrior:
-    """The Gaussian over the styles of whole lesions, one style a case."""
+    """Fit the Gaussian over the styles of whole lesions, one style a case."""
     prior = StylePrior(classes, channels)
     prior.fit(*_of_whole_lesions(lesion_style, volumes, classes))
     return prior
 
 
 def fit_channel_mixing(volumes: Sequence[LesionVolume], classes: int) -> Tensor:
-    """(2, K, C, C) of `synthaug.generators.learned.flow.channel_mixing`, from whole lesions."""
+    """Fit the (2, K, C, C) of `synthaug.generators.learned.flow.channel_mixing` to whole lesions."""
     return channel_mixing(*_of_whole_lesions(channel_correlations, volumes, classes))
 
 
 def _of_whole_lesions(
     measure: Callable[[Tensor, Tensor], Tensor], volumes: Sequence[LesionVolume], classes: int
 ) -> tuple[Tensor, Tensor]:
-    """A measure of images and masks, (P, ...) for P cases, and which classes each case has, (P, K)."""
+    """Measure images and masks, (P, ...) for P cases, and which classes each case has, (P, K)."""
     found, present = [], []
     for volume in volumes:
         mask = one_hot(volume.classes, classes)[None]
@@ -88,7 +88,7 @@ def _of_whole_lesions(
 
 @dataclass(frozen=True)
 class CropOptions:
-    """How samples are drawn. Probabilities are 0 to 1.
+    """Sizes and probabilities (0 to 1) of training crops.
 
     Attributes:
         sizes: sides of the cubic crops in voxels and how often each is used, relative.
@@ -118,14 +118,14 @@ class LesionCrops(Dataset):
     1 where host and mask are not the real crop's own. All float32.
 
     Args:
-        cases: with lesions; a case without any raises.
+        cases: cases with lesions; one without any raises.
         channels: canonical channel names.
         classes: lesion classes.
-        options: how samples are drawn.
-        seed: of the whole sequence.
+        options: sizes and probabilities of the samples.
+        seed: seed of the whole sequence.
         group: samples per step; those of one step have one crop size.
-        cache: how many cases are kept in memory.
-        prior_cases: how many cases, the first ones, `fitted_volumes` gives and the style prior is fitted to.
+        cache: number of cases kept in memory.
+        prior_cases: number of cases, the first ones, that the style prior is fitted to.
         prior: a style prior to use in place of fitting one.
 
     Raises:
@@ -155,11 +155,11 @@ class LesionCrops(Dataset):
         self.prior = prior
 
     def fitted_volumes(self) -> list[LesionVolume]:
-        """The cases that what is known of all of them is fitted to."""
+        """Read the first `prior_cases` cases, to which the style prior is fitted."""
         return [self.volume(i) for i in range(min(self.prior_cases, len(self.cases)))]
 
     def volume(self, index: int) -> LesionVolume:
-        """A case, read once and kept while it is among the `cache` cases used last."""
+        """Read a case, once, and keep it while it is among the `cache` cases used last."""
         if index not in self.cache:
             self.cache[index] = self._read(index)
             if len(self.cache) > self.cache_size:
@@ -174,7 +174,7 @@ class LesionCrops(Dataset):
         return volume
 
     def crop_size(self, step: int) -> int:
-        """The side of the crops of one step."""
+        """Draw the side of the crops of one step."""
         draw = torch.rand((), generator=sample_stream(self.seed, -1 - step)).item() * sum(self.options.sizes.values())
         bounds = itertools.accumulate(self.options.sizes.values())
         return next((s for s, b in zip(self.options.sizes, bounds, strict=True) if draw < b), max(self.options.sizes))
@@ -205,12 +205,12 @@ class LesionCrops(Dataset):
         }
 
     def _crop(self, volume: LesionVolume, center: Tensor, size: int, rng: torch.Generator):
-        """One augmented crop: image (C, s, s, s), mask (K, s, s, s) and tissue (1, s, s, s)."""
+        """Cut one augmented crop: image (C, s, s, s), mask (K, s, s, s) and tissue (1, s, s, s)."""
         zoom = 0.8 + 0.45 * torch.rand((), generator=rng).item() if _chance(rng, self.options.zoom) else 1.0
         side = round(size / zoom)
-        image = cube_around(volume.image, center, side, volume.background.half()).float()
+        image = cube_around(volume.image, center.tolist(), side, volume.background.half()).float()
         labels = torch.stack((volume.classes, volume.tissue.to(torch.uint8)))
-        index, tissue = cube_around(labels, center, side, torch.zeros(2, dtype=torch.uint8))
+        index, tissue = cube_around(labels, center.tolist(), side, torch.zeros(2, dtype=torch.uint8))
         if side != size:
             image = F.interpolate(image[None], size=(size,) * 3, mode="trilinear")[0]
             index, tissue = (
@@ -224,11 +224,11 @@ class LesionCrops(Dataset):
         return image * scale + shift, mask, tissue
 
     def _transformed(self, mask: Tensor, rng: torch.Generator) -> Tensor:
-        """A mask of another layout: scaled half of the time, two classes swapped now and then."""
+        """Give a mask another layout: scaled half of the time, two classes swapped now and then."""
         if _chance(rng, 0.5):
             scale = 0.4 + 0.6 * torch.rand((), generator=rng).item()
             theta = torch.eye(3, 4)[None] / scale
-            grid = F.affine_grid(theta, (1, *mask.shape), align_corners=False)
+            grid = F.affine_grid(theta, [1, *mask.shape], align_corners=False)
             mask = F.grid_sample(mask[None], grid, mode="nearest", align_corners=False)[0]
         if _chance(rng, self.options.swap) and len(mask) > 1:
             a, b = torch.randperm(len(mask), generator=rng)[:2].tolist()
@@ -238,7 +238,7 @@ class LesionCrops(Dataset):
         return turned(mask, *drawn_symmetry(rng)).contiguous()
 
     def _availability(self, rng: torch.Generator) -> Tensor:
-        """(C,): all channels, or a random subset that is not empty."""
+        """Draw the channels that are there, (C,): all, or a random subset that is not empty."""
         available = torch.ones(len(self.channels))
         if _chance(rng, self.options.drop_channels):
             available = torch.randint(0, 2, available.shape, generator=rng).float()
@@ -253,8 +253,8 @@ class StepSampler(Sampler[int]):
         first: step to begin with.
         last: step to end before.
         batch: samples per process and step.
-        rank: of this process.
-        processes: how many there are.
+        rank: number of this process.
+        processes: number of processes.
     """
 
     def __init__(self, first: int, last: int, batch: int, rank: int = 0, processes: int = 1):
@@ -278,14 +278,14 @@ def _chance(rng: torch.Generator, probability: float) -> bool:
 
 
 def _lesion_voxel(volume: LesionVolume, rare: float, rng: torch.Generator) -> Tensor:
-    """(3,) a voxel of a class drawn uniformly (`rare` of the time), or of the whole lesion."""
+    """Draw a voxel (3,) of a class drawn uniformly (`rare` of the time), or of the whole lesion."""
     known = [v for v in volume.voxels if len(v)]
     pool = known[_integer(rng, len(known))] if _chance(rng, rare) else torch.cat(known)
     return _unflatten(pool[_integer(rng, len(pool))], volume.tissue.shape)
 
 
 def _healthy_voxel(volume: LesionVolume, rng: torch.Generator) -> Tensor:
-    """(3,) a voxel of tissue without lesion; after 64 misses whatever came last."""
+    """Draw a voxel (3,) of tissue without lesion; after 64 misses whatever came last."""
     for flat in torch.randint(volume.tissue.numel(), (64,), generator=rng):
         center = _unflatten(flat, volume.tissue.shape)
         if volume.tissue[tuple(center)] and not volume.classes[tuple(center)]:

@@ -22,14 +22,14 @@ MOST_SKIPPED = 50
 def start(
     config: RunConfig, out: Path, steps: int, may_change: Sequence[str] = MAY_CHANGE, **options: Any
 ) -> tuple[Accelerator, Precision]:
-    """The accelerator and what it computes in, with the run's folder made or found to be of this configuration.
+    """Make the accelerator and choose its precision; make the run's folder, or check that it has this configuration.
 
     The precision is the configuration's; `accelerate launch --mixed_precision` has no say.
 
     Args:
-        config: of this run.
-        out: its folder.
-        steps: that it is to have at its end.
+        config: configuration of the run.
+        out: folder of the run.
+        steps: steps that the run is to have at its end.
         may_change: dotted keys that a continued run may have otherwise.
         **options: further arguments of `Accelerator`.
 
@@ -49,16 +49,16 @@ def start(
 
 
 def log_start(log: MetricsLog, first: int, precision: Precision, facts: Mapping[str, Any]) -> None:
-    """Log the facts of a run that begins, and what it computes in; of one that goes on, the latter where it changed."""
+    """Log facts and precision of a run that begins; of one that goes on, the precision where it changed."""
     told = {"precision": asdict(precision)}
     if first == 0:
-        log.write({"step": 0} | facts | told)
+        log.write({"step": 0, **facts, **told})
     elif told["precision"] != next((r["precision"] for r in reversed(log.rows()) if "precision" in r), None):
         log.write({"step": first} | told)
 
 
 def resume(out: Path, accelerator: Accelerator) -> tuple[int, dict[str, Any] | None]:
-    """Load the latest checkpoint where there is one: the steps that are done, and what this process kept of its own."""
+    """Load the latest checkpoint, if any; returns its step and this process's own state, 0 and None without one."""
     checkpoint = latest_checkpoint(out)
     if checkpoint is None:
         return 0, None
@@ -70,7 +70,7 @@ def resume(out: Path, accelerator: Accelerator) -> tuple[int, dict[str, Any] | N
 def update(
     accelerator: Accelerator, network: torch.nn.Module, optimizer: torch.optim.Optimizer, loss: Tensor, clip: float
 ) -> bool:
-    """One update; none, and False, where the gradient is not finite: bf16 overflows now and then."""
+    """Update a network; skip it, and return False, where the gradient is not finite: bf16 overflows now and then."""
     optimizer.zero_grad()
     accelerator.backward(loss)
     norm = float(accelerator.clip_grad_norm_(network.parameters(), clip))
@@ -81,7 +81,7 @@ def update(
 
 @dataclass
 class MetricsWindow:
-    """What happened since the last row of metrics; `state_dict` goes into checkpoints."""
+    """Sums of metrics since the last row; `state_dict` goes into checkpoints."""
 
     sums: dict[str, float] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
@@ -104,11 +104,11 @@ class MetricsWindow:
             self.counts[name] = self.counts.get(name, 0) + 1
 
     def close(self) -> dict[str, Any]:
-        """Means over the updates that were made, of this process; and begin anew."""
+        """Average over the updates that this process made, and begin anew."""
         row = {name: total / self.counts[name] for name, total in self.sums.items()} | {"skipped": self.skipped}
         self.sums, self.counts, self.skipped = {}, {}, 0
         return row
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-able; `MetricsWindow(**state)` is this one again."""
+        """Give the sums, JSON-able; `MetricsWindow(**state)` is this one again."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""What painters are trained on: the critic's hinge, and agreement with the style that was asked for.
+"""Losses of painters: the critic's hinge, and agreement with the style that was asked for.
 
 Each term is a scalar tensor; below them, the losses of the critic and the painter on a batch of
 `synthaug.training.generator_batches.prepare`.
@@ -13,16 +13,17 @@ from torch import Tensor
 
 from synthaug.generators.learned.painter import PatchCritic
 from synthaug.generators.learned.style import class_moments, lesion_style, moving_average, present_classes
+from synthaug.geometry import triple
 
 
 def region_mean(values: Tensor, region: Tensor) -> Tensor:
-    """Mean of (N, C, x, y, z) values over (N, 1, X, Y, Z) region, brought to their resolution by max-pooling."""
+    """Average (N, C, x, y, z) values over (N, 1, X, Y, Z) region, brought to their resolution by max-pooling."""
     weight = F.adaptive_max_pool3d(region, values.shape[2:])
     return (values * weight).sum() / (weight.sum() * values.shape[1]).clamp(min=1)
 
 
 def critic_hinge(real: Sequence[Tensor], fake: Sequence[Tensor], real_region: Tensor, fake_region: Tensor) -> Tensor:
-    """Hinge loss of the critic (Lim & Ye 2017, arXiv 1705.02894), over the patches that see lesion, mean of scales."""
+    """Compute the critic's hinge (Lim & Ye 2017, arXiv 1705.02894), over patches that see lesion, mean of scales."""
     terms = [
         region_mean(F.relu(1 - r.float()), real_region) + region_mean(F.relu(1 + f.float()), fake_region)
         for r, f in zip(real, fake, strict=True)
@@ -31,12 +32,12 @@ def critic_hinge(real: Sequence[Tensor], fake: Sequence[Tensor], real_region: Te
 
 
 def painter_hinge(fake: Sequence[Tensor], region: Tensor) -> Tensor:
-    """The painter's side of the hinge: minus the critic's verdict, mean of scales."""
+    """Compute the painter's side of the hinge: minus the critic's verdict, mean of scales."""
     return -torch.stack([region_mean(f.float(), region) for f in fake]).mean()
 
 
 def style_loss(image: Tensor, mask: Tensor, style: Tensor, available: Tensor) -> Tensor:
-    """Distance of a painted lesion's statistics from the style asked for.
+    """Measure the distance of a painted lesion's statistics from the style asked for.
 
     The mean is measured in the style's standard deviations, at least 0.3; spread and fine texture as logarithms.
 
@@ -54,7 +55,7 @@ def style_loss(image: Tensor, mask: Tensor, style: Tensor, available: Tensor) ->
 
 
 def band_loss(image: Tensor, real: Tensor, mask: Tensor, available: Tensor) -> Tensor:
-    """Difference of log power between averages over 3 and 9 voxels, per class and channel, from the real lesion's.
+    """Compare the log power between averages over 3 and 9 voxels, per class and channel, from the real lesion's.
 
     The shapes are `style_loss`'s; real is (N, C, X, Y, Z).
     """
@@ -68,13 +69,13 @@ def band_loss(image: Tensor, real: Tensor, mask: Tensor, available: Tensor) -> T
 
 
 def lowpass_l1(image: Tensor, real: Tensor, lesion: Tensor, window: int = 5) -> Tensor:
-    """L1 between moving averages inside the lesion (N, 1, X, Y, Z): the coarse layout, without a say on texture."""
+    """Compute the L1 between moving averages inside the lesion (N, 1, X, Y, Z): the layout, not the texture."""
     smooth = moving_average(image - real, window)
     return (smooth.abs() * lesion).sum() / (lesion.sum() * image.shape[1]).clamp(min=1)
 
 
 def shell(lesion: Tensor, width: int = 3) -> Tensor:
-    """The `width` voxels around a lesion (N, 1, X, Y, Z), lesion excluded."""
+    """Mark the `width` voxels around a lesion (N, 1, X, Y, Z), lesion excluded."""
     grown = lesion
     for axis in range(3):
         window = [2 * width + 1 if a == axis else 1 for a in range(3)]
@@ -83,13 +84,13 @@ def shell(lesion: Tensor, width: int = 3) -> Tensor:
 
 
 def feature_loss(fake: Sequence[Tensor], real: Sequence[Tensor], mask: Tensor) -> Tensor:
-    """Distance of the critic's features, averaged over each class, between painted and real lesion of one mask.
+    """Compare the critic's features, averaged over each class, of a painted and a real lesion of one mask.
 
     Averages over a class compare textures, not voxels, so they do not punish another draw of the same texture.
     """
     terms = []
     for f, r in zip(fake, real, strict=True):
-        weight = F.adaptive_avg_pool3d(mask, f.shape[2:])
+        weight = F.adaptive_avg_pool3d(mask, triple(f.shape[2:]))
         got, wanted = (class_moments(x.float(), weight)[0] for x in (f, r))
         present = (reduce(weight, "n k x y z -> n k", "sum") > 1).to(got.dtype)[:, :, None]
         terms.append(((got - wanted.detach()).abs() * present).sum() / (present.sum() * f.shape[1]).clamp(min=1))
@@ -97,12 +98,12 @@ def feature_loss(fake: Sequence[Tensor], real: Sequence[Tensor], mask: Tensor) -
 
 
 def masked_l1(image: Tensor, real: Tensor, region: Tensor) -> Tensor:
-    """Mean absolute difference inside a region (N, 1, X, Y, Z)."""
+    """Average the absolute difference inside a region (N, 1, X, Y, Z)."""
     return ((image - real).abs() * region).sum() / (region.sum() * image.shape[1]).clamp(min=1)
 
 
 def critic_loss(critic: PatchCritic, batch: Mapping[str, Tensor], fake: Tensor) -> Tensor:
-    """Hinge of the critic on real and painted crops, judged together."""
+    """Compute the critic's hinge on real and painted crops, judged together."""
     images = torch.cat((batch["real_view"], fake.detach()))
     masks = torch.cat((batch["real_mask"], batch["mask"]))
     logits, _ = critic(images, masks, batch["available"].repeat(2, 1))
@@ -113,7 +114,7 @@ def critic_loss(critic: PatchCritic, batch: Mapping[str, Tensor], fake: Tensor) 
 def painter_parts(
     critic: PatchCritic | None, batch: Mapping[str, Tensor], painted: Tensor, fake: Tensor
 ) -> dict[str, Tensor]:
-    """Parts of the painter's loss; a comparison with the real crop only where the lesion is in its own place."""
+    """Compute the parts of the painter's loss; only a lesion in its own place is compared with the real crop."""
     mask, available, own = batch["mask"], batch["available"], batch["own"]
     whole = batch["context"] + painted * batch["lesion"]
     parts = {
@@ -132,5 +133,5 @@ def painter_parts(
 
 
 def weighted(parts: Mapping[str, Tensor], weights: object) -> Tensor:
-    """Sum of the parts, each times the attribute of `weights` that has its name."""
+    """Sum the parts, each times the attribute of `weights` that has its name."""
     return sum(getattr(weights, name) * value for name, value in parts.items())

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from synthaug.classes import Classes
 from synthaug.data.cases import Case, CaseError, load_case
 from synthaug.data.resampling import resample_image, resample_label
-from synthaug.geometry import overlap
+from synthaug.geometry import overlap, triple
 from synthaug.host import HostSample, scored_tissue, zscore_host
 from synthaug.random import stream
 
@@ -31,7 +31,7 @@ class CachedVolume:
     """A labelled case in memory.
 
     Attributes:
-        name: of the case.
+        name: name of the case.
         group: patient group.
         image: (C, X, Y, Z) float16 or float32, z-scores; background is 0.
         label: (X, Y, Z) int16, values as stored in the label map.
@@ -70,13 +70,13 @@ class PatchBatch(NamedTuple):
 
 
 class PatchAugmentation(Protocol):
-    """What changes patches, such as `synthaug.segmentation.augmentation.Augmentation`."""
+    """Protocol of augmentations of patches, such as `synthaug.segmentation.augmentation.Augmentation`."""
 
     def region_size(self, seed: int) -> tuple[int, int, int]:
-        """How large a region the patch of a sample is made from."""
+        """Tell the size of the region that a sample's patch is made from."""
 
     def __call__(self, image: Tensor, label: Tensor, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Image and label of the patch, and the image before its intensities changed."""
+        """Make image and label of the patch, and the image before its intensities changed."""
 
 
 def cache_case(
@@ -89,10 +89,10 @@ def cache_case(
     """Read a case, z-score it over the brain (`zscore_host`), resample it where asked to, and keep it.
 
     Args:
-        case: with a label.
-        channels: in the order wanted.
+        case: case with a label.
+        channels: channel names in the order wanted.
         classes: vocabulary of the label.
-        dtype: of the image, ``"float32"`` or ``"float16"`` (half the memory).
+        dtype: ``"float32"`` or ``"float16"`` (half the memory), of the image.
         spacing_mm: voxel size to resample to (`synthaug.data.resampling`); the case's own where not given.
 
     Raises:
@@ -109,7 +109,7 @@ def cache_case(
     if spacing_mm is not None:
         image, affine = resample_image(image, volume.affine, spacing_mm)
         label = resample_label(label, volume.affine, affine, image.shape[1:])
-        spacing = tuple(float(s) for s in spacing_mm)
+        spacing = triple(float(s) for s in spacing_mm)
     host = HostSample.of(torch.from_numpy(image), torch.from_numpy(label))
     return CachedVolume(case.name, case.group, image.astype(dtype), label, spacing, host.mean.numpy(), host.std.numpy())
 
@@ -128,9 +128,9 @@ class PatchSampler(Dataset):
         batch: patches per batch and process.
         lesion_share: 0 to 1.
         background: value of each channel outside the body, one or C numbers; 0 in what `cache_case` returns.
-        seed: of everything random; the global generators are left alone.
-        rank: of this process; ranks draw different patches.
-        processes: how many there are.
+        seed: seed of everything random; the global generators are left alone.
+        rank: number of this process; ranks draw different patches.
+        processes: number of processes.
         augment: changes each patch; `host_mean` and `host_std` follow the change of its intensities.
 
     Raises:
@@ -160,14 +160,14 @@ class PatchSampler(Dataset):
                 "patches: expected lesion_share in [0, 1], seed >= 0 and rank below processes, "
                 f"got {lesion_share}, {seed}, {rank} of {processes}"
             )
-        self.patch_size, self.batch, self.lesion_share = tuple(patch_size), batch, lesion_share
+        self.patch_size, self.batch, self.lesion_share = triple(patch_size), batch, lesion_share
         self.seed, self.rank, self.processes, self.augment = seed, rank, processes, augment
         self._outside = np.broadcast_to(np.asarray(background, np.float32), len(volumes[0].image))
         self.volumes = [padded(volume, self.patch_size, self._outside) for volume in volumes]
         self._lesions = [_lesion_voxels(v.label, stream(seed, i)) for i, v in enumerate(self.volumes)]
 
     def __getitem__(self, number: int) -> PatchBatch:
-        """The patches of one batch, the same whenever and wherever it is asked for."""
+        """Draw the patches of one batch, the same whenever and wherever it is asked for."""
         first = (number * self.processes + self.rank) * self.batch
         samples = [self._sample(first + i) for i in range(self.batch)]
         volumes, images, labels, means, stds = zip(*samples, strict=True)
@@ -181,17 +181,15 @@ class PatchSampler(Dataset):
         )
 
     def _sample(self, number: int) -> tuple[CachedVolume, Tensor, Tensor, Tensor, Tensor]:
-        """Volume, image, label and host statistics of one sample of the training."""
+        """Draw one sample of the training: volume, image, label, and mean and deviation of the host."""
         rng = stream(self.seed, number)
         volume, start = self._place(rng)
         seed = int(rng.integers(2**31))
         size = self.patch_size if self.augment is None else self.augment.region_size(seed)
         start = start - (np.array(size) - self.patch_size) // 2
-        image = np.stack([_cut(c, start, size, v) for c, v in zip(volume.image, self._outside, strict=True)])
-        image, label = (
-            torch.from_numpy(image.astype(np.float32)),
-            torch.from_numpy(np.array(_cut(volume.label, start, size, 0))),
-        )
+        cut = np.stack([_cut(c, start, size, v) for c, v in zip(volume.image, self._outside, strict=True)])
+        image = torch.from_numpy(cut.astype(np.float32))
+        label = torch.from_numpy(np.array(_cut(volume.label, start, size, 0)))
         mean, std = torch.from_numpy(volume.host_mean), torch.from_numpy(volume.host_std)
         if self.augment is not None:
             image, label, before = self.augment(image, label, seed)
@@ -199,10 +197,10 @@ class PatchSampler(Dataset):
         return volume, image, label, mean, std
 
     def _place(self, rng: np.random.Generator) -> tuple[CachedVolume, np.ndarray]:
-        """One volume and where a patch in it begins."""
+        """Draw a volume and the first voxel of a patch in it."""
         number = int(rng.integers(len(self.volumes)))
         volume, classes = self.volumes[number], self._lesions[number]
-        last = np.array(volume.label.shape) - self.patch_size
+        last = np.subtract(volume.label.shape, self.patch_size)
         start = rng.integers(0, last + 1)
         if rng.random() < self.lesion_share and classes:
             voxels = classes[rng.integers(len(classes))]
@@ -212,8 +210,8 @@ class PatchSampler(Dataset):
 
 
 def _cut(voxels: np.ndarray, start: np.ndarray, size: Sequence[int], outside: float) -> np.ndarray:
-    """The box of `size` from `start` on, which may reach beyond the voxels."""
-    source, target = overlap(start, size, voxels.shape)
+    """Cut the box of `size` from `start` on, which may reach beyond the voxels."""
+    source, target = overlap(start.tolist(), size, voxels.shape)
     inside = voxels[source]
     if inside.shape == tuple(size):
         return inside
@@ -223,11 +221,11 @@ def _cut(voxels: np.ndarray, start: np.ndarray, size: Sequence[int], outside: fl
 
 
 def followed(mean: Tensor, std: Tensor, before: Tensor, after: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Host statistics of a whole volume, moved as those of its patch were moved by a change of intensities.
+    """Move the host statistics of a whole volume as those of its patch moved in a change of intensities.
 
     Args:
-        mean: (C,) of the volume.
-        std: (C,) likewise.
+        mean: (C,) of the tissue of the volume.
+        std: (C,) standard deviation of it.
         before: (C, X, Y, Z), the patch as it was, background 0.
         after: (C, X, Y, Z), as it is.
         label: (X, Y, Z).
@@ -247,7 +245,7 @@ def followed(mean: Tensor, std: Tensor, before: Tensor, after: Tensor, label: Te
 
 
 def padded(volume: CachedVolume, size: Sequence[int], background: np.ndarray) -> CachedVolume:
-    """The volume, at least as large as `size` along each axis; itself where it is already.
+    """Pad a volume to at least `size` along each axis; itself where it is as large already.
 
     Args:
         volume: any size.
@@ -265,7 +263,7 @@ def padded(volume: CachedVolume, size: Sequence[int], background: np.ndarray) ->
 
 
 def _lesion_voxels(label: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """Flat positions of the voxels of each class in the volume, at most `LESION_VOXELS_KEPT` of them."""
+    """List flat positions of the voxels of each class in the volume, at most `LESION_VOXELS_KEPT` of them."""
     found = []
     for value in np.unique(label[label > 0]):
         voxels = np.flatnonzero(label == value)

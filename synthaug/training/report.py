@@ -1,4 +1,4 @@
-"""The report of a training run: one HTML page from what the run left in its folder; what is missing is said."""
+"""The report of a training run: one HTML page from the files in its folder, which says what is missing."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,13 +9,14 @@ import numpy as np
 import yaml
 
 from synthaug.classes import Classes, get_classes
+from synthaug.evaluation.registry import shown_metrics
 from synthaug.evaluation.summary import summarise
 from synthaug.figures.html import render
 from synthaug.figures.slices import class_colours, require_matplotlib
 from synthaug.files import replace_file
 from synthaug.precision import Precision
 from synthaug.sizes import SizeClasses
-from synthaug.training.artefacts import ExampleSlice, read_examples, read_rows, read_validation
+from synthaug.training.artefacts import CaseSlices, ExampleSlice, read_examples, read_rows, read_validation
 from synthaug.training.report_pictures import case_pictures, curves, example_pictures, shown_channels
 from synthaug.training.run import read_metrics
 
@@ -24,28 +25,19 @@ LEAST_PATIENTS = 5
 """A bootstrap of fewer patients is no interval worth showing."""
 
 MOST_EXAMPLES = 8
-TABLE_METRICS = ("dice", "hd95_mm", "nsd", "lesion_dice", "lesion_recall", "false_positives")
-METRIC_WORDS = {
-    "dice": "Dice",
-    "hd95_mm": "HD95, mm",
-    "nsd": "NSD",
-    "lesion_dice": "lesion-wise Dice",
-    "lesion_recall": "lesion-wise recall",
-    "false_positives": "false positives per case",
-}
 
 
 def write_run_report(run: str | Path, out: str | Path | None = None, seed: int = 0) -> Path:
     """Write the page of a run.
 
     Args:
-        run: its folder, with ``metrics.jsonl`` and ``config.yaml``; and, where the trainer kept them, the files of
+        run: folder of the run: ``metrics.jsonl``, ``config.yaml`` and, where the trainer kept them, the files of
             `synthaug.training.artefacts`.
         out: the page; ``report.html`` in the run's folder where not given.
-        seed: of the bootstrap intervals.
+        seed: seed of the bootstrap intervals.
 
     Returns:
-        Where it is.
+        The page's file.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -82,7 +74,7 @@ def write_run_report(run: str | Path, out: str | Path | None = None, seed: int =
 
 
 class _Facts:
-    """What a run left."""
+    """Log, configuration, scores, slices and examples of a run."""
 
     def __init__(self, run: Path, metrics: Sequence[Mapping[str, Any]]):
         self.metrics = metrics
@@ -96,9 +88,8 @@ class _Facts:
         self.channels = named if count in (None, len(named)) else tuple(f"channel {c + 1}" for c in range(count))
 
     def _channels_in_files(self) -> int | None:
-        for kept in (*self.slices.values(), *self.examples):
-            return len(kept.levels)
-        return None
+        kept: list[CaseSlices | ExampleSlice] = [*self.slices.values(), *self.examples]
+        return len(kept[0].levels) if kept else None
 
     @property
     def latest(self) -> list[dict[str, Any]]:
@@ -108,11 +99,11 @@ class _Facts:
 
     @property
     def insertion(self) -> dict[str, Any]:
-        """Counts of insertions at the end."""
+        """Counts of insertions in the last row that has any."""
         return next((row["insertion"] for row in reversed(self.metrics) if row.get("insertion")), {})
 
     def last(self, name: str) -> Any:
-        """The latest value of a number in the log, or None."""
+        """Find the latest value of a number in the log, or None."""
         return next((row[name] for row in reversed(self.metrics) if row.get(name) is not None), None)
 
 
@@ -133,18 +124,18 @@ def _mean_dice(facts: _Facts) -> dict[str, float]:
     rows = [r for r in facts.latest if r["size"] == "all" and r.get("dice") is not None]
     rows = [r for r in rows if r["kind"] == "region"] or rows
     if not rows:
-        logged = next((r["validation"] for r in reversed(facts.metrics) if r.get("validation")), {})
+        logged: dict[str, Any] = next((r["validation"] for r in reversed(facts.metrics) if r.get("validation")), {})
         return dict(logged.get("dice", {}))
     names = dict.fromkeys(row["region"] for row in rows)
     return {name: float(np.mean([row["dice"] for row in rows if row["region"] == name])) for name in names}
 
 
 def _scores(facts: _Facts, seed: int) -> dict[str, Any] | None:
-    """The tables of the last validation; None where no rows were kept."""
+    """Make the tables of the last validation; None where no rows were kept."""
     if not facts.latest:
         return None
-    present = [name for name in TABLE_METRICS if any(row.get(name) is not None for row in facts.latest)]
-    found = summarise(facts.latest, metrics=present, seed=seed)
+    columns = shown_metrics(k for row in facts.latest for k, value in row.items() if value is not None)
+    found = summarise(facts.latest, metrics=[metric.name for metric in columns], seed=seed)
     cells = {(row["region"], row["size"], row["metric"]): row for row in found}
     regions = list(dict.fromkeys(row["region"] for row in found))
     sizes = [name for name in dict.fromkeys(row["size"] for row in facts.latest) if name != "all"]
@@ -152,8 +143,9 @@ def _scores(facts: _Facts, seed: int) -> dict[str, Any] | None:
     return {
         "step": facts.latest[0]["step"],
         "cases": len({row["case"] for row in facts.latest}),
-        "columns": ["", *(METRIC_WORDS[m] for m in present)],
-        "rows": [[r, *(_cell(cells.get((r, "all", m))) for m in present)] for r in regions],
+        "columns": ["", *(metric.heading for metric in columns)],
+        "lower_is_better": ", ".join(metric.words for metric in columns if metric.higher_is_better is False),
+        "rows": [[r, *(_cell(cells.get((r, "all", metric.name))) for metric in columns)] for r in regions],
         "has_sizes": bool(sizes),
         "by_size": _size_rows(facts, regions, sizes),
         "size_words": ", ".join(f"{name}: {known.words(name)}" for name in sizes if name in known.names),
@@ -181,7 +173,7 @@ def _cell(row: Mapping[str, Any] | None) -> str:
 
 
 def _cases(facts: _Facts) -> list[dict[str, Any]]:
-    """Rows of the gallery of the best and the worst cases, one for each slice that was kept."""
+    """Make the rows of the gallery of the best and the worst cases, one for each slice in the files."""
     scores = {case: value for case, value in _case_dice(facts).items() if case in facts.slices}
     order = sorted(scores, key=lambda case: -scores[case])
     best = order[: min(EXTREME_CASES, (len(order) + 1) // 2)]
@@ -211,7 +203,7 @@ def _case_words(facts: _Facts, case: str, z: int) -> str:
 
 
 def _inserted(facts: _Facts) -> dict[str, Any] | None:
-    """Counts of insertions, in all and by class; None where the run inserted nothing."""
+    """Make the tables of inserted lesions, in all and by class; None where the run inserted nothing."""
     counts = facts.insertion
     if not counts:
         return None
@@ -226,7 +218,7 @@ def _inserted(facts: _Facts) -> dict[str, Any] | None:
 
 
 def _class_cells(facts: _Facts, counts: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
-    """Head and rows: lesions that have a class, by size where the run counted sizes, and the class's voxels."""
+    """Make head and rows: lesions that have a class, by size where the run counted sizes, and the class's voxels."""
     sizes = [name for name in SizeClasses().names if name in counts.get("sizes", {})]
     voxels, lesions = counts.get("voxels", {}), counts.get("lesions", {})
     total = sum(voxels.values())
@@ -241,7 +233,7 @@ def _class_cells(facts: _Facts, counts: Mapping[str, Any]) -> tuple[list[str], l
 
 
 def _examples(facts: _Facts) -> list[dict[str, Any]]:
-    """Rows of the gallery of samples, spread evenly over the run."""
+    """Make the rows of the gallery of samples, spread evenly over the run."""
     spread = np.linspace(0, len(facts.examples) - 1, min(MOST_EXAMPLES, len(facts.examples))).round().astype(int)
     return [
         {

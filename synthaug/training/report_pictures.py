@@ -1,11 +1,12 @@
 """Pictures of a run's report: curves over the steps, and slices with contours."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from synthaug.classes import Classes
+from synthaug.evaluation.registry import followed_metrics
 from synthaug.figures.slices import Outline, class_colours, extent, figure, grey, outlined, png, rendered
 from synthaug.training.artefacts import CaseSlices, ExampleSlice
 
@@ -17,22 +18,33 @@ Row = Mapping[str, Any]
 Series = dict[str, tuple[list[int], list[float]]]
 
 
+class _Panel(NamedTuple):
+    """A picture of curves: lines over the steps, what the axis measures, and whether it ends at 0 and 1."""
+
+    title: str
+    series: Series
+    unit: str = ""
+    is_share: bool = False
+
+
 def curves(metrics: Sequence[Row], scores: Sequence[Row]) -> bytes | None:
-    """Loss, learning rate, validation and insertion over the steps, those that there are; None where none is.
+    """Draw loss, learning rate, validation and insertion over the steps, as far as logged; None where none is.
 
     Args:
         metrics: rows of ``metrics.jsonl``.
         scores: rows of all validations, with their step.
     """
     panels = [
-        ("Loss", top_level(metrics, ("loss",)) or top_level(metrics), ""),
-        ("Validation: Dice", validation_series(metrics, scores, "dice"), "Dice"),
-        ("Validation: lesion-wise recall", validation_series(metrics, scores, "lesion_recall"), "recall"),
-        ("Insertions so far", insertion_series(metrics), "lesions"),
-        ("Learning rate", top_level(metrics, ("lr",)), ""),
-        ("Probability and adaptive weights", steering_series(metrics), ""),
+        _Panel("Loss", top_level(metrics, ("loss",)) or top_level(metrics)),
+        *(
+            _Panel(f"Validation: {m.words}", validation_series(metrics, scores, m.name), m.heading, m.is_share)
+            for m in followed_metrics()
+        ),
+        _Panel("Insertions so far", insertion_series(metrics), "lesions"),
+        _Panel("Learning rate", top_level(metrics, ("lr",))),
+        _Panel("Probability and adaptive weights", steering_series(metrics)),
     ]
-    panels = [(title, series, unit) for title, series, unit in panels if series]
+    panels = [panel for panel in panels if panel.series]
     if not panels:
         return None
     columns = min(2, len(panels))
@@ -40,30 +52,28 @@ def curves(metrics: Sequence[Row], scores: Sequence[Row]) -> bytes | None:
     drawing, canvas = figure(6.4 * columns, 3.1 * lines, 110)
     edges = {"top": 1 - 0.3 / (3.1 * lines), "bottom": 0.5 / (3.1 * lines), "left": 0.07, "right": 0.985}
     grid = drawing.add_gridspec(lines, columns, hspace=0.45, wspace=0.18, **edges)
-    for i, (title, series, unit) in enumerate(panels):
+    for i, panel in enumerate(panels):
         axes = drawing.add_subplot(grid[i // columns, i % columns])
-        _plot(axes, title, series, unit)
+        _plot(axes, panel)
         axes.set_xlim(0, 1.02 * max(row["step"] for row in metrics) or 1)
     return rendered(drawing, canvas)
 
 
 def top_level(metrics: Sequence[Row], names: Sequence[str] = ()) -> Series:
-    """Numbers that stand in the rows themselves; all but counters and times where no names are given."""
+    """Collect numbers that stand in the rows themselves; all but counters and times where no names are given."""
     wanted = names or dict.fromkeys(k for row in metrics for k, v in row.items() if _is_number(v) and k not in _ASIDE)
-    return _series(metrics, {name: lambda row, name=name: row.get(name) for name in wanted})
+    return _series(metrics, wanted, lambda row, name: row.get(name))
 
 
 _ASIDE = ("step", "seconds_per_step", "skipped", "skipped_steps", "samples", "processes", "lr", "grad_norm")
 
 
 def validation_series(metrics: Sequence[Row], scores: Sequence[Row], metric: str) -> Series:
-    """Mean over the cases of each region; from the rows of the cases where they were kept, else from the log."""
+    """Average over the cases of each region; from the rows of the cases where they were kept, else from the log."""
     chosen = [row for row in scores if row["size"] == "all" and row.get(metric) is not None]
     if not chosen:
         logged = dict.fromkeys(name for row in metrics for name in (row.get("validation") or {}).get(metric, {}))
-        return _series(
-            metrics, {n: lambda row, n=n: (row.get("validation") or {}).get(metric, {}).get(n) for n in logged}
-        )
+        return _series(metrics, logged, lambda row, name: (row.get("validation") or {}).get(metric, {}).get(name))
     regions = [row["region"] for row in chosen if row["kind"] == "region"] or [row["region"] for row in chosen]
     series: Series = {}
     for region in dict.fromkeys(regions):
@@ -74,21 +84,22 @@ def validation_series(metrics: Sequence[Row], scores: Sequence[Row], metric: str
 
 
 def insertion_series(metrics: Sequence[Row]) -> Series:
-    """Insertions asked for and done since the start."""
-    return _series(metrics, {n: lambda row, n=n: (row.get("insertion") or {}).get(n) for n in ("asked", "done")})
+    """Collect the insertions asked for and done since the start."""
+    return _series(metrics, ("asked", "done"), lambda row, name: (row.get("insertion") or {}).get(name))
 
 
 def steering_series(metrics: Sequence[Row]) -> Series:
-    """The scheduled probability and the weights of adaptive insertion, where they were logged."""
+    """Collect the scheduled probability and the weights of adaptive insertion, where they were logged."""
     weights = dict.fromkeys(name for row in metrics for name in (row.get("adaptive") or {}).get("weights", {}))
-    getters = {name: lambda r, n=name: (r.get("adaptive") or {}).get("weights", {}).get(n) for name in weights}
-    return _series(metrics, {"prob": lambda row: row.get("prob")} | getters)
+    steered = _series(metrics, weights, lambda row, name: (row.get("adaptive") or {}).get("weights", {}).get(name))
+    return top_level(metrics, ("prob",)) | steered
 
 
-def _series(metrics: Sequence[Row], getters: Mapping[str, Callable[[Row], Any]]) -> Series:
+def _series(metrics: Sequence[Row], names: Iterable[str], get: Callable[[Row, str], Any]) -> Series:
+    """Collect the points of each line that has any, where `get` finds a number of that name in a row."""
     found: Series = {}
-    for name, get in getters.items():
-        points = [(row["step"], float(get(row))) for row in metrics if _is_number(get(row))]
+    for name in names:
+        points = [(row["step"], float(get(row, name))) for row in metrics if _is_number(get(row, name))]
         if points:
             found[name] = [step for step, _ in points], [value for _, value in points]
     return found
@@ -98,13 +109,14 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _plot(axes, title: str, series: Series, unit: str) -> None:
+def _plot(axes: Any, panel: _Panel) -> None:
+    series = panel.series
     for (name, (steps, values)), colour in zip(series.items(), LINES * (1 + len(series) // len(LINES)), strict=False):
         axes.plot(steps, values, color=colour, lw=1.7, label=name, marker="o" if len(steps) < 15 else None, ms=3.5)
-    if unit in ("Dice", "recall"):
+    if panel.is_share:
         axes.set_ylim(-0.02, 1.02)
-    axes.set_title(title, fontsize=10.5, loc="left")
-    axes.set_ylabel(unit, fontsize=9)
+    axes.set_title(panel.title, fontsize=10.5, loc="left")
+    axes.set_ylabel(panel.unit, fontsize=9)
     axes.set_xlabel("training step", fontsize=9)
     axes.tick_params(labelsize=8.5)
     axes.grid(axis="y", color="#e6eaef", lw=0.8)
@@ -117,13 +129,13 @@ def _plot(axes, title: str, series: Series, unit: str) -> None:
 
 
 def shown_channels(channels: Sequence[str]) -> list[int]:
-    """Positions of two channels to show: FLAIR and T1ce where there are, else the first ones."""
+    """Choose the positions of two channels to show: FLAIR and T1ce where there are, else the first ones."""
     preferred = [list(channels).index(name) for name in PREFERRED if name in channels]
     return (preferred + [c for c in range(len(channels)) if c not in preferred])[:2]
 
 
 def case_pictures(slices: CaseSlices, n: int, classes: Classes, channels: Sequence[str]) -> list[tuple[str, bytes]]:
-    """Slice `n` of a case: its channels, the truth and the prediction, which has the truth's outline in white."""
+    """Draw slice `n` of a case: its channels, the truth and the prediction, which has the truth's outline in white."""
     cut = _Cut(slices.tissue[n], slices.levels)
     shown = shown_channels(channels)
     greys = [cut.grey(slices.image[n, c], c) for c in shown]
@@ -138,7 +150,7 @@ def case_pictures(slices: CaseSlices, n: int, classes: Classes, channels: Sequen
 
 
 def example_pictures(example: ExampleSlice, classes: Classes, channels: Sequence[str]) -> list[tuple[str, bytes]]:
-    """A sample's channels before and after insertion, and its label; what the host had before is dashed in white."""
+    """Draw a sample's channels before and after insertion, and its label; the host's own is dashed in white."""
     cut = _Cut(example.tissue, example.levels)
     pictures = []
     for c in shown_channels(channels):
@@ -163,7 +175,8 @@ class _Cut:
         return np.rot90(values[self.box])
 
     def grey(self, values: np.ndarray, channel: int) -> np.ndarray:
-        return grey(self(values).astype(np.float32), self.inside, *self.levels[channel], self.zoom)
+        low, high = self.levels[channel]
+        return grey(self(values).astype(np.float32), self.inside, low, high, self.zoom)
 
 
 def _class_outlines(label: np.ndarray, classes: Classes) -> list[Outline]:

@@ -31,8 +31,8 @@ def keep_config(out: Path, config: BaseModel, accelerator: Accelerator, free: Se
 
     Args:
         out: the run's folder, made if it is not there.
-        config: of this run.
-        accelerator: of this process.
+        config: configuration of the run.
+        accelerator: accelerator of this process.
         free: dotted keys that may differ between a run and its continuation.
 
     Raises:
@@ -59,7 +59,7 @@ def _is_free(key: str, free: Sequence[str]) -> bool:
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Values of nested dictionaries with dotted keys."""
+    """Flatten nested dictionaries to values with dotted keys."""
     for name, value in tree.items():
         if isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{name}.")
@@ -72,7 +72,7 @@ class ChangedPrecisionWarning(UserWarning):
 
 
 def run_precision(out: Path, asked: str) -> Precision:
-    """What a run computes in, the same in all its processes.
+    """Choose the precision of a run, the same in all its processes.
 
     A run that begins and is asked for ``"auto"`` takes bf16 where all its processes can. One that goes on stays with
     what its checkpoint was trained in, whatever this machine would choose: numbers do not change because a scheduler
@@ -81,7 +81,7 @@ def run_precision(out: Path, asked: str) -> Precision:
     machines fp32 from the start is safest.
 
     Args:
-        out: the run's folder.
+        out: folder of the run.
         asked: one of `synthaug.precision.PRECISIONS`.
 
     Raises:
@@ -104,7 +104,7 @@ def run_precision(out: Path, asked: str) -> Precision:
 
 
 def trained_in(checkpoint: Path) -> str:
-    """``"fp32"`` or ``"bf16"``, which a run's checkpoint was trained in; ``"auto"`` where that is not known."""
+    """Read the precision of a run's checkpoint, ``"fp32"`` or ``"bf16"``; ``"auto"`` where it is not known."""
     state = json.loads((checkpoint / "rank_0.json").read_text(encoding="utf-8"))
     # checkpoints of former versions do not say it, but their runs' config.yaml does
     file = checkpoint.parent.parent / "config.yaml"
@@ -115,7 +115,7 @@ class MetricsLog:
     """One JSON object per step in ``metrics.jsonl``, the same numbers in tensorboard, and a line on the screen.
 
     Args:
-        out: the run's folder.
+        out: folder of the run.
         accelerator: made with ``log_with="tensorboard"`` and ``project_dir=out``.
         step: that the run goes on from. Rows after it are dropped, for these steps are done again; 0 drops all.
     """
@@ -142,36 +142,36 @@ class MetricsLog:
         self.accelerator.print(line, flush=True)
 
     def rows(self) -> list[dict[str, Any]]:
-        """What is logged so far."""
+        """Read the rows logged so far."""
         return read_metrics(self.file.parent)
 
 
 def read_metrics(out: Path) -> list[dict[str, Any]]:
-    """The rows of a run's ``metrics.jsonl``; a last line that a kill left unfinished is not one."""
+    """Read the rows of a run's ``metrics.jsonl``; a last line that a kill left unfinished is not one."""
     file = out / "metrics.jsonl"
     text = file.read_text(encoding="utf-8") if file.exists() else ""
     return [json.loads(line) for line in text.split("\n")[:-1]]
 
 
 def latest_checkpoint(out: Path) -> Path | None:
-    """The checkpoint of the highest step, or None."""
+    """Find the checkpoint of the highest step, or None."""
     return max((out / "checkpoints").glob("step_*"), default=None)
 
 
 def steps_done(out: Path) -> int:
-    """Steps of the latest checkpoint, 0 without one."""
+    """Read the step of the latest checkpoint, 0 without one."""
     checkpoint = latest_checkpoint(out)
     return int(checkpoint.name.removeprefix("step_")) if checkpoint else 0
 
 
 def save_checkpoint(out: Path, accelerator: Accelerator, step: int, keep: int, own: Mapping[str, Any]) -> None:
-    """Save what the accelerator knows of, and `own`; written beside and renamed, so that a kill leaves no half of it.
+    """Save the state of the accelerator and `own`; written beside and renamed, so that a kill leaves no half of it.
 
     Args:
-        out: the run's folder.
+        out: folder of the run.
         accelerator: `Accelerator.save_state` is called.
         step: steps that are done.
-        keep: how many checkpoints stay, the latest ones.
+        keep: number of checkpoints that stay, the latest ones.
         own: JSON-able values that each process has for itself.
     """
     unfinished, done = (out / "checkpoints" / f"{prefix}_{step:08d}" for prefix in ("unfinished", "step"))

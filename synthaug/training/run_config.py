@@ -1,4 +1,4 @@
-"""What every training run may be told: its cases, its seed, what it computes in, how often it logs and saves.
+"""Configuration that all training runs share: cases, seed, precision, intervals of logging and saving.
 
 A trainer's configuration is a `RunConfig` whose `data` is a `CasesConfig`, each with what the trainer adds.
 """
@@ -21,7 +21,7 @@ MAY_CHANGE = ("precision", "data.folder", "data.workers", "log_every", "checkpoi
 
 
 class PhantomConfig(Section):
-    """Phantoms that are written into the run's folder."""
+    """Number, size and seed of phantoms that are written into the run's folder."""
 
     count: PositiveInt
     size: Size = (64, 64, 64)
@@ -29,7 +29,7 @@ class PhantomConfig(Section):
 
 
 class CasesConfig(Section):
-    """Which cases."""
+    """Folder, layout, channels, classes and split of the cases, and how batches of them are made."""
 
     folder: Path | None = None
     phantom: PhantomConfig | None = None
@@ -50,7 +50,7 @@ class CasesConfig(Section):
 
 
 class RunConfig(Section):
-    """A whole configuration; trainers add their parts."""
+    """Configuration of a training; trainers add their parts."""
 
     data: CasesConfig
     seed: Seed = 0

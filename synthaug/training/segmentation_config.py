@@ -1,4 +1,4 @@
-"""What trainers/segmentation.py may be told, checked before anything is read.
+"""Configuration of trainers/segmentation.py, checked before anything is read.
 
 What each key means is written beside it in configs/segmentation_tiny.yaml, and with the parts' configurations in
 synthaug/segmentation/.
@@ -30,7 +30,7 @@ from synthaug.training.run_config import CasesConfig, RunConfig, Seed, Share, Si
 
 
 class PatchDataConfig(CasesConfig):
-    """Which cases, and how patches are cut from them."""
+    """Cases, folds, and the size and share of the patches cut from them."""
 
     folds: Annotated[int, Field(ge=2)] | None = None
     fold: NonNegativeInt | None = None
@@ -57,21 +57,21 @@ class PatchDataConfig(CasesConfig):
 
     @property
     def vocabulary(self) -> Classes:
-        """Of the label maps."""
+        """Classes of the label maps."""
         return get_classes(self.classes)
 
     @property
     def all_regions(self) -> dict[str, tuple[str, ...]]:
-        """The regions, those usual for the classes where none are given."""
+        """Regions as given, those usual for the classes where none are."""
         return default_regions(self.vocabulary) if self.regions is None else self.regions
 
 
 PAINTED = ("scale", "diameter_mm", "scale_after_swap", "swaps", "swap_draw")
-"""Of an insertion, what is decided when lesions are painted ahead."""
+"""Options of an insertion that are used up when lesions are painted ahead."""
 
 
 class AdaptiveConfig(Section):
-    """See `synthaug.insertion.adaptive.AdaptiveInsertion`."""
+    """Steering by validation; see `synthaug.insertion.adaptive.AdaptiveInsertion`."""
 
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.7
     strength: Annotated[float, Field(ge=0)] = 1.0
@@ -82,7 +82,7 @@ class AdaptiveConfig(Section):
 
 
 class PaintedConfig(Section):
-    """See `synthaug.PaintedLesions`."""
+    """Pool of lesions painted ahead; see `synthaug.PaintedLesions`."""
 
     count: PositiveInt = 200
     refresh: PositiveFloat | None = None
@@ -97,7 +97,7 @@ class PaintedConfig(Section):
 
 
 class InsertionConfig(InsertionOptions):
-    """What `TumorInsertion` is told, and how it changes over the training."""
+    """Options of `TumorInsertion`, its donors and generator, and their schedule over the training."""
 
     lesions: Literal["bank", "shapes"] = "bank"
     bank: Path | None = None
@@ -113,7 +113,7 @@ class InsertionConfig(InsertionOptions):
 
     @property
     def schedule(self) -> ProbSchedule:
-        """The probability over the steps."""
+        """Schedule of the probability over the steps."""
         return ProbSchedule(
             self.prob, self.warmup_steps, self.decay_from, self.decay_to, self.end_prob, self.decay_shape
         )
@@ -130,7 +130,7 @@ class InsertionConfig(InsertionOptions):
         return self
 
     def arguments(self) -> dict[str, Any]:
-        """Of `TumorInsertion`."""
+        """Collect the arguments of `TumorInsertion`."""
         given = self.engine_options
         if clash := sorted({*given, "generator"} & set(self.generator_options)):
             raise ValueError(f"generator_options: {', '.join(clash)} are the insertion's own")
@@ -139,14 +139,14 @@ class InsertionConfig(InsertionOptions):
         return {key: value for key, value in given.items() if key not in PAINTED} | {"generator": "paste"}
 
     def painting(self) -> dict[str, Any]:
-        """Of `synthaug.PaintedLesions`, but for its banks: what is then not the insertion's."""
+        """Collect the arguments of `synthaug.PaintedLesions` but for its banks; they are then not the insertion's."""
         given = self.model_dump(include={*PAINTED, "seed"}, exclude_none=True)
-        pace = self.painted.model_dump(exclude={"bank"}, exclude_none=True)
+        pace = {} if self.painted is None else self.painted.model_dump(exclude={"bank"}, exclude_none=True)
         return given | pace | {"generator": self.generator} | self.generator_options
 
 
 class ValidationConfig(Section):
-    """How often whole volumes are scored, and by which metrics; more take longer."""
+    """Interval and metrics of scoring whole volumes; more metrics take longer."""
 
     every: PositiveInt
     lesionwise: bool = True
@@ -162,7 +162,7 @@ class StoppingConfig(Section):
 
 
 class SegmentationConfig(RunConfig):
-    """A whole configuration."""
+    """Configuration of a training of a segmentation network."""
 
     data: PatchDataConfig
     network: AnyNetwork
@@ -204,7 +204,7 @@ class SegmentationConfig(RunConfig):
 
     @property
     def model_spec(self) -> ModelConfig:
-        """What a trained model is saved with."""
+        """Configuration that a trained model is saved with."""
         data, classes = self.data, self.data.vocabulary
         return ModelConfig(
             channels=data.channels,
@@ -221,12 +221,12 @@ class SegmentationConfig(RunConfig):
 
 
 def open_split(config: PatchDataConfig, out: Path, accelerator: Accelerator) -> tuple[list[Case], list[Case]]:
-    """Training and validation cases, as listed or by fold.
+    """Find training and validation cases, as listed or by fold.
 
     Raises:
         ConfigError: no cases, a split that does not fit them, or none left for training.
     """
-    if config.folds is None:
+    if config.folds is None or config.fold is None:  # a configuration has both or neither
         return open_cases(config, out, accelerator)
     folder = cases_folder(config, out, accelerator)
     try:

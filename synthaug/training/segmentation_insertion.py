@@ -1,4 +1,4 @@
-"""Insertion in trainers/segmentation.py: how it is made, and what surrounds it in a training step."""
+"""Insertion in trainers/segmentation.py: making it, calling it in a training step, counting it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,16 +15,17 @@ from synthaug.config import ConfigError
 from synthaug.data import Case
 from synthaug.data.folds import refuse_shared_patients
 from synthaug.insertion.adaptive import AdaptiveInsertion
+from synthaug.lesions.base import LesionSource
 from synthaug.stopwatch import Stopwatch
 from synthaug.training.artefacts import keep_example
 from synthaug.training.patches import PatchBatch
-from synthaug.training.segmentation_config import SegmentationConfig
+from synthaug.training.segmentation_config import InsertionConfig, SegmentationConfig
 
 
 def make_insertion(
     config: SegmentationConfig, train: list[Case], validation: list[Case], rank: int, device: str | torch.device = "cpu"
 ) -> TumorInsertion | None:
-    """The insertion of a process, or None where it is off. Donors are training cases and nobody else.
+    """Make the insertion of a process, or None where it is off. Donors are training cases and nobody else.
 
     Raises:
         ConfigError: options that do not fit, or a bank with lesions of validation patients.
@@ -34,66 +35,79 @@ def make_insertion(
         return None
     classes, channels = config.data.vocabulary, config.data.channels
     try:
+        lesions: LesionSource
         if options.lesions == "shapes":
             lesions = LesionShapes(classes=classes)
-        elif options.bank is not None:
-            lesions = LesionBank.load(options.bank)
-            refuse_validation_donors(options.bank, lesions, validation)
         else:
-            lesions = LesionBank.from_cases(train, classes, channels)
-        if options.painted is not None:
-            lesions = painted_lesions(config, lesions, validation, rank, device)
+            if options.bank is None:
+                donors = LesionBank.from_cases(train, classes, channels)
+            else:
+                donors = checked_bank(options.bank, validation)
+            lesions = donors
+            if options.painted is not None:
+                start = None if options.painted.bank is None else checked_bank(options.painted.bank, validation)
+                lesions = painted_lesions(options, donors, start, config.data.spacing_mm, rank, device)
         return TumorInsertion(lesions, classes=classes, channels=channels, rank=rank, **options.arguments())
     except (TypeError, ValueError, OSError) as error:
         raise ConfigError(f"insertion: {error}") from error
 
 
 def painted_lesions(
-    config: SegmentationConfig, donors: LesionBank, validation: list[Case], rank: int, device: str | torch.device
+    options: InsertionConfig,
+    donors: LesionBank,
+    start: LesionBank | None,
+    spacing_mm: Sequence[float] | None,
+    rank: int,
+    device: str | torch.device,
 ) -> PaintedLesions:
-    """The pool of lesions that are painted ahead, in the voxel size of the patches, or else the donors' usual one."""
-    options, start = config.insertion, None
-    if options.painted.bank is not None:
-        start = LesionBank.load(options.painted.bank)
-        refuse_validation_donors(options.painted.bank, start, validation)
-    usual = np.median([lesion.spacing_mm for lesion in donors], axis=0)
-    spacing = usual if config.data.spacing_mm is None else config.data.spacing_mm
+    """Make the pool of lesions that are painted ahead.
+
+    Args:
+        options: options of the insertion.
+        donors: bank whose masks are painted.
+        start: painted bank that the pool begins with, or None.
+        spacing_mm: voxel size of the patches; the donors' median where None.
+        rank: number of this process; ranks paint different lesions.
+        device: device that paints them.
+    """
+    spacing = np.median([lesion.spacing_mm for lesion in donors], axis=0) if spacing_mm is None else spacing_mm
     return PaintedLesions(
         donors, start=start, rank=rank, device=device, spacing_mm=spacing, progress=rank == 0, **options.painting()
     )
 
 
-def refuse_validation_donors(path: Path, bank: LesionBank, validation: list[Case]) -> None:
-    """Check that no donor of a bank is a validation patient.
+def checked_bank(path: Path, validation: list[Case]) -> LesionBank:
+    """Load a bank none of whose donors is a validation patient.
 
     Raises:
         ValueError: some are; patients and cases are named.
     """
-    refuse_shared_patients(
-        f"the bank {path}", bank.groups, {case.name: case.group for case in validation}, "validation"
-    )
+    bank = LesionBank.load(path)
+    patients = {case.name: case.group for case in validation}
+    refuse_shared_patients(f"the bank {path}", bank.groups, patients, "validation")
+    return bank
 
 
 class Inserter:
-    """Insertion in the training loop: its schedule, its adaptation, its share of the time, and examples for the report.
+    """Insertion in the training loop, with its schedule, adaptation, share of the time and examples for the report.
 
     Args:
-        config: of the run.
-        insert: None where insertion is off.
-        accelerator: of this process.
-        out: the run's folder.
+        config: configuration of the run.
+        insert: insertion of this process, None where insertion is off.
+        accelerator: accelerator of this process.
+        out: folder of the run.
     """
 
     def __init__(self, config: SegmentationConfig, insert: TumorInsertion | None, accelerator: Accelerator, out: Path):
         self.insert, self.accelerator, self.out = insert, accelerator, out
-        self.options, self.watch = config.insertion, Stopwatch(accelerator.device)
-        self.schedule = None if insert is None else config.insertion.schedule
+        self.options, self.watch = None if insert is None else config.insertion, Stopwatch(accelerator.device)
+        self.schedule = None if self.options is None else self.options.schedule
         self.total_steps = config.optimizer.steps
         self.steps, self.latest_step = 0, 0
-        self.painted = insert.lesions if insert is not None and self.options.painted is not None else None
+        self.painted = insert.lesions if insert is not None and isinstance(insert.lesions, PaintedLesions) else None
         self.counted = (0.0, 0.0)
         self.adaptive = None
-        if insert is not None and self.options.adaptive is not None:
+        if insert is not None and self.options is not None and self.options.adaptive is not None:
             try:
                 self.adaptive = AdaptiveInsertion(insert, **self.options.adaptive.model_dump())
             except ValueError as error:
@@ -101,71 +115,66 @@ class Inserter:
         self.examples_left = config.examples if accelerator.is_main_process else 0
 
     def __call__(self, step: int, batch: PatchBatch) -> tuple[Tensor, Tensor]:
-        """Image (B, C, X, Y, Z) and label (B, 1, X, Y, Z) of a batch on the device, with tumours inserted there."""
+        """Move a batch to the device and insert there; returns image (B, C, X, Y, Z) and label (B, 1, X, Y, Z)."""
         device = self.accelerator.device
         image, label = batch.image.to(device, non_blocking=True), batch.label.to(device, non_blocking=True)
-        if self.insert is None:
+        if self.insert is None or self.schedule is None:
             return image, label
         self.insert.prob = self.schedule(step)
         self.steps, self.latest_step = self.steps + (step != self.latest_step), step
         with self.watch:
             stats = (batch.host_mean, batch.host_std)
-            *changed, plan = self.insert.recorded(image, label, batch.spacing_mm, groups=batch.groups, host_stats=stats)
+            changed, changed_label, plan = self.insert.recorded(
+                image, label, batch.spacing_mm, groups=batch.groups, host_stats=stats
+            )
         if self.examples_left:
-            self._keep_examples(step, (image, label), changed, plan.to_rows())
-        return tuple(changed)
+            self._keep_examples(step, (image, label), (changed, changed_label), plan.to_rows())
+        return changed, changed_label
 
     def begin(self) -> None:
-        """Paint what the first batch needs to have, so that no step waits for it.
+        """Paint the lesions of the first batch, so that no step waits for them.
 
         Raises:
             ConfigError: no donor has the sizes that were asked for.
         """
-        if self.painted is not None:
+        if self.insert is not None and self.painted is not None:
             try:
                 self.painted.follow(self.insert.number)
             except ValueError as error:
                 raise ConfigError(f"insertion.painted: {error}") from error
 
-    def _keep_examples(self, step: int, before: Sequence[Tensor], after: Sequence[Tensor], rows: list[dict]) -> None:
-        """The first sample of the batch that got a tumour, for the report."""
+    def _keep_examples(
+        self, step: int, before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], rows: list[dict]
+    ) -> None:
+        """Keep the first sample of the batch that got a tumour, for the report."""
         done = [row["sample"] for row in rows if row["outcome"] == "done"]
         if done:
             b = done[0]
-            images, labels = [x[b] for x in (before[0], after[0])], [x[b, 0] for x in (before[1], after[1])]
-            keep_example(self.out, step, *images, *labels, [row for row in rows if row["sample"] == b])
+            (image, label), (changed, changed_label) = before, after
+            mine = [row for row in rows if row["sample"] == b]
+            keep_example(self.out, step, image[b], changed[b], label[b, 0], changed_label[b, 0], mine)
             self.examples_left -= 1
 
     def follow(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """Adapt to the rows of a validation; what was set, for the log."""
+        """Adapt to the rows of a validation; returns the new weights, for the log."""
         return {} if self.adaptive is None else {"adaptive": self.adaptive.update(rows)}
 
     def expected(self, samples: int) -> float:
-        """Insertions that will be asked for over a run of so many samples, on average."""
-        if self.insert is None:
+        """Compute how many insertions a run of so many samples will ask for, on average."""
+        if self.options is None:
             return 0.0
-        return samples * self.schedule.mean(self.total_steps) * (1 + self.options.second)
+        return samples * self.options.schedule.mean(self.total_steps) * (1 + self.options.second)
 
     def announcement(self, samples: int) -> str:
-        """The same in words."""
-        if self.insert is None:
+        """Say in words how many insertions will be asked for."""
+        if self.options is None:
             return "insertion is off"
         adapted = ", adapted to validation" if self.adaptive is not None else ""
-        return f"about {self.expected(samples):.0f} insertions will be asked for{adapted}{self._painted_words()}"
-
-    def _painted_words(self) -> str:
-        painted = self.options.painted
-        if painted is None:
-            return ""
-        words = f"; {painted.count} lesions are painted ahead by {self.options.generator}"
-        if painted.refresh is not None:
-            return f"{words}, {painted.refresh:g} anew for each patch"
-        if painted.budget is not None:
-            return f"{words}, and as many anew as keep insertion within {painted.budget:.1%} of the time"
-        return words
+        painted = _painted_words(self.options)
+        return f"about {self.expected(samples):.0f} insertions will be asked for{adapted}{painted}"
 
     def counts(self, seconds_per_step: float) -> dict[str, Any]:
-        """Counts since the start, summed over the processes, and the share of the time; nothing where it is off."""
+        """Sum counts since the start over the processes, and work out the share of the time; empty where it is off."""
         if self.insert is None:
             return {}
         reports = gather_object([self.insert.report().to_dict()])
@@ -179,20 +188,20 @@ class Inserter:
         return {"insertion": total_of(reports)} | share
 
     def _painting_and_waiting(self) -> tuple[float, float]:
-        """Seconds of painting in the background, and of waiting for it, since they were counted last."""
+        """Take the seconds of painting in the background, and of waiting for it, since the last call."""
         if self.painted is None:
             return 0.0, 0.0
         before, self.counted = self.counted, (self.painted.painting_seconds, self.painted.waited_seconds)
         return self.counted[0] - before[0], self.counted[1] - before[1]
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-able."""
+        """Give the state of insertion and adaptation, JSON-able."""
         state = None if self.insert is None else self.insert.state_dict()
         adaptive = None if self.adaptive is None else self.adaptive.state_dict()
         return {"insert": state, "adaptive": adaptive, "examples_left": self.examples_left}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken."""
+        """Continue from a `state_dict`."""
         self.examples_left = state["examples_left"]
         if self.insert is not None:
             self.insert.load_state_dict(state["insert"])
@@ -200,8 +209,21 @@ class Inserter:
             self.adaptive.load_state_dict(state["adaptive"])
 
 
+def _painted_words(options: InsertionConfig) -> str:
+    """Say what is painted ahead, as the end of a sentence."""
+    painted = options.painted
+    if painted is None:
+        return ""
+    words = f"; {painted.count} lesions are painted ahead by {options.generator}"
+    if painted.refresh is not None:
+        return f"{words}, {painted.refresh:g} anew for each patch"
+    if painted.budget is not None:
+        return f"{words}, and as many anew as keep insertion within {painted.budget:.1%} of the time"
+    return words
+
+
 def total_of(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Counts of several processes as one; tables of counts are summed name by name."""
+    """Sum the counts of several processes; tables of counts name by name."""
     total: dict[str, Any] = {key: sum(report[key] for report in reports) for key in ("samples", "asked", "done")}
     for key in ("refused", "voxels", "sizes"):
         total[key] = _summed([report[key] for report in reports])

@@ -1,4 +1,4 @@
-"""Validation in trainers/segmentation.py: whole volumes, and what is learned from how they score."""
+"""Validation in trainers/segmentation.py: scores of whole volumes, and the best of them."""
 
 import math
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from synthaug.evaluation import evaluate_case
+from synthaug.evaluation.registry import followed_metrics
 from synthaug.segmentation.inference import predict_probabilities
 from synthaug.segmentation.postprocessing import to_label
 from synthaug.training.artefacts import keep_validation
@@ -20,7 +21,7 @@ from synthaug.training.segmentation_config import SegmentationConfig
 def validate(
     network: nn.Module, volumes: list[CachedVolume], config: SegmentationConfig, device: torch.device, out: Path
 ) -> list[dict]:
-    """Rows of `evaluate_case` for each whole volume, and slices of it for the report, in the run's folder `out`.
+    """Score whole volumes by `evaluate_case`, and keep slices of them for the report in the run's folder `out`.
 
     It knows of no insertion: there is none to switch off.
     """
@@ -43,11 +44,18 @@ def validate(
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean Dice and lesion-wise recall of each region and class over the cases that have them; Dice of each case."""
+    """Average the metrics that a log follows, of each region and class, over the cases that have them.
+
+    Args:
+        rows: rows of `validate`.
+
+    Returns:
+        ``dice`` and ``lesion_recall``, each with region to mean; and ``cases``, case to region to Dice.
+    """
     whole = [row for row in rows if row["size"] == "all"]
     names = dict.fromkeys(row["region"] for row in whole)
     result: dict[str, Any] = {}
-    for metric in ("dice", "lesion_recall"):
+    for metric in (followed.name for followed in followed_metrics()):
         values = {n: [r[metric] for r in whole if r["region"] == n and r.get(metric) is not None] for n in names}
         result[metric] = {name: float(np.mean(v)) for name, v in values.items() if v}
     cases = dict.fromkeys(row["case"] for row in whole)
@@ -56,7 +64,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def score_of(validation: dict[str, Any], config: SegmentationConfig) -> float:
-    """What early stopping and the plateau schedule watch: the Dice of one class or region, or the mean of the regions.
+    """Take the score that early stopping and the plateau schedule watch: Dice of one output, or mean of the regions.
 
     Raises:
         RuntimeError: no validation case has what is watched.
@@ -71,7 +79,7 @@ def score_of(validation: dict[str, Any], config: SegmentationConfig) -> float:
 
 @dataclass
 class Best:
-    """The best validation so far."""
+    """Score and step of the best validation so far."""
 
     score: float = -math.inf
     step: int = 0
@@ -79,7 +87,7 @@ class Best:
     stopped: bool = False
 
     def see(self, score: float, step: int, patience: int, min_delta: float) -> bool:
-        """Take in a validation; whether it is the best one."""
+        """Take in a validation; returns whether it is the best one."""
         better = score > self.score + min_delta
         if better:
             self.score, self.step, self.validations_since = score, step, 0

@@ -1,4 +1,4 @@
-"""What trainers/thin.py may be told, checked before anything is read.
+"""Configuration of trainers/thin.py, checked before anything is read.
 
 What each key means is written beside it in configs/thin_tiny.yaml.
 """
@@ -13,7 +13,7 @@ from synthaug.training.run_config import Share, Weight
 
 
 class StudentConfig(Section):
-    """What is made thinner, and how thin."""
+    """Generator that is made thinner, features that stay, and how the student learns."""
 
     init: str
     hidden: tuple[PositiveInt, ...] = Field(min_length=7, max_length=7)
@@ -23,14 +23,14 @@ class StudentConfig(Section):
 
 
 class ThinningLossConfig(Section):
-    """Weights of what the student's answers are compared in, beside the lesion itself."""
+    """Weights of the comparisons of features and surroundings, beside that of the lesion itself."""
 
     features: Weight = 0.3
     halo: Weight = 0.1
 
 
 class ThinningOptimizerConfig(AdamConfig):
-    """How long and how fast."""
+    """Steps, decay, betas, clipping and averaging of the student's Adam."""
 
     decay_from: Share = 0.5
     betas: tuple[Share, Share] = (0.9, 0.99)
@@ -39,7 +39,7 @@ class ThinningOptimizerConfig(AdamConfig):
 
 
 class ThinningConfig(GeneratorConfig):
-    """A whole configuration."""
+    """Configuration of a thinning."""
 
     student: StudentConfig
     loss: ThinningLossConfig = ThinningLossConfig()

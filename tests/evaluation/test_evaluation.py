@@ -26,6 +26,8 @@ from synthaug import BRATS18, BRATS24
 from synthaug.classes import single
 from synthaug.cli.app import app
 from synthaug.evaluation import (
+    METRICS,
+    Metric,
     default_regions,
     evaluate_case,
     format_table,
@@ -34,6 +36,7 @@ from synthaug.evaluation import (
     summarise,
     write_table,
 )
+from synthaug.evaluation.registry import shown_metrics
 
 
 def blob(rng: np.random.Generator, shape=(20, 18, 16)) -> np.ndarray:
@@ -145,6 +148,30 @@ def test_regions_and_classes_of_a_case():
     assert all(row["case"] == "c" and row["group"] == "p" for row in rows)
     assert (table["WT"]["lesions"], table["WT"]["lesions_found"], table["WT"]["false_positives"]) == (1, 1, 1)
     json.dumps(rows, allow_nan=False)
+
+
+def test_rows_have_the_registered_metrics_and_no_other_in_its_order():
+    rows = evaluate_case(*case(), BRATS18)
+    assert list(by_region(rows)["WT"]) == ["case", "group", "region", "kind", "size", *METRICS]
+    by_size = [name for name, metric in METRICS.items() if metric.by_size]
+    assert list(by_region(rows, "small")["WT"]) == ["case", "group", "region", "kind", "size", *by_size]
+
+
+def test_a_perfect_prediction_is_the_best_in_the_direction_of_each_metric():
+    perfect, poor = (by_region(evaluate_case(p, case()[1], BRATS18))["WT"] for p in case()[::-1])
+    for name, metric in METRICS.items():
+        if metric.higher_is_better is not None:
+            assert perfect[name] >= poor[name] if metric.higher_is_better else perfect[name] <= poor[name], name
+
+
+def test_a_metric_is_one_line(monkeypatch):
+    """A line in the registry's tuple is enough for the rows and the tables."""
+    line = Metric("hausdorff_mm", "Hausdorff", lambda pair: 7.0, higher_is_better=False, unit="mm", shown=True)
+    monkeypatch.setattr("synthaug.evaluation.case.SURFACE", (line,))
+    monkeypatch.setitem(METRICS, line.name, line)
+    rows = evaluate_case(*case(), BRATS18)
+    assert shown_metrics(rows[0])[-1] is line and line.heading == "Hausdorff, mm"
+    assert next(r for r in summarise(rows) if r["metric"] == "hausdorff_mm")["mean"] == 7
 
 
 def test_lesions_by_size():
@@ -332,6 +359,7 @@ def test_predictions_in_a_folder_are_scored(predicted, tmp_path):
     result = command(*predicted, "--out", tmp_path / "scores")
     assert result.exit_code == 0, result.output
     assert "Brats18_A_1: Dice WT 1.000" in result.output and "Brats18_C_1" not in result.output
+    assert "lower is better: hd95_mm, false_positives" in result.output
     with (tmp_path / "scores" / "rows.csv").open(encoding="utf-8") as file:
         rows = {(r["case"], r["region"]): r for r in csv.DictReader(file) if r["size"] == "all"}
     expected = by_region(evaluate_case(*case(), BRATS18, (2, 2, 2)))["TC"]

@@ -1,6 +1,7 @@
 """The trainer of the diffusion generator: it learns, and a run that was killed goes on as if it had not been."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -128,7 +129,7 @@ def test_reflow_leads_to_where_the_teacher_came_from_the_same_noise(whole, tmp_p
     batch = {"real": real, "real_mask": mask, "real_lesion": mask[:, :1], "available": torch.ones(1, 4)}
     rng = torch.Generator().manual_seed(5)
     asked = diffusion.DenoisingStep(batch, config, rng, Accelerator(cpu=True), MIXING, None, teacher)
-    point, lesion = diffusion.flow_point(batch, MIXING, config, rng, asked.taught)
+    point, lesion = diffusion.flow_point(batch, MIXING, config, rng, partial(asked.taught, teacher))
     noise = diffusion.drawn_noise(point.scene, MIXING, torch.Generator().manual_seed(5))
     expected = diffusion.sample(diffusion.expectation(teacher, point.scene), noise, steps=3)
     inside = mask[:, :1].expand_as(lesion) > 0
@@ -156,7 +157,7 @@ def test_the_last_point_is_where_a_sampler_stands():
         "style": torch.zeros(1, 3, 4, 3),
         "available": torch.ones(1, 4),
     }
-    point = diffusion.last_point(network, batch, config, torch.Generator().manual_seed(0))
+    point = diffusion.last_point(network, batch, config.refine, torch.Generator().manual_seed(0))
     assert (
         float(point.time)
         == float(point.stride)

@@ -135,6 +135,8 @@ def test_scores_of_the_last_validation_with_intervals(run, page):
         cell = page.row(region)[1]
         assert cell.startswith(f"{mean:.2f} [")
         assert f"{mean:.3f}validation Dice {region}" in page.text
+    assert "Dicelesion-wise Dicelesion-wise recallfalse positives per case" in page.text  # heads of the columns
+    assert "Lower is better: false positives per case." in page.text
     assert page.row("WT", "medium")[2:] == ["6", "6", "1.00", "0"]
     assert not [row for row in page.rows if row[:2] == ["WT", "large"]]
 

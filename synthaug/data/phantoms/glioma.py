@@ -90,7 +90,7 @@ def grow_glioma(fractions: np.ndarray, brain: np.ndarray, spacing_mm: tuple, rng
 
 
 def label_of(glioma: Glioma, classes: Classes) -> np.ndarray:
-    """The label map (X, Y, Z) int16 in the values of a vocabulary."""
+    """Make the label map (X, Y, Z) int16 in the values of a vocabulary."""
     label = np.zeros(glioma.whole.shape, np.int16)
     for name, part in glioma.parts.items():
         value = next(iter(classes.values.values())) if len(classes) == 1 else classes.values[name]
@@ -99,7 +99,7 @@ def label_of(glioma: Glioma, classes: Classes) -> np.ndarray:
 
 
 def replace_tissue(fractions: np.ndarray, glioma: Glioma) -> np.ndarray:
-    """Tissue fractions (T, X, Y, Z) with the glioma in them; oedema lets some of the tissue shine through."""
+    """Put the glioma into tissue fractions (T, X, Y, Z); oedema lets some of the tissue shine through."""
     seep = 0.85
     kept = 1 - glioma.core - seep * (glioma.whole - glioma.core)
     mixed = fractions * kept
@@ -113,7 +113,7 @@ def replace_tissue(fractions: np.ndarray, glioma: Glioma) -> np.ndarray:
 
 
 def _draw_centre(wm: np.ndarray, diameter: float, spacing_mm: tuple, rng: np.random.Generator) -> tuple[int, ...]:
-    """A voxel of white matter, by weight, at least 0.35 diameters from the border of the field of view."""
+    """Draw a voxel of white matter, by weight, at least 0.35 diameters from the border of the field of view."""
     weight = np.zeros(wm.shape)
     margins = [min(int(0.35 * diameter / step), (n - 1) // 2) for n, step in zip(wm.shape, spacing_mm, strict=True)]
     inner = tuple(slice(m, n - m) for m, n in zip(margins, wm.shape, strict=True))
@@ -124,7 +124,7 @@ def _draw_centre(wm: np.ndarray, diameter: float, spacing_mm: tuple, rng: np.ran
 
 
 def _distance(size: tuple, centre: tuple, spacing_mm: tuple, rng: np.random.Generator) -> np.ndarray:
-    """Distance in mm from the centre, stretched along random axes so that tumours are rarely balls."""
+    """Measure the distance in mm from the centre, stretched along random axes so that tumours are rarely balls."""
     axes = [(np.arange(n) - c) * step for n, c, step in zip(size, centre, spacing_mm, strict=True)]
     grid = np.meshgrid(*(a.astype(np.float32) for a in axes), indexing="ij", sparse=True)
     rotation = np.linalg.qr(rng.standard_normal((3, 3)))[0]
@@ -134,14 +134,14 @@ def _distance(size: tuple, centre: tuple, spacing_mm: tuple, rng: np.random.Gene
 
 
 def _blur(values: np.ndarray) -> np.ndarray:
-    """The mean of 3 x 3 x 3 voxels; the border's neighbours wrap around, and no tumour is there."""
+    """Average 3 x 3 x 3 voxels; the border's neighbours wrap around, and no tumour is there."""
     for axis in range(3):
         values = (np.roll(values, 1, axis) + values + np.roll(values, -1, axis)) / 3
     return values
 
 
 def _grow(field: np.ndarray, volume: int, width: float, centre: tuple | None) -> tuple[np.ndarray, np.ndarray]:
-    """The `volume` voxels of the lowest field (their largest component if a centre is given), hard and soft."""
+    """Take the `volume` voxels of the lowest field (their largest component if a centre is given), hard and soft."""
     rank = min(max(volume, 1), field.size) - 1
     threshold = np.partition(field, rank, axis=None)[rank]
     hard = field <= threshold

@@ -11,7 +11,7 @@ from functools import lru_cache
 import numpy as np
 
 from synthaug.classes import BRATS18, Classes
-from synthaug.data.nifti import Volume
+from synthaug.data.nifti import LabelledVolume
 from synthaug.data.phantoms.glioma import check_glioma_classes, grow_glioma, label_of, replace_tissue
 from synthaug.data.phantoms.mr import SEQUENCES, TISSUES, acquire, band_noise, check_sequences, sigmoid
 from synthaug.random import stream
@@ -22,8 +22,8 @@ _MARGIN_VOX = 12
 
 def mni_phantom(
     seed: int, classes: Classes = BRATS18, channels: Sequence[str] = SEQUENCES, tumour: bool = True
-) -> Volume:
-    """One brain of MNI152 anatomy at 1 mm, cropped to its box, with a nested glioma where wanted; about 3 s.
+) -> LabelledVolume:
+    """Make one brain of MNI152 anatomy at 1 mm, cropped to its box, with a nested glioma where wanted; about 3 s.
 
     Args:
         seed: the patient; the same seed gives the same voxels. The global random state is left alone.
@@ -51,12 +51,12 @@ def mni_phantom(
         glioma = grow_glioma(fractions, brain, (1.0, 1.0, 1.0), rng_tumour)
         fractions, label = replace_tissue(fractions, glioma), label_of(glioma, classes)
     image = acquire(fractions, brain, channels, rng_scan)
-    return Volume(image=image, label=label, affine=affine, spacing_mm=(1.0, 1.0, 1.0))
+    return LabelledVolume(image=image, label=label, affine=affine, spacing_mm=(1.0, 1.0, 1.0))
 
 
 @lru_cache(maxsize=1)
 def _template() -> tuple[np.ndarray, np.ndarray]:
-    """CSF, grey and white matter (3, X, Y, Z) float32 that sum to 1 in the brain, and the affine; 1 mm."""
+    """Load CSF, grey and white matter (3, X, Y, Z) float32 that sum to 1 in the brain, and the affine; 1 mm."""
     try:
         from nilearn import datasets
         from scipy.ndimage import binary_fill_holes
@@ -73,7 +73,7 @@ def _template() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _patient(template: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Tissue fractions (T, X, Y, Z) and brain (X, Y, Z) of one patient in the brain's box, and the box's corner."""
+    """Draw tissue fractions (T, X, Y, Z) and brain (X, Y, Z) of a patient in the brain's box, and the box's corner."""
     from scipy.ndimage import map_coordinates  # comes with nilearn
 
     size = template.shape[1:]
@@ -92,7 +92,7 @@ def _patient(template: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray
 
 
 def _sharpen(warped: np.ndarray, brain: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One brain's folds from the average's: smooth noise on the log-odds of the tissues, and a power of them."""
+    """Draw one brain's folds from the average's: smooth noise on the log-odds of the tissues, and a power of them."""
     size = brain.shape
     noise = np.stack([0.8 * band_noise(rng, size, 9) for _ in warped])
     noise[0] += 2.5 * np.exp(-((band_noise(rng, size, 18) / 0.25) ** 2))  # sulci, which the average has lost
@@ -107,7 +107,7 @@ def _sharpen(warped: np.ndarray, brain: np.ndarray, rng: np.random.Generator) ->
 
 
 def _box(mask: np.ndarray, margin: int) -> tuple[np.ndarray, np.ndarray]:
-    """First and one-past-last voxel of a mask along each axis, with a margin inside the array."""
+    """Find first and one-past-last voxel of a mask along each axis, with a margin inside the array."""
     where = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
     low = np.array([max(int(w[0]) - margin, 0) for w in where])
     high = np.array([min(int(w[-1]) + 1 + margin, n) for w, n in zip(where, mask.shape, strict=True)])

@@ -1,4 +1,4 @@
-"""From tissue fractions to MR intensities: what the phantoms share, whatever their anatomy.
+"""MR intensities from tissue fractions, for all phantoms, whatever their anatomy.
 
 NumPy throughout: a phantom costs the same one core whatever else the machine's cores are busy with.
 """
@@ -28,7 +28,7 @@ _TEXTURE = (0.02, 0.04, 0.03, 0.05, 0.12, 0.08, 0.12)
 
 
 def band_noise(rng: np.random.Generator, size: Sequence[int], wavelength_vox: float) -> np.ndarray:
-    """Smooth noise (X, Y, Z) float32 of mean 0 and standard deviation 1, most of it near one wavelength.
+    """Draw smooth noise (X, Y, Z) float32 of mean 0 and standard deviation 1, most of it near one wavelength.
 
     It is made by filtering white noise on a grid of six points a wavelength, and interpolated from there.
     """
@@ -48,12 +48,12 @@ def band_noise(rng: np.random.Generator, size: Sequence[int], wavelength_vox: fl
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(-x)), without overflow."""
+    """Compute 1 / (1 + exp(-x)), without overflow."""
     return 0.5 + 0.5 * np.tanh(0.5 * x)
 
 
 def _interpolate(values: np.ndarray, axis: int, n: int) -> np.ndarray:
-    """Linear interpolation along one axis to n points, the first and last of which stay."""
+    """Interpolate linearly along one axis to n points, the first and last of which stay."""
     m = values.shape[axis]
     if m == n:
         return values
@@ -65,7 +65,7 @@ def _interpolate(values: np.ndarray, axis: int, n: int) -> np.ndarray:
 
 
 def check_sequences(channels: Sequence[str]) -> tuple[str, ...]:
-    """Canonical names of the wanted channels.
+    """Check the wanted channels, and give their canonical names.
 
     Raises:
         ValueError: a channel that the phantoms do not have.
@@ -105,5 +105,5 @@ def acquire(fractions: np.ndarray, brain: np.ndarray, channels: Sequence[str], r
 
 
 def _mix(values: np.ndarray, fractions: np.ndarray) -> np.ndarray:
-    """The sum over tissues of value times share, (X, Y, Z); tissues that are nowhere cost nothing."""
+    """Sum value times share over tissues, (X, Y, Z); tissues that are nowhere cost nothing."""
     return sum(np.float32(v) * share for v, share in zip(values, fractions, strict=True) if share.any())

@@ -12,7 +12,7 @@ import numpy as np
 
 from synthaug.classes import BRATS18, Classes
 from synthaug.data.cases import Case, find_cases
-from synthaug.data.nifti import Volume
+from synthaug.data.nifti import LabelledVolume
 from synthaug.data.phantoms.glioma import check_glioma_classes, grow_glioma, label_of, replace_tissue
 from synthaug.data.phantoms.mr import SEQUENCES, TISSUES, acquire, band_noise, check_sequences, sigmoid
 from synthaug.random import stream
@@ -34,8 +34,8 @@ def phantom_case(
     channels: Sequence[str] = SEQUENCES,
     tumour: bool = True,
     spacing_mm: Sequence[float] = (1.0, 1.0, 1.0),
-) -> Volume:
-    """One procedural brain, with a nested glioma where wanted; about 0.3 s at 96^3.
+) -> LabelledVolume:
+    """Make one procedural brain, with a nested glioma where wanted; about 0.3 s at 96^3.
 
     Args:
         seed: the patient; the same seed and size give the same voxels. The global random state is left alone.
@@ -67,7 +67,7 @@ def phantom_case(
         glioma = grow_glioma(fractions, brain, spacing, rng_tumour)
         fractions, label = replace_tissue(fractions, glioma), label_of(glioma, classes)
     image = acquire(fractions, brain, channels, rng_scan)
-    return Volume(image=image, label=label, affine=np.diag([*spacing, 1.0]), spacing_mm=spacing)
+    return LabelledVolume(image=image, label=label, affine=np.diag([*spacing, 1.0]), spacing_mm=spacing)
 
 
 def write_phantom_dataset(
@@ -83,10 +83,10 @@ def write_phantom_dataset(
 
     Args:
         folder: made if it is not there; must hold no NIfTI files yet.
-        count: how many cases: ``Phantom_000_1``, ``Phantom_001_1``, ...; each is a patient of its own.
+        count: number of cases: ``Phantom_000_1``, ``Phantom_001_1``, ...; each is a patient of its own.
         seed: case number i is the phantom of ``seed + i``.
         size: voxels along X, Y, Z.
-        tumour_free: how many of them, the last ones, have no tumour.
+        tumour_free: number of cases, the last ones, that have no tumour.
         classes: label values.
         spacing_mm: voxel size.
 
@@ -108,7 +108,7 @@ def write_phantom_dataset(
     return find_cases(folder)
 
 
-def _write_case(folder: Path, name: str, volume: Volume) -> None:
+def _write_case(folder: Path, name: str, volume: LabelledVolume) -> None:
     (folder / name).mkdir(parents=True, exist_ok=True)
     arrays = {**dict(zip(SEQUENCES, volume.image, strict=True)), "seg": volume.label}
     for tag, voxels in arrays.items():
@@ -116,7 +116,7 @@ def _write_case(folder: Path, name: str, volume: Volume) -> None:
 
 
 def _anatomy(size: tuple[int, ...], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Tissue fractions (T, X, Y, Z) and the brain (X, Y, Z) bool, in a field of view of any shape."""
+    """Draw tissue fractions (T, X, Y, Z) and the brain (X, Y, Z) bool, in a field of view of any shape."""
     half = float(np.mean(size)) / 2
     soft = 0.45 / half  # half a voxel: partial volume
     grid = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in size), indexing="ij")
@@ -140,7 +140,7 @@ def _anatomy(size: tuple[int, ...], rng: np.random.Generator) -> tuple[np.ndarra
 
 
 def _envelope(x: np.ndarray, y: np.ndarray, z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """1 on the brain's surface, less inside: a rounded box, narrower in front and flatter below."""
+    """Compute the envelope, 1 on the brain's surface, less inside: a rounded box, narrow in front, flat below."""
     a, b, c = rng.uniform(0.88, 0.95, 3).tolist()
     parts = (x / (a * (1 - 0.13 * y)), y / b, z / np.where(z < 0, c, 0.97 * c))
     return sum(np.abs(p) ** 2.3 for p in parts) ** (1 / 2.3)
@@ -153,7 +153,7 @@ def _radius(x: np.ndarray, y: np.ndarray, z: np.ndarray, centre: tuple, radii: t
 def _distance_to_csf(
     x: np.ndarray, depth: np.ndarray, cerebellum: np.ndarray, half: float, rng: np.random.Generator
 ) -> np.ndarray:
-    """Distance from the surface, the sulci, the midline fissure and the tentorium, whichever is nearest.
+    """Measure the distance from the surface, the sulci, the midline fissure and the tentorium, whichever is nearest.
 
     A sulcus is a sheet where noise of wavelength w crosses zero: at a value n it is about n w / (2 pi) away.
     """
@@ -169,7 +169,7 @@ def _distance_to_csf(
 
 
 def _ventricles(x: np.ndarray, y: np.ndarray, z: np.ndarray, soft: float, rng: np.random.Generator) -> np.ndarray:
-    """The lateral ventricles, two arches from front to back that part behind, and the slit of the third."""
+    """Draw the lateral ventricles, two arches from front to back that part behind, and the slit of the third."""
     side, along = np.abs(x), (y + 0.05) / 0.42
     width = rng.uniform(0.055, 0.11)
     across = side - 0.075 - 0.14 * (-along).clip(min=0) ** 2
