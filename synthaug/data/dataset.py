@@ -65,6 +65,8 @@ def find_dataset(
     """
     folder = Path(folder)
     names = None if channels is None else canonical_channels(channels)
+    if isinstance(classes, str) and "=" in classes:
+        classes = get_classes(classes)
     cases = named_cases(folder, layout, names, group_pattern)
     found, said = find_classes(folder, cases, classes, lesions, structures)
     taken = [] if said is None else [f"classes {describe(found)} ({said})"]

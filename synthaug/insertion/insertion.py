@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ class TumorInsertion:
         self.lesions = resolve_lesions(lesions)
         self.classes = vocabulary_of(self.lesions) if classes is None else get_classes(classes)
         self.channels = channels_of(self.lesions) if channels is None else canonical_channels(channels)
-        painter = resolve_generator(generator, **options)
+        painter = resolve_generator(generator, **_not_ours(options, generator))
         self.generator = painter.bind(self.channels, in_names_of(self.classes.names, painter.classes))
         self._decider = Decider.of(self.options, self.lesions, self.classes, self.generator, rank)
         self._made = Lesions(self.lesions, self.classes, self._donor_channels(self._decider.mix))
@@ -360,6 +361,19 @@ class TumorInsertion:
             self._decider.mix.counts[:] = state["mix_counts"]
         weights = state.get("size_weights")
         self.size_weights = None if weights is None else SizeWeights.from_dict(weights)
+
+
+def _not_ours(options: dict[str, Any], generator: Any) -> dict[str, Any]:
+    """The options that are the generator's; a slip of one of the insertion's is not, where the generator takes none.
+
+    Raises:
+        TypeError: an option that neither knows, and what may have been meant.
+    """
+    if generator in ("paste", "procedural") or isinstance(generator, TumorGenerator):
+        for name in options:
+            if close := get_close_matches(name, InsertionOptions.model_fields, n=1, cutoff=0.5):
+                raise TypeError(f"unexpected {name}: did you mean {close[0]}?")
+    return options
 
 
 def _with_other_batch(audit: Mapping[str, Any]) -> dict[str, Any]:
