@@ -356,9 +356,11 @@ def command(*arguments) -> Result:
 
 
 def test_predictions_in_a_folder_are_scored(predicted, tmp_path):
-    result = command(*predicted, "--out", tmp_path / "scores")
+    result = command(*predicted, "--out", tmp_path / "scores", "--partial")
     assert result.exit_code == 0, result.output
-    assert "Brats18_A_1: Dice WT 1.000" in result.output and "Brats18_C_1" not in result.output
+    assert "Brats18_A_1: Dice WT 1.000" in result.output and "not predicted: Brats18_C_1" in result.output
+    assert "2 of 3 labelled cases; mean" in result.output
+    assert command(*predicted).exit_code == 1
     assert "lower is better: hd95_mm, false_positives" in result.output
     with (tmp_path / "scores" / "rows.csv").open(encoding="utf-8") as file:
         rows = {(r["case"], r["region"]): r for r in csv.DictReader(file) if r["size"] == "all"}
