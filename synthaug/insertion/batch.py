@@ -7,6 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+FINEST_MM = 0.006
+"""Voxels all of whose sides are below it are taken for metres."""
+
 SampleMap = Tensor | Callable[[int], Tensor]
 """Something for each voxel: a map of the batch, or a function from a sample's index to the map of that sample."""
 
@@ -186,6 +189,8 @@ def checked_spacing(spacing_mm: Any, samples: int) -> list[tuple[float, float, f
     values = table.expand(samples, 3).numpy()
     if not ((values > 0) & (values < float("inf"))).all():
         raise ValueError(f"spacing_mm: expected finite values above 0, got {spacing_mm}")
+    if values.max() < FINEST_MM:
+        raise ValueError(f"spacing_mm: expected mm, got {spacing_mm}: is it metres?")
     return [tuple(float(v) for v in row) for row in values]
 
 

@@ -17,10 +17,8 @@ def run(*words):
 def as_nnunet(cases, folder):
     names = ("t1", "t2")
     for case in cases:
-        for place, path in [
-            *((f"imagesTr/{case.name}_{i:04d}", case.images[n]) for i, n in enumerate(names)),
-            (f"labelsTr/{case.name}", case.label),
-        ]:
+        places = {f"imagesTr/{case.name}_{i:04d}": case.images[name] for i, name in enumerate(names)}
+        for place, path in {**places, f"labelsTr/{case.name}": case.label}.items():
             target = folder / f"{place}.nii.gz"
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
