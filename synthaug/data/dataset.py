@@ -190,7 +190,7 @@ def _given(
     if named is not None:
         found = {name: same_tissue(name, tuple(named[0])) for name in wanted}
         if None not in found.values():
-            return Classes("custom", {name: named[0][own] for name, own in found.items()}), named[1]
+            return Classes("custom", {name: named[0][own] for name, own in found.items() if own is not None}), named[1]
         known = ", ".join(f"{name}={value}" for name, value in named[0].items())
         raise ValueError(f"classes: {named[1]} has {known}; got {given!r}")
     values = label_values(cases)

@@ -133,9 +133,9 @@ def _is_recent(case: Case) -> bool:
 def label_values(cases: Iterable[Case], most: int = LABELS_LOOKED_AT) -> list[int]:
     """The values other than 0 in the first label maps that can be read, ascending."""
     values: set[int] = set()
-    for case in [case for case in cases if case.label is not None][:most]:
+    for name, path in [(case.name, case.label) for case in cases if case.label is not None][:most]:
         try:
-            label = as_label(case.name, case.label, read_stored(case.name, case.label, 1).scaled)
+            label = as_label(name, path, read_stored(name, path, 1).scaled)
         except CaseError:
             continue  # whoever reads the case says so
         values.update(np.unique(label).tolist())
