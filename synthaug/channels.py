@@ -28,7 +28,7 @@ def canonical_channels(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def select_channels(wanted: Sequence[str], known: Sequence[str], owner: str) -> list[int]:
-    """Positions of the `wanted` channels among the `known` ones of `owner` (a bank, a generator).
+    """Find the positions of the `wanted` channels among the `known` ones of `owner` (a bank, a generator).
 
     Raises:
         ValueError: a wanted channel that `owner` does not have.

@@ -1,4 +1,4 @@
-"""Checks of what a user gives; every message says what was expected and what came."""
+"""Checks of a user's numbers; every message says what was expected and what came."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def checked_probability(name: str, value: Any) -> float:
-    """`value` as a float in [0, 1].
+    """Check that `value` is a probability, and return it as a float.
 
     Raises:
         ValueError: it is not a number in that range.
@@ -19,7 +19,7 @@ def checked_probability(name: str, value: Any) -> float:
 
 
 def checked_range(name: str, value: Any, low: float = 0.0, inclusive: bool = False) -> tuple[float, float]:
-    """`value` as (low, high); a scalar is a fixed value.
+    """Check that `value` is a range, and return it as (low, high); a scalar is a fixed value.
 
     Raises:
         ValueError: not one or two finite numbers, inverted, or not above `low` (`inclusive` admits `low` itself).
@@ -36,7 +36,7 @@ def checked_range(name: str, value: Any, low: float = 0.0, inclusive: bool = Fal
 
 
 def checked_at_least(name: str, value: Any, low: float = 0.0) -> float:
-    """`value` as a finite float of at least `low`.
+    """Check that `value` is finite and at least `low`, and return it as a float.
 
     Raises:
         ValueError: it is not.

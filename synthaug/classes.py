@@ -112,14 +112,14 @@ class Classes:
         return tuple(self.values)
 
     def index_map(self, label: np.ndarray) -> np.ndarray:
-        """A label map as class numbers, (X, Y, Z) uint8: k + 1 for class k, 0 for every other value."""
+        """Convert a label map to class numbers, (X, Y, Z) uint8: k + 1 for class k, 0 for every other value."""
         index = np.zeros(label.shape, np.uint8)
         for k, value in enumerate(self.values.values()):
             index[label == value] = k + 1
         return index
 
     def unknown_values(self, label: Any) -> list[int]:
-        """The values of a label map (array or tensor on the CPU) that are neither 0 nor of these classes, ascending."""
+        """List the values of a label map (array, or tensor on the CPU) that are neither 0 nor of these classes."""
         return sorted({*np.unique(np.asarray(label)).tolist()} - {0, *self.values.values()})
 
     def strange_values(self, label: Any) -> str | None:
@@ -152,7 +152,7 @@ class Classes:
         return found
 
     def index(self, name: str) -> int:
-        """Channel of a class (or of its alias) in a one-hot mask, from 0."""
+        """Find the channel of a class (or of its alias) in a one-hot mask, from 0."""
         return self.names.index(self.canonical(name))
 
     def __repr__(self) -> str:
@@ -178,12 +178,17 @@ VOCABULARIES = MappingProxyType({c.name: c for c in (BRATS18, BRATS23, BRATS24, 
 
 
 def single(name: str = "tumour", value: int = 1) -> Classes:
-    """A vocabulary of one class, for binary masks."""
+    """Make a vocabulary of one class, for binary masks.
+
+    Example:
+        >>> single("lesion").values["lesion"]
+        1
+    """
     return Classes(name, {name: value})
 
 
 def of_names(names: Sequence[str]) -> Classes:
-    """The vocabulary of these class names, with values from 1 and the aliases of the BraTS classes among them."""
+    """Make a vocabulary of class names, with values from 1 and the aliases of the BraTS classes among them."""
     aliases = {alias: name for alias, name in _BRATS_ALIASES.items() if name in names and alias not in names}
     return Classes("of the bank", {name: k + 1 for k, name in enumerate(names)}, aliases)
 
@@ -197,6 +202,10 @@ def get_classes(classes: "Classes | str | Mapping[str, int]") -> Classes:
     Raises:
         ValueError: an unknown vocabulary name, or a value that is no integer.
         TypeError: neither of the three.
+
+    Example:
+        >>> get_classes("BRATS23"), get_classes("core=1,rim=2").names
+        (BRATS23(NCR=1, ED=2, ET=3), ('core', 'rim'))
     """
     if isinstance(classes, Classes):
         return classes

@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -17,7 +18,7 @@ class ConfigError(ValueError):
 
 
 class Section(BaseModel):
-    """A part of a configuration: unknown keys are errors, values do not change after checking."""
+    """Base of a configuration's parts: unknown keys are errors, values do not change after checking."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -63,29 +64,30 @@ def read_config(path: str | Path | None, model: type[Model], overrides: Sequence
     Example:
         >>> read_config("configs/segmentation_tiny.yaml", Config, ["optimizer.steps=50"])  # doctest: +SKIP
     """
-    path = "configuration" if path is None else Path(path)
+    file = None if path is None else Path(path)
+    name = "configuration" if file is None else str(file)
     try:
-        content = None if path == "configuration" else yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
+        content = None if file is None else yaml.load(file.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
+        raise ConfigError(f"{name}: cannot be read: {error}") from error
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {error}") from error
+        raise ConfigError(f"{name}: not YAML: {error}") from error
     content = {} if content is None else content
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: expected keys and values, got {type(content).__name__}")
+        raise ConfigError(f"{name}: expected keys and values, got {type(content).__name__}")
     content = overridden(content, overrides)
     try:
         return model.model_validate(content)
     except ValidationError as error:
         problems = "\n".join(f"  {problem(item, model)}" for item in error.errors())
-        raise ConfigError(f"{path}:\n{problems}") from error
+        raise ConfigError(f"{name}:\n{problems}") from error
 
 
 def overridden(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Nested dictionaries with some values set, which may be changed in place.
+    """Set some values of nested dictionaries, in place.
 
     Args:
-        content: as read.
+        content: nested dictionaries, as read from a file.
         overrides: ``"a.b=value"`` each; the value is YAML.
 
     Raises:
@@ -112,12 +114,12 @@ def _override(content: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override {override!r}: the value is not YAML: {error}") from error
 
 
-def problem(item: dict[str, Any], model: type[BaseModel]) -> str:
-    """One pydantic error in words: the dotted key, what is wrong, what came.
+def problem(item: ErrorDetails, model: type[BaseModel]) -> str:
+    """Say a pydantic error in words: the dotted key, what is wrong, what came.
 
     Args:
-        item: of `ValidationError.errors`.
-        model: that was validated.
+        item: one of `ValidationError.errors`.
+        model: the model that was validated.
     """
     name = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
@@ -143,7 +145,7 @@ def problem(item: dict[str, Any], model: type[BaseModel]) -> str:
 
 
 def _known_keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
-    """Field names of the section at a location; of the whole model where the location leads elsewhere."""
+    """List the field names of the section at a location; the whole model's where the location leads elsewhere."""
     members: list[type[BaseModel]] = []
     for part in location:
         field = model.model_fields.get(str(part))
@@ -159,7 +161,7 @@ def _known_keys(model: type[BaseModel], location: Sequence[str | int]) -> list[s
 
 
 def _sections(annotation: Any) -> list[type[BaseModel]]:
-    """The models in an annotation such as ``Model | None`` or ``Annotated[One, ...] | Annotated[Other, ...]``."""
+    """List the models in an annotation such as ``Model | None`` or ``Annotated[One, ...] | Annotated[Other, ...]``."""
     options = [annotation, *get_args(annotation)]
     options += [get_args(option)[0] for option in options if get_origin(option) is Annotated]
     return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Writing of files and folders whole or not at all, and their checksums."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ def replace_files(contents: Mapping[Path, bytes | str]) -> list[Path]:
     """Write files beside their places and rename them when all are whole: a failure or a kill leaves what was there.
 
     Args:
-        contents: by path; folders are made where they are missing, text is written as UTF-8.
+        contents: content by path; folders are made where they are missing, text is written as UTF-8.
 
     Returns:
         The paths.
@@ -37,13 +37,13 @@ def replace_files(contents: Mapping[Path, bytes | str]) -> list[Path]:
 
 
 def replace_file(path: str | os.PathLike, content: bytes | str) -> Path:
-    """`replace_files` for one file; returns its path."""
+    """Write one file as `replace_files` does; returns its path."""
     return replace_files({Path(path): content})[0]
 
 
 @contextmanager
 def new_folder(place: str | os.PathLike) -> Iterator[Path]:
-    """A folder to fill that becomes `place` at the end of the block: a failure or a kill leaves no half of it.
+    """Make a folder to fill, renamed to `place` at the end of the block: a failure or a kill leaves no half of it.
 
     Where another process was faster, its folder stays and this one goes.
 
@@ -66,6 +66,6 @@ def new_folder(place: str | os.PathLike) -> Iterator[Path]:
 
 
 def file_sha256(path: str | os.PathLike) -> str:
-    """The sha256 of a file's bytes."""
+    """Compute the sha256 of a file's bytes."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

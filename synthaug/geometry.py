@@ -45,7 +45,7 @@ class Window:
     Attributes:
         index: (x * y * z,) int64, flat addresses in the volume, those outside clamped to the volume.
         inside: (X, Y, Z) bool, which voxels of the crop lie in the volume.
-        size: of the crop.
+        size: voxels of the crop along X, Y, Z.
     """
 
     index: Tensor
@@ -54,7 +54,7 @@ class Window:
 
     @classmethod
     def at(cls, center: Tensor, size: Sequence[int], volume: Sequence[int]) -> "Window":
-        """The crop of `size` whose voxel ``size // 2`` is the volume's voxel `center` ((3,) int64, in the volume)."""
+        """Address the crop of `size` whose voxel ``size // 2`` is the volume's voxel `center` ((3,) int64, in it)."""
         axes = []
         for i, n in enumerate(size):
             steps = torch.arange(n, device=center.device) - n // 2
@@ -66,7 +66,7 @@ class Window:
         return cls(index.reshape(-1), whole, triple(size))
 
     def read(self, volume: Tensor) -> Tensor:
-        """(..., X, Y, Z) volume to its crop (..., x, y, z); 0 outside the volume."""
+        """Read the crop (..., x, y, z) of a volume (..., X, Y, Z); 0 outside the volume."""
         flat = volume.reshape(*volume.shape[:-3], -1)
         crop = flat.index_select(-1, self.index).unflatten(-1, self.size)
         return crop.masked_fill_(~self.inside, 0)
@@ -83,8 +83,12 @@ class Window:
         flat.index_copy_(flat.ndim - 1, index, values)
 
 
+EVERYWHERE: Box = (slice(None), slice(None), slice(None))
+"""The box that is a whole volume."""
+
+
 def bounding_box(mask: np.ndarray, margin: Sequence[int] = (0, 0, 0)) -> Box:
-    """The smallest box that holds a mask (X, Y, Z), with a margin in voxels, cut at the borders; empty where it is."""
+    """Find the smallest box that holds a mask (X, Y, Z), with a margin in voxels, cut at the borders."""
     box = []
     for axis, (n, more) in enumerate(zip(mask.shape, margin, strict=True)):
         where = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
@@ -94,7 +98,7 @@ def bounding_box(mask: np.ndarray, margin: Sequence[int] = (0, 0, 0)) -> Box:
 
 
 def overlap(start: Sequence[int], size: Sequence[int], volume: Sequence[int]) -> tuple[Box, Box]:
-    """What a box and a volume have in common, as slices of the volume and as slices of the box.
+    """Intersect a box with a volume: slices of the volume, and slices of the box.
 
     Args:
         start: (3,) the box's first voxel, which may lie outside the volume.
@@ -107,7 +111,7 @@ def overlap(start: Sequence[int], size: Sequence[int], volume: Sequence[int]) ->
 
 
 def cube_around(volume: Tensor, center: Sequence[int], side: int, outside: Tensor | None = None) -> Tensor:
-    """The cube (C, side, side, side) of a volume (C, X, Y, Z) whose voxel ``side // 2`` is `center`.
+    """Cut the cube (C, side, side, side) out of a volume (C, X, Y, Z) whose voxel ``side // 2`` is `center`.
 
     Beyond the volume each channel has its value `outside`, (C,), or 0.
     """
@@ -122,7 +126,7 @@ def cube_around(volume: Tensor, center: Sequence[int], side: int, outside: Tenso
 
 
 def squared_distance(mask: Tensor, reach_mm: float, spacing_mm: Sequence[float]) -> Tensor:
-    """Squared Euclidean distance in mm to the nearest voxel of a mask, exact up to `reach_mm` and large beyond.
+    """Compute the squared Euclidean distance in mm to a mask's nearest voxel, exact up to `reach_mm`, large beyond.
 
     A separable lower envelope over the voxels in reach, one axis after the other.
 
@@ -148,19 +152,19 @@ def squared_distance(mask: Tensor, reach_mm: float, spacing_mm: Sequence[float])
 
 
 def grown(mask: Tensor, by_mm: float, spacing_mm: Sequence[float]) -> Tensor:
-    """A mask and all voxels within `by_mm` of it (centre to centre)."""
+    """Grow a mask by all voxels within `by_mm` of it (centre to centre)."""
     if by_mm <= 0:
         return mask
     return squared_distance(mask, by_mm, spacing_mm) <= by_mm**2 * (1 + 1e-6)
 
 
 def opened(mask: Tensor) -> Tensor:
-    """Morphological opening of (..., X, Y, Z) bool by a 2 x 2 x 2 cube; an axis of one voxel is left alone."""
+    """Open a mask (..., X, Y, Z) bool by a 2 x 2 x 2 cube; an axis of one voxel is left alone."""
     return dilated(eroded(mask), [n > 1 for n in mask.shape[-3:]])
 
 
 def eroded(mask: Tensor) -> Tensor:
-    """Where a 2 x 2 x 2 cube of (..., X, Y, Z) bool begins; one shorter along each axis of more than one voxel."""
+    """Find where 2 x 2 x 2 cubes of (..., X, Y, Z) bool begin; one shorter along each axis of more than one voxel."""
     for dim in (-3, -2, -1):
         if mask.shape[dim] > 1:
             n = mask.shape[dim] - 1
@@ -169,7 +173,7 @@ def eroded(mask: Tensor) -> Tensor:
 
 
 def dilated(mask: Tensor, axes: Sequence[bool] = (True, True, True)) -> Tensor:
-    """Union of the 2 x 2 x 2 cubes that begin in (..., X, Y, Z) bool; one longer along each of the `axes`."""
+    """Unite the 2 x 2 x 2 cubes that begin in (..., X, Y, Z) bool; one longer along each of the `axes`."""
     for dim, wanted in zip((-3, -2, -1), axes, strict=True):
         if wanted:
             n, shape = mask.shape[dim], list(mask.shape)
@@ -186,13 +190,13 @@ def dilated(mask: Tensor, axes: Sequence[bool] = (True, True, True)) -> Tensor:
 
 
 def turned(volume: Tensor, axes: Sequence[int], flips: Sequence[bool]) -> Tensor:
-    """One of the 48 symmetries of a cube, applied to (C, X, Y, Z): its axes in another order, some then mirrored."""
+    """Apply one of the 48 symmetries of a cube to (C, X, Y, Z): its axes in another order, some then mirrored."""
     volume = volume.permute(0, *(a + 1 for a in axes))
     mirrored = [i + 1 for i, flip in enumerate(flips) if flip]
     return volume.flip(mirrored) if mirrored else volume
 
 
 def drawn_symmetry(rng: torch.Generator) -> tuple[list[int], list[bool]]:
-    """The axes and flips of one of the 48 symmetries, all as likely."""
+    """Draw the axes and flips of one of the 48 symmetries, all as likely."""
     axes = torch.randperm(3, generator=rng).tolist()
     return axes, [float(torch.rand((), generator=rng)) < 0.5 for _ in range(3)]

@@ -1,4 +1,4 @@
-"""Host tissue: where it is, its mean and spread, and intensities in its units and back.
+"""Host tissue: its mask, mean and spread, and conversion of intensities to its units and back.
 
 Networks and tables work on z-scores of host tissue: per sample and channel, mean 0 and standard deviation 1 over the
 voxels that are tissue and not lesion. The map is affine, so its inverse is exact whatever the batch's own units are:
@@ -33,7 +33,7 @@ STATISTICS_GRID = 48
 
 @dataclass(frozen=True)
 class HostSample:
-    """One sample as a host.
+    """Tissue mask and intensity statistics of one sample.
 
     Attributes:
         tissue: (X, Y, Z) bool.
@@ -55,7 +55,7 @@ class HostSample:
         host: Tensor | None = None,
         stats: tuple[Sequence[float], Sequence[float]] | None = None,
     ) -> "HostSample":
-        """Look at a sample: image (C, X, Y, Z), label (X, Y, Z), optional tissue mask and optional mean and std."""
+        """Measure a sample: image (C, X, Y, Z), label (X, Y, Z), optional tissue mask and optional mean and std."""
         tissue = host_tissue(image) if host is None else host != 0
         healthy = tissue & (label == 0)
         if stats is None:
@@ -67,12 +67,12 @@ class HostSample:
         return cls(tissue, mean, std, torch.where(lowest.isfinite(), lowest, -torch.inf))
 
     def to_model(self, image: Tensor) -> Tensor:
-        """The sample's own image, or a crop of it, (C, ...) as z-scores of its host tissue, float32."""
+        """Convert the sample's own image, or a crop of it, (C, ...), to z-scores of its host tissue, float32."""
         return to_model(image, self.mean, self.std)
 
 
 def host_tissue(image: Tensor) -> Tensor:
-    """Where a sample is host tissue, derived from its voxels as the head of this file says.
+    """Derive a sample's host tissue from its voxels as the head of this file says.
 
     Args:
         image: (C, X, Y, Z) float, any intensities.
@@ -89,7 +89,7 @@ def host_tissue(image: Tensor) -> Tensor:
 
 
 def background_values(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Most frequent value of each channel (C,), and whether the channel is constant (C,) bool.
+    """Find the most frequent value of each channel (C,), and whether the channel is constant (C,) bool.
 
     Both are read off at most 24 x 24 x 24 voxels spread evenly over the sample.
     """
@@ -104,7 +104,7 @@ def background_values(image: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def thinned(image: Tensor, grid: int) -> Tensor:
-    """Every n-th voxel along each of the last three axes, so that none has more than `grid` voxels.
+    """Take every n-th voxel along each of the last three axes, so that none has more than `grid` voxels.
 
     Contiguous, because the order in which a sum adds its terms must not depend on the batch's strides.
     """
@@ -113,7 +113,7 @@ def thinned(image: Tensor, grid: int) -> Tensor:
 
 
 def host_statistics(image: Tensor, tissue: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of host tissue, after one round of clipping at three standard deviations.
+    """Compute host tissue's mean and standard deviation, after one clipping at three standard deviations.
 
     The clipping keeps vessels, fat and lesions that nobody labelled from setting the scale. At most 48 x 48 x 48
     voxels spread evenly over the sample are read. Both are 0 where there is no tissue.
@@ -140,19 +140,19 @@ def _moments(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def to_model(image: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Z-scores of host tissue, float32; a channel whose tissue is constant (std 0) becomes 0.
+    """Convert intensities to z-scores of host tissue, float32; a channel of constant tissue (std 0) becomes 0.
 
     Args:
         image: (C, ...) or (N, C, ...) float crops.
-        mean: (C,) or (N, C) of `host_statistics`.
-        std: likewise.
+        mean: (C,) or (N, C), as `host_statistics` gives it.
+        std: (C,) or (N, C), as `host_statistics` gives it.
     """
     mean, std = _broadcast(mean, image), _broadcast(std, image)
     return (image.float() - mean).div_(torch.where(std > 0, std, 1)).masked_fill_(~(std > 0), 0.0)
 
 
 def from_model(z: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """The inverse of `to_model`: z-scores of host tissue to the batch's own units, float32."""
+    """Invert `to_model`: convert z-scores of host tissue to the batch's own units, float32."""
     return (z * _broadcast(std, z)).add_(_broadcast(mean, z))
 
 
@@ -194,7 +194,7 @@ def zscore_host(image: np.ndarray, background: float = 0.0) -> np.ndarray:
 
 
 def scored_tissue(image: Any) -> Any:
-    """Where `zscore_host` left a channel's tissue, bool of the image's shape: all but the background's exact 0.
+    """Find where `zscore_host` left a channel's tissue, bool of the image's shape: all but the background's exact 0.
 
     Args:
         image: array or tensor (C, X, Y, Z) of `zscore_host`, or a patch of one.
@@ -203,5 +203,5 @@ def scored_tissue(image: Any) -> Any:
 
 
 def tissue_in_range(image: Tensor, low: float, high: float) -> Tensor:
-    """Host tissue (X, Y, Z) bool by the intensities of the first channel of (C, X, Y, Z), both ends among them."""
+    """Select host tissue (X, Y, Z) bool by the first channel's intensities of (C, X, Y, Z), both ends among them."""
     return (image[0] >= low) & (image[0] <= high)

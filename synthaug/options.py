@@ -1,4 +1,4 @@
-"""What decides an insertion, in one place: for `TumorInsertion`, YAML files, the command line, cohorts and nnU-Net.
+"""Options of insertion, in one place: for `TumorInsertion`, YAML files, the command line, cohorts and nnU-Net.
 
 An option has the same name, default, check and message wherever it is set.
 """
@@ -18,7 +18,7 @@ MAP_ENDINGS = (".nii", ".nii.gz", ".npy")
 
 
 def _by(check: Callable[..., Any], *limits: float) -> BeforeValidator:
-    """A check of `synthaug.checks` as pydantic's; it is told the name of the field."""
+    """Make a pydantic validator of a check of `synthaug.checks`, which is told the name of the field."""
 
     def checked(value: Any, info: ValidationInfo) -> Any:
         return check(info.field_name, value, *limits)
@@ -67,7 +67,7 @@ Map = Annotated[str | Callable[[Tensor, Tensor], Tensor], _by(_map)]
 
 
 class LesionOptions(Section):
-    """What a lesion is like and where it goes.
+    """Options of a lesion's size, classes, shape and place.
 
     Attributes:
         scale: range of the linear scale, or a fixed factor; (1, 1) where neither it nor `diameter_mm` is given.
@@ -122,18 +122,18 @@ class LesionOptions(Section):
 
     @property
     def files(self) -> dict[str, str]:
-        """Those of `host` and `prior` that are files of each case."""
+        """File names of `host` and `prior`, where they are files of each case."""
         maps = {"host": self.host, "prior": self.prior}
         return {name: value for name, value in maps.items() if isinstance(value, str)}
 
     @property
     def engine_options(self) -> dict[str, Any]:
-        """The keyword arguments of `TumorInsertion`, of a section that says more than these."""
+        """Keyword arguments of `TumorInsertion` in a section that has more than these."""
         return {name: getattr(self, name) for name in InsertionOptions.model_fields if name in type(self).model_fields}
 
 
 def refuse_files(options: LesionOptions) -> None:
-    """For what reads no whole cases, whose files `host` and `prior` could be.
+    """Refuse options `host` and `prior` that are files, where no whole cases are read.
 
     Raises:
         ValueError: one of them is a file.
@@ -146,12 +146,17 @@ def refuse_files(options: LesionOptions) -> None:
 
 
 class InsertionOptions(LesionOptions):
-    """All that decides an insertion, but for its lesions, generator, classes and channels.
+    """All options of `TumorInsertion` but its lesions, generator, classes and channels.
 
     Attributes:
         prob: probability of a lesion per sample.
         second: probability of another lesion in a sample that was to get one.
-        seed: of everything random; nothing touches the global generators.
+        seed: decides every draw; nothing touches the global generators.
+
+    Example:
+        >>> options = InsertionOptions.checked(prob=0.5, scale=(0.3, 0.8), swaps=[("ED", "ET", 0.7)])
+        >>> options.scale, options.min_voxels
+        ((0.3, 0.8), 27)
     """
 
     prob: Probability = 0.6
@@ -160,7 +165,7 @@ class InsertionOptions(LesionOptions):
 
     @classmethod
     def checked(cls, **options: Any) -> "InsertionOptions":
-        """The options of keyword arguments.
+        """Check keyword arguments and make options of them.
 
         Raises:
             ValueError: one that is out of range or unknown, or two that exclude each other; in one line for each.

@@ -1,4 +1,4 @@
-"""Which precision networks compute in: bf16 where the device has instructions for it, fp32 elsewhere.
+"""Choice of the precision that networks compute in: bf16 where the device has instructions for it, else fp32.
 
 Without such instructions bf16 is emulated, and slower than fp32 by far on CPUs. Everything that computes with a network
 that may be in either asks here: the trainers, and the trained generators.
@@ -27,12 +27,12 @@ class EmulatedPrecisionWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Precision:
-    """What networks compute in, and why.
+    """The precision that networks compute in, with the reason.
 
     Attributes:
         name: ``"bf16"`` (autocast; the weights stay in fp32) or ``"fp32"``.
         asked: one of `PRECISIONS`.
-        reason: in words.
+        reason: why it is this one, in words.
     """
 
     name: str
@@ -49,11 +49,11 @@ class Precision:
 
 
 def resolve_precision(asked: str, device: torch.device | str) -> Precision:
-    """What to compute in on a device.
+    """Choose the precision to compute in on a device.
 
     Args:
         asked: ``"auto"``, bf16 where the device has instructions for it and fp32 elsewhere; or ``"fp32"``, ``"bf16"``.
-        device: that will compute.
+        device: device of the network.
 
     Raises:
         ValueError: `asked` is none of these.
@@ -77,22 +77,22 @@ def resolve_precision(asked: str, device: torch.device | str) -> Precision:
 
 
 def has_bf16(device: torch.device | str) -> bool:
-    """Whether a device has instructions for bf16 that its convolutions may use; emulation does not count."""
+    """Tell whether a device has instructions for bf16 that its convolutions may use; emulation does not count."""
     return bf16_support(torch.device(device).type)[0]
 
 
 @cache
 def bf16_support(kind: str) -> tuple[bool, str]:
-    """Whether a kind of device, such as ``"cpu"``, has instructions for bf16, and how that is known, in words.
+    """Tell whether a kind of device, such as ``"cpu"``, has instructions for bf16, and how that is known, in words.
 
     Asked once per process, as oneDNN reads its environment variables.
     """
     if kind == "cpu":
         return _on_cpu()
-    backend = getattr(torch, kind, None)
-    if not hasattr(backend, "is_bf16_supported"):
+    supported = getattr(getattr(torch, kind, None), "is_bf16_supported", None)
+    if supported is None:
         return False, f"torch does not tell whether {kind} has bf16 instructions"
-    able = backend.is_bf16_supported(including_emulation=False)
+    able = supported(including_emulation=False)
     return able, f"this {kind} device has {'' if able else 'no '}bf16 instructions"
 
 

@@ -19,7 +19,7 @@ MOST_RANKS = 4096
 
 
 class Purpose(IntEnum):
-    """What a stream is for, where a seed has several uses; part of a stream's name, or given to `seed_for`."""
+    """Uses of a seed that has several; part of a stream's name, or given to `seed_for`."""
 
     COHORT_HOSTS = 0xC0
     COHORT_COUNTS = 0xC1
@@ -31,7 +31,7 @@ class Purpose(IntEnum):
 
 
 def stream(*name: int) -> np.random.Generator:
-    """The host's generator of this name: the same name, the same numbers.
+    """Make the host's generator of this name: the same name, the same numbers.
 
     Args:
         *name: whole numbers from 0 on; of one purpose always as many, for zeros at a name's end do not count.
@@ -40,32 +40,32 @@ def stream(*name: int) -> np.random.Generator:
 
 
 def device_stream(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator of PyTorch on a device, at the beginning of a seed's sequence."""
+    """Make a generator of PyTorch on a device, at the beginning of a seed's sequence."""
     return torch.Generator(device).manual_seed(int(seed))
 
 
 def seed_for(seed: int, purpose: Purpose) -> int:
-    """A seed for one more use of what has `seed`."""
+    """Derive a seed for one more use of what has `seed`."""
     return seed ^ int(purpose)
 
 
 def sample_stream(seed: int, number: int) -> torch.Generator:
-    """The generator of one sample of an endless sequence, whoever asks for it and when.
+    """Make the generator of one sample of an endless sequence, whoever asks for it and when.
 
     Args:
-        seed: of the sequence.
-        number: of the sample; negative ones are free for other uses.
+        seed: the sequence's seed.
+        number: the sample's number; negative ones are free for other uses.
     """
     return device_stream((seed * SAMPLE_STRIDE + number) % 2**63)
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """The seed of what one process draws in one step of a training."""
+    """Compute the seed of one process's draws in one step of a training."""
     return (seed * SAMPLE_STRIDE + step) * MOST_RANKS + rank
 
 
 def seeded_noise(seeds: Sequence[int], shape: Sequence[int], device: torch.device) -> Tensor:
-    """Standard normal noise (N, *shape) float32, one generator per seed: no sample depends on another."""
+    """Draw standard normal noise (N, *shape) float32, one generator per seed: no sample depends on another."""
     return torch.stack(
         [torch.randn(tuple(shape), generator=device_stream(seed, device), device=device) for seed in seeds]
     )

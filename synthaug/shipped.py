@@ -1,10 +1,10 @@
-"""What comes with synthaug beside its code: the trainers' scripts and the configurations."""
+"""Files that come with synthaug beside its code: the trainers' scripts and the configurations."""
 
 from pathlib import Path
 
 
 def shipped_folder(name: str) -> Path:
-    """A folder inside the package, as a wheel has it, or else beside the package, as a clone has it.
+    """Find a folder inside the package, as a wheel has it, or else beside the package, as a clone has it.
 
     Args:
         name: ``"trainers"`` or ``"configs"``.
@@ -21,12 +21,12 @@ def shipped_folder(name: str) -> Path:
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Name to file of the configurations that come with synthaug, in alphabetical order."""
+    """List the configurations that come with synthaug, name to file, in alphabetical order."""
     return {file.stem: file for file in sorted(shipped_folder("configs").glob("*.yaml"))}
 
 
 def find_config(name_or_file: str | Path) -> Path:
-    """A configuration's file: the one given, or the one of that name that comes with synthaug.
+    """Find a configuration's file: the one given, or the one of that name that comes with synthaug.
 
     Raises:
         ValueError: neither; the message has the names that there are.

@@ -1,4 +1,4 @@
-"""Size classes of lesions, by the diameter of the sphere of equal volume: one list for scores, steering and reports."""
+"""Lesion diameters, of the sphere of equal volume, and size classes by them, for scores, steering and reports."""
 
 import math
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,15 @@ class SizeClasses:
         return len(self.names)
 
     def index(self, diameter_mm: Any) -> np.ndarray:
-        """Position of the class of a diameter in mm, or of each of an array of them."""
+        """Find the position of the class of a diameter in mm, or of each of an array of them."""
         return np.searchsorted(self.edges_mm, diameter_mm, side="right")
 
     def of(self, diameter_mm: float) -> str:
-        """Name of the class of a diameter in mm."""
+        """Name the class of a diameter in mm."""
         return self.names[int(self.index(diameter_mm))]
 
     def words(self, name: str) -> str:
-        """The range of a class in words, such as ``"10 to 25 mm"``.
+        """Say the range of a class in words, such as ``"10 to 25 mm"``.
 
         Raises:
             ValueError: there is no class of that name.
@@ -63,7 +64,18 @@ class SizeClasses:
             return f"{low:g} mm or more" if low else "any size"
         return f"{low:g} to {high:g} mm" if low else f"below {high:g} mm"
 
-    def counts(self, diameters_mm: Sequence[float]) -> dict[str, int]:
-        """How many of the diameters are in each class."""
+    def counts(self, diameters_mm: ArrayLike) -> dict[str, int]:
+        """Count the diameters in each class."""
         found = np.bincount(self.index(np.asarray(diameters_mm, dtype=float)), minlength=len(self))
         return {name: int(n) for name, n in zip(self.names, found, strict=True)}
+
+
+def equivalent_diameter_mm(voxels: Any, spacing_mm: Sequence[float]) -> Any:
+    """Compute the diameter in mm of the sphere that has the volume of `voxels` voxels; a number or an array of them.
+
+    Example:
+        >>> round(equivalent_diameter_mm(4189, (1.0, 1.0, 1.0)), 1)
+        20.0
+    """
+    volume = voxels * spacing_mm[0] * spacing_mm[1] * spacing_mm[2]
+    return (6.0 * volume / math.pi) ** (1.0 / 3.0)

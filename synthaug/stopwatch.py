@@ -1,35 +1,37 @@
-"""Seconds that work on a device takes, without waiting for it."""
+"""Timing of work on a device without waiting for it."""
 
 import functools
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 
+Method = TypeVar("Method", bound=Callable[..., Any])
+
 
 class Stopwatch:
-    """Seconds spent within it; on CUDA by events, which may be read later."""
+    """Sums the seconds spent within its ``with`` blocks; on CUDA by events, which may be read later."""
 
     def __init__(self, device: torch.device):
         self.cuda, self.seconds = device.type == "cuda", 0.0
         self.events: deque[list[torch.cuda.Event]] = deque()
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         self.begin = time.perf_counter()
         if self.cuda:
             self.events.append([torch.cuda.Event(enable_timing=True) for _ in range(2)])
             self.events[-1][0].record()
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         if self.cuda:
             self.events[-1][1].record()
         else:
             self.seconds += time.perf_counter() - self.begin
 
     def take(self, wait: bool = True) -> float:
-        """Seconds since the time was taken last; without `wait`, of the work that is known to have ended."""
+        """Take the seconds summed since the last take; without `wait`, of work that is known to have ended."""
         while self.events and (wait or self.events[0][1].query()):
             begin, end = self.events.popleft()
             end.synchronize()
@@ -38,8 +40,8 @@ class Stopwatch:
         return seconds
 
 
-def costed(method: Callable) -> Callable:
-    """A method of an insertion, called with a batch's image, that tells a source which `changes` what it took."""
+def costed(method: Method) -> Method:
+    """Decorate a method of an insertion, called with a batch's image: tells a source that `changes` its seconds."""
 
     @functools.wraps(method)
     def measured(self: Any, image: Any, *args: Any, **kwargs: Any) -> Any:
@@ -52,4 +54,4 @@ def costed(method: Callable) -> Callable:
         self.lesions.spent(self._watch.take(wait=False))
         return result
 
-    return measured
+    return cast(Method, measured)  # `wraps` gives it the method's signature, which its own does not say

@@ -1,4 +1,4 @@
-"""Values from the device to the host, and from the host to the device, without making the host wait."""
+"""Transfers between device and host that do not make the host wait."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from torch import Tensor
 
 
 def on_device(values: Any, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """Numbers of the host as a tensor on a device, behind the work that is queued there.
+    """Copy numbers of the host to a tensor on a device, behind the work that is queued there.
 
     ``torch.tensor(values, device=device)`` and ``tensor.to(device)`` wait until that work is done.
 
     Args:
         values: a tensor, or what `torch.as_tensor` makes one of.
-        device: where they are wanted.
-        dtype: of the tensor; by default that of the values.
+        device: device of the tensor.
+        dtype: dtype of the tensor; by default that of the values.
     """
     return torch.as_tensor(values, dtype=dtype).to(device, non_blocking=True)
 
@@ -27,7 +27,7 @@ class Readback:
     `arrived` tells whether it is there; from other accelerators, which have no such copies, it is read at once.
 
     Args:
-        tensor: what to read; it may be changed afterwards.
+        tensor: small tensor to read; it may be changed afterwards.
     """
 
     def __init__(self, tensor: Tensor):
@@ -41,11 +41,11 @@ class Readback:
             self._value = tensor.detach().clone().cpu()
 
     def arrived(self, wait: bool = False) -> bool:
-        """Whether the value is there; `wait` until it is."""
+        """Tell whether the value is there; `wait` until it is."""
         if self._event is not None and wait:
             self._event.synchronize()
         return self._event is None or self._event.query()
 
     def numpy(self) -> np.ndarray:
-        """The value, once it has arrived."""
+        """Return the value, once it has arrived."""
         return self._value.numpy()

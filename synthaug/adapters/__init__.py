@@ -1,1 +1,1 @@
-"""`TumorInsertion` in the idiom of other frameworks; each module imports its own framework, this one imports none."""
+"""Adapters of `TumorInsertion` to other frameworks; each module imports its own framework, this one imports none."""

@@ -1,4 +1,4 @@
-"""batchgeneratorsv2, which nnU-Net augments with: tumour insertion in loader workers, sample by sample."""
+"""A transform of batchgeneratorsv2, with which nnU-Net augments; inserts tumours in loader workers, by sample."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -40,7 +40,13 @@ class InsertTumorTransform(BasicTransform):
         RuntimeError: when called, a generator on an accelerator in a worker.
 
     Example:
-        >>> transforms = ComposeTransforms([SpatialTransform(...), InsertTumorTransform(insert)])  # doctest: +SKIP
+        >>> from synthaug import LesionShapes
+        >>> insertion = TumorInsertion(LesionShapes(diameter_mm=(10, 14)), "procedural", prob=1.0, second=0.0)
+        >>> transform = InsertTumorTransform(insertion, spacing_mm=(1.0, 1.0, 1.0))
+        >>> segmentation = torch.zeros(1, 40, 40, 40, dtype=torch.int16)
+        >>> sample = transform(image=torch.rand(4, 40, 40, 40), segmentation=segmentation)
+        >>> sample["image"].shape, sample["segmentation"].unique().tolist()
+        (torch.Size([4, 40, 40, 40]), [0, 1, 2, 4])
     """
 
     def __init__(self, insertion: TumorInsertion, spacing_mm: Any = None, outside_label: int | None = OUTSIDE):
@@ -50,14 +56,14 @@ class InsertTumorTransform(BasicTransform):
         self.insertion, self.spacing_mm, self.outside_label = insertion, spacing_mm, outside_label
 
     def __call__(self, **data_dict: Any) -> dict:
-        """Insert into a sample: `get_parameters` and `apply` in one, which looks at its tissue once."""
+        """Insert tumours into a sample: `get_parameters` and `apply` in one, which looks at its tissue once."""
         image, label, host = self._batch(data_dict)
         with self._drawn() as insertion:
             *changed, _ = insertion.recorded(image, label, host=host, **self._known(data_dict))
         return _written(data_dict, image, label, *changed)
 
     def get_parameters(self, **data_dict: Any) -> dict[str, Any]:
-        """Decide what goes where.
+        """Draw a plan for a sample.
 
         Returns:
             ``{"plan": InsertionPlan}``; `apply` with the same plan repeats the insertion bit for bit.
@@ -67,7 +73,7 @@ class InsertTumorTransform(BasicTransform):
             return {"plan": insertion.plan(image, label, host=host, **self._known(data_dict))}
 
     def apply(self, data_dict: dict, plan: InsertionPlan, **params: Any) -> dict:
-        """Do what the plan says, and count it unless it is from rows.
+        """Write the tumours of a plan into a sample, and count them unless the plan is from rows.
 
         The sample's tensors are replaced where a tumour goes in, never modified.
         """
@@ -78,7 +84,7 @@ class InsertTumorTransform(BasicTransform):
         return _written(data_dict, image, label, *changed)
 
     def _drawn(self) -> AbstractContextManager[TumorInsertion]:
-        """The insertion at a number of the library's random states."""
+        """Set the insertion to a number that is drawn from the library's random states."""
         refuse_accelerator_in_worker(self.insertion.generator)
         # both states, for batchgenerators seeds numpy's in every worker and torch's only where it was given seeds
         return drawn(self.insertion, int(np.random.randint(DRAWS)) * DRAWS + int(torch.randint(DRAWS, ())))
@@ -87,7 +93,7 @@ class InsertTumorTransform(BasicTransform):
         return {"spacing_mm": data_dict.get("spacing_mm", self.spacing_mm), "groups": [data_dict.get("group")]}
 
     def _batch(self, data_dict: dict) -> tuple[Tensor, Tensor, Callable[[int], Tensor] | None]:
-        """The sample as a batch of one: image, label without the outside, host (None where there is no outside).
+        """Make a batch of one of a sample: image, label without the outside, host (None where there is no outside).
 
         The host is a function: most samples get no lesion, and tissue is dear.
         """
@@ -106,7 +112,7 @@ class InsertTumorTransform(BasicTransform):
 
 
 def _written(data_dict: dict, image: Tensor, label: Tensor, new_image: Tensor, new_label: Tensor) -> dict:
-    """The sample with what was inserted; its outside keeps its label."""
+    """Put the changed image and label into the sample; its outside keeps its label."""
     if new_image is image:
         return data_dict
     segmentation = data_dict["segmentation"]

@@ -1,4 +1,4 @@
-"""From a framework's images and label to the engine's batch, and back in the framework's own dtypes and names.
+"""Conversion of a framework's images and label to the engine's batch, and back to the framework's dtypes and names.
 
 What is wrong with them is named here, for all adapters: several label channels, images of unknown channels, no voxel
 size.
@@ -18,20 +18,24 @@ NOT_A_CLASS = torch.iinfo(torch.int32).max
 """Takes the place of label values that are not whole numbers, so that the engine names them as unknown."""
 
 
+Images = Mapping[Any, Tensor]
+"""A framework's images by the name, key or position that it has for them."""
+
+
 @dataclass(frozen=True)
 class EngineBatch:
-    """A framework's batch as `TumorInsertion` takes it.
+    """A framework's batch, converted to what `TumorInsertion` takes.
 
     Attributes:
         images: the framework's images by name, (B, C, X, Y, Z), or (B, 1, X, Y, Z) each where there are several.
-        label: the framework's label.
+        label: class values in the framework's own dtype.
         image: (B, C, X, Y, Z), the images in the insertion's channel order; the image itself where there is one.
         classes: the label as integers; the label itself where it is of integers.
-        channels: of the insertion.
+        channels: canonical channel names of the insertion, in its order.
         joined: whether `image` was put together from several.
     """
 
-    images: Mapping[str, Tensor]
+    images: Images
     label: Tensor
     image: Tensor
     classes: Tensor
@@ -39,16 +43,14 @@ class EngineBatch:
     joined: bool
 
     @classmethod
-    def of(
-        cls, images: Mapping[str, Tensor], label: Tensor, channels: tuple[str, ...], partial: bool = False
-    ) -> "EngineBatch":
-        """Put a batch into the engine's form.
+    def of(cls, images: Images, label: Tensor, channels: tuple[str, ...], partial: bool = False) -> "EngineBatch":
+        """Convert a batch to the engine's form.
 
         Args:
             images: one image with all channels, in the insertion's order; or several of one channel each, named
                 after the channels (BraTS 2023's aliases are understood), in any order.
             label: (B, 1, X, Y, Z) or (B, X, Y, Z), integers or whole floating numbers.
-            channels: of the insertion.
+            channels: canonical channel names of the insertion, in its order.
             partial: whether channels may lack; they are taken as missing sequences then.
 
         Raises:
@@ -61,8 +63,8 @@ class EngineBatch:
         image = _joined(images, channels, partial) if joined else next(iter(images.values()))
         return cls(images, label, image, whole_numbers(label), channels, joined)
 
-    def back(self, image: Tensor, classes: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """What the engine returned, with the names, dtypes and subclasses that came in; unchanged, the same objects."""
+    def back(self, image: Tensor, classes: Tensor) -> tuple[dict[Any, Tensor], Tensor]:
+        """Convert the engine's result to the names, dtypes and subclasses that came in; unchanged, the same objects."""
         if image is self.image:
             return dict(self.images), self.label
         label = classes if classes.dtype == self.label.dtype else _filled(self.label, classes)
@@ -92,7 +94,7 @@ def check_label(label: Any) -> None:
 
 
 def whole_numbers(label: Any) -> Any:
-    """A floating label, as loaders give it, as int32; other values are left to the engine's own checks."""
+    """Convert a floating label, as loaders give it, to int32; other values are left to the engine's own checks."""
     if not isinstance(label, Tensor) or not label.is_floating_point():
         return label
     values = plain(label)
@@ -100,11 +102,11 @@ def whole_numbers(label: Any) -> Any:
 
 
 def canonical(name: str) -> str:
-    """Canonical channel name of an image called `name`."""
+    """Look up the canonical channel name of an image called `name`."""
     return ALIASES.get(str(name).lower(), str(name).lower())
 
 
-def _joined(images: Mapping[str, Tensor], channels: tuple[str, ...], partial: bool) -> Tensor:
+def _joined(images: Images, channels: tuple[str, ...], partial: bool) -> Tensor:
     by_channel = {canonical(name): plain(image) for name, image in images.items()}
     fits = set(by_channel) <= set(channels) if partial and images else set(by_channel) == set(channels)
     if not fits or len(by_channel) < len(images):
@@ -123,18 +125,18 @@ def _joined(images: Mapping[str, Tensor], channels: tuple[str, ...], partial: bo
 
 
 def _filled(old: Tensor, values: Tensor) -> Tensor:
-    """A tensor like `old`, with its dtype, subclass and metadata, of other values."""
+    """Copy `old` with its dtype, subclass and metadata, and fill the copy with other values."""
     return old.clone().copy_(plain(values).reshape(old.shape))
 
 
 def affine_spacing(affine: Any) -> Tensor:
-    """Voxel sizes in mm of affines (4, 4) or (B, 4, 4): (3,) or (B, 3) float64 on the CPU."""
+    """Compute the voxel sizes in mm of affines (4, 4) or (B, 4, 4): (3,) or (B, 3) float64 on the CPU."""
     matrix = torch.as_tensor(affine, dtype=torch.float64, device="cpu")
     return matrix[..., :3, :3].square().sum(-2).sqrt()
 
 
 def chosen_spacing(given: Any, affine: Any, what: str) -> Any:
-    """The voxel size that the user gave, or that of the affine.
+    """Choose the voxel size: the one that the user gave, or that of the affine.
 
     Raises:
         ValueError: neither is known.

@@ -1,8 +1,8 @@
-"""Lightning: insertion in `on_after_batch_transfer`, in training only (extra: ``lightning``)."""
+"""A mixin by which Lightning modules insert tumours into their training batches (extra: ``lightning``)."""
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from synthaug.adapters.images import EngineBatch, check_label, chosen_spacing
 from synthaug.generators.base import TumorGenerator
@@ -13,22 +13,45 @@ __all__ = ["TumorInsertionMixin"]
 
 CHECKPOINT_KEY = "synthaug"
 
+if TYPE_CHECKING:
+    from lightning import LightningModule as _Mixed  # what follows the mixin, and has the hooks that it extends
+else:
+    _Mixed = object
 
-class TumorInsertionMixin:
+
+class TumorInsertionMixin(_Mixed):
     """Makes a `LightningModule` insert tumours into its training batches, on their device.
 
-    Put it before `LightningModule` and call `insert_tumors` in ``__init__``::
+    Put it before `LightningModule` and call `insert_tumors` in ``__init__``. Batches of validation, testing and
+    prediction, and those of the sanity check, are left alone. The insertion and its generator are no part of the
+    module: not of its parameters, its ``state_dict`` or the checkpoint, which keeps no more than where the random
+    sequence and the counters stand (rank 0's). Counts since the start, of all ranks together, are logged after each
+    training epoch as ``synthaug/samples``, ``asked`` and ``done``. A module that overrides one of the hooks below calls
+    ``super()``'s.
 
-        class Segmenter(TumorInsertionMixin, LightningModule):
-            def __init__(self, insertion):
-                super().__init__()
-                self.insert_tumors(insertion, spacing_mm=(1, 1, 1))
-
-    Batches of validation, testing and prediction, and those of the sanity check, are left alone. The insertion and its
-    generator are no part of the module: not of its parameters, its ``state_dict`` or the checkpoint, which keeps
-    no more than where the random sequence and the counters stand (rank 0's). Counts since the start, of all ranks
-    together, are logged after each training epoch as ``synthaug/samples``, ``asked`` and ``done``. A module that
-    overrides one of the hooks below calls ``super()``'s.
+    Example:
+        >>> import torch
+        >>> from lightning import LightningModule, Trainer
+        >>> from synthaug import LesionShapes
+        >>> class Segmenter(TumorInsertionMixin, LightningModule):
+        ...     def __init__(self, insertion):
+        ...         super().__init__()
+        ...         self.insert_tumors(insertion, spacing_mm=(1.0, 1.0, 1.0))
+        ...         self.network = torch.nn.Conv3d(4, 5, 1)
+        ...
+        ...     def training_step(self, batch):
+        ...         logits = self.network(batch["image"])
+        ...         return torch.nn.functional.cross_entropy(logits, batch["label"][:, 0])
+        ...
+        ...     def configure_optimizers(self):
+        ...         return torch.optim.Adam(self.parameters())
+        >>> insertion = TumorInsertion(LesionShapes(diameter_mm=(10, 14)), "procedural", prob=1.0, second=0.0)
+        >>> case = {"image": torch.rand(4, 40, 40, 40), "label": torch.zeros(1, 40, 40, 40, dtype=torch.int64)}
+        >>> loader = torch.utils.data.DataLoader([case, case], batch_size=2)
+        >>> quiet = {"enable_progress_bar": False, "enable_model_summary": False}
+        >>> Trainer(accelerator="cpu", fast_dev_run=True, **quiet).fit(Segmenter(insertion), loader)
+        >>> insertion.report().done
+        2
     """
 
     tumor_insertion: TumorInsertion | None = None
@@ -48,10 +71,10 @@ class TumorInsertionMixin:
         spacing_mm: Any = None,
         groups: Any = None,
     ) -> None:
-        """Choose what is inserted, and where in a batch it goes.
+        """Set the insertion, and the entries of a batch that it reads and changes.
 
         Args:
-            insertion: what to insert.
+            insertion: draws and writes the tumours.
             image: key of the image (B, C, X, Y, Z) in a batch that is a dictionary; its position in a sequence. A tuple
                 of keys for images of one channel each, (B, 1, X, Y, Z), which are named after the channels.
             label: key or position of the label (B, 1, X, Y, Z), integers or whole floating numbers.
@@ -68,7 +91,7 @@ class TumorInsertionMixin:
         self._insertion_entries = {"image": image, "label": label, "spacing_mm": spacing_mm, "groups": groups}
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Insert into a training batch.
+        """Insert tumours into a training batch.
 
         Returns:
             A new batch of the same kind; what was not changed is the input's.
@@ -116,20 +139,20 @@ class TumorInsertionMixin:
             self.log_dict(counts, sync_dist=True, reduce_fx="sum")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep where the insertion stands."""
+        """Save the insertion's state in the checkpoint."""
         super().on_save_checkpoint(checkpoint)
         if self.tumor_insertion is not None:
             checkpoint[CHECKPOINT_KEY] = self.tumor_insertion.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on from there; checkpoints of runs without insertion are taken as they are."""
+        """Restore the insertion's state; checkpoints of runs without insertion are taken as they are."""
         super().on_load_checkpoint(checkpoint)
         if self.tumor_insertion is not None and CHECKPOINT_KEY in checkpoint:
             self.tumor_insertion.load_state_dict(checkpoint[CHECKPOINT_KEY])
 
 
 def inserted(insertion: TumorInsertion, batch: Any, image: Any, label: Any, spacing_mm: Any, groups: Any) -> Any:
-    """A batch, dictionary or sequence, with tumours; see `TumorInsertionMixin.insert_tumors`."""
+    """Insert tumours into a batch, dictionary or sequence; see `TumorInsertionMixin.insert_tumors`."""
     keys = image if isinstance(image, tuple) else (image,)
     if isinstance(batch, Sequence):
         keys, label = tuple(_position(key) for key in keys), _position(label)
@@ -147,5 +170,5 @@ def inserted(insertion: TumorInsertion, batch: Any, image: Any, label: Any, spac
 
 
 def _position(key: Any) -> Any:
-    """Where a sequence has its image and label: first and second, unless positions were given."""
+    """Convert a key to a position in a sequence: image first and label second, unless positions were given."""
     return {"image": 0, "label": 1}.get(key, key)

@@ -1,4 +1,4 @@
-"""MONAI: random transforms for loader workers, and a `prepare_batch` that inserts on the device (extra: ``monai``).
+"""MONAI's random transforms for loader workers, and a `prepare_batch` that inserts on the device (extra: ``monai``).
 
 Give them to the training pipeline only: a transform cannot know that it stands in a validation pipeline.
 """
@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Hashable, Mapping
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -37,9 +38,9 @@ __all__ = [
 
 
 class _RandomInsertion(RandomizableTransform):
-    """What the array and the dictionary form share: the draw, and the insertion into one sample."""
+    """The common base of array and dictionary form: draws, and inserts into one sample."""
 
-    backend = (TransformBackends.TORCH,)
+    backend = [TransformBackends.TORCH]  # noqa: RUF012 (MONAI has a list there, too)
     _partial = False
 
     def __init__(self, insertion: TumorInsertion, prob: float | None, spacing_mm: Any):
@@ -68,9 +69,9 @@ class _RandomInsertion(RandomizableTransform):
         self._number = int(self.R.randint(DRAWS))
 
     def _insert(
-        self, images: Mapping[str, NdarrayOrTensor], label: NdarrayOrTensor, group: str | None
-    ) -> tuple[dict[str, NdarrayOrTensor], NdarrayOrTensor]:
-        """One sample with what `randomize` drew; `rows` tells what was done."""
+        self, images: Mapping[Any, NdarrayOrTensor], label: NdarrayOrTensor, group: str | None
+    ) -> tuple[dict[Any, NdarrayOrTensor], NdarrayOrTensor]:
+        """Insert into one sample what `randomize` drew; `rows` tells what was done."""
         refuse_accelerator_in_worker(self.insertion.generator)
         samples = {key: _sample(key, value) for key, value in images.items()}
         batch = EngineBatch.of(samples, _sample("label", label), self.insertion.channels, self._partial)
@@ -82,8 +83,8 @@ class _RandomInsertion(RandomizableTransform):
         if not len(plan):
             return dict(images), label
         new, new_label = batch.back(image, classes)
-        new = {k: convert_to_dst_type(x[0], images[k])[0] for k, x in new.items()}
-        return new, convert_to_dst_type(new_label.reshape(label.shape), label)[0]
+        as_given: dict[Any, NdarrayOrTensor] = {k: convert_to_dst_type(x[0], images[k])[0] for k, x in new.items()}
+        return as_given, convert_to_dst_type(new_label.reshape(label.shape), label)[0]
 
 
 class RandInsertTumor(_RandomInsertion):
@@ -98,16 +99,24 @@ class RandInsertTumor(_RandomInsertion):
         spacing_mm: voxel size (3,); by default that of the affine.
 
     Attributes:
-        rows: of the plan of the last call, JSON-able; empty where the sample was not chosen.
+        rows: JSON-able rows of the last call's plan; empty where the sample was not chosen.
+
+    Example:
+        >>> from synthaug import LesionShapes
+        >>> insertion = TumorInsertion(LesionShapes(diameter_mm=(10, 14)), "procedural", second=0.0)
+        >>> transform = RandInsertTumor(insertion, prob=1.0, spacing_mm=(1.0, 1.0, 1.0)).set_random_state(0)
+        >>> image, label = transform(torch.rand(4, 40, 40, 40), torch.zeros(1, 40, 40, 40))
+        >>> image.shape, label.unique().tolist(), [row["outcome"] for row in transform.rows]
+        (torch.Size([4, 40, 40, 40]), [0.0, 1.0, 2.0, 4.0], ['done'])
     """
 
     def __init__(self, insertion: TumorInsertion, prob: float | None = None, spacing_mm: Any = None):
         super().__init__(insertion, prob, spacing_mm)
 
-    def __call__(
+    def __call__(  # type: ignore[override] # takes several arrays, as MONAI's own array transforms do
         self, img: NdarrayOrTensor, label: NdarrayOrTensor, group: str | None = None, randomize: bool = True
     ) -> tuple[NdarrayOrTensor, NdarrayOrTensor]:
-        """Insert into one sample.
+        """Insert tumours into one sample.
 
         Args:
             img: (C, X, Y, Z) float, the insertion's channels in its order.
@@ -135,14 +144,23 @@ class RandInsertTumord(_RandomInsertion, MapTransform):
     Args:
         keys: the image with all channels; or several images of one channel each, whose keys are the names of the
             insertion's channels (their order does not matter then).
-        label_key: of the label.
+        label_key: key of the label.
         insertion: what to insert; its own random sequence is not used.
         prob: probability that a sample gets lesions; by default the insertion's.
         spacing_mm: voxel size (3,); by default that of the affine.
-        group_key: of the sample's patient group, if it has one.
+        group_key: key of the sample's patient group, if it has one.
         record_key: where given, the rows of the plan are put there as JSON text, which loaders collate to a list.
         allow_missing_keys: leave samples without image or label alone; of several images, take an absent one as a
             missing sequence.
+
+    Example:
+        >>> from synthaug import LesionShapes
+        >>> insertion = TumorInsertion(LesionShapes(diameter_mm=(10, 14)), "procedural", second=0.0)
+        >>> transform = RandInsertTumord("image", "label", insertion, prob=1.0, spacing_mm=(1.0, 1.0, 1.0))
+        >>> sample = {"image": torch.rand(4, 40, 40, 40), "label": torch.zeros(1, 40, 40, 40)}
+        >>> changed = transform.set_random_state(0)(sample)
+        >>> changed["image"].shape, changed["label"].unique().tolist()
+        (torch.Size([4, 40, 40, 40]), [0.0, 1.0, 2.0, 4.0])
     """
 
     def __init__(
@@ -162,7 +180,7 @@ class RandInsertTumord(_RandomInsertion, MapTransform):
         self._partial = allow_missing_keys and len(self.keys) > 1
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Insert into one sample.
+        """Insert tumours into one sample.
 
         Args:
             data: images (C, X, Y, Z), or (1, X, Y, Z) each where there are several, and label (1, X, Y, Z).
@@ -204,8 +222,17 @@ class PrepareBatchInsertTumor(PrepareBatch):
     Args:
         insertion: what to insert.
         spacing_mm: voxel size, (3,) or (B, 3); by default that of the image's affine.
-        group_key: of the samples' patient groups in a dictionary batch, if it has them.
-        prepare_batch: how image and label are taken from a batch and moved.
+        group_key: key of the samples' patient groups in a dictionary batch, if it has them.
+        prepare_batch: takes image and label from a batch and moves them.
+
+    Example:
+        >>> from synthaug import LesionShapes
+        >>> insertion = TumorInsertion(LesionShapes(diameter_mm=(10, 14)), "procedural", prob=1.0, second=0.0)
+        >>> prepare_batch = PrepareBatchInsertTumor(insertion, spacing_mm=(1.0, 1.0, 1.0))
+        >>> batch = {"image": torch.rand(2, 4, 40, 40, 40), "label": torch.zeros(2, 1, 40, 40, 40)}
+        >>> image, label = prepare_batch(batch, device="cpu")
+        >>> image.shape, label.unique().tolist()
+        (torch.Size([2, 4, 40, 40, 40]), [0.0, 1.0, 2.0, 4.0])
     """
 
     def __init__(
@@ -250,12 +277,12 @@ class PrepareBatchInsertTumor(PrepareBatch):
 
 
 def _running_engine() -> Workflow | None:
-    """The MONAI engine that is calling, if any.
+    """Find the MONAI engine that is calling, if any.
 
     Engines do not tell `prepare_batch` who they are, and an augmentation must never act in validation: so the innermost
     caller that holds one is looked up on the stack.
     """
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         for value in frame.f_locals.values():
             if isinstance(value, Workflow):
@@ -265,7 +292,7 @@ def _running_engine() -> Workflow | None:
 
 
 def _sample(name: Hashable, value: Any) -> Tensor:
-    """One (C, X, Y, Z) sample as a plain batch of one."""
+    """Convert one (C, X, Y, Z) sample to a plain batch of one."""
     if isinstance(value, (list, tuple)):
         check_label(value)
     tensor = plain(convert_to_tensor(value))

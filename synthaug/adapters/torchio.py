@@ -1,4 +1,4 @@
-"""TorchIO 1.x: a random transform whose history repeats bit for bit, and one for batches (extra: ``torchio``).
+"""TorchIO 1.x transforms: a random one whose history repeats bit for bit, and one for batches (extra: ``torchio``).
 
 Give them to the training subjects only: a transform cannot know that it stands in a validation pipeline.
 
@@ -21,6 +21,7 @@ from torchio.transforms.transform import Transform
 from synthaug.adapters.images import EngineBatch, affine_spacing
 from synthaug.adapters.workers import drawn, refuse_accelerator_in_worker
 from synthaug.checks import checked_probability
+from synthaug.geometry import triple
 from synthaug.insertion.insertion import TumorInsertion
 from synthaug.insertion.plan import InsertionPlan
 
@@ -53,6 +54,19 @@ class RandomTumor(RandomTransform):
         TypeError, ValueError: when called: what was expected and what came: no or several label maps, one-hot labels,
             images that are not the insertion's channels, images of longer integers, values not finite or no classes.
         RuntimeError: when called in a loader worker with a generator on a GPU.
+
+    Example:
+        >>> from synthaug import LesionShapes
+        >>> insertion = TumorInsertion(LesionShapes(diameter_mm=(10, 14)), "procedural", second=0.0)
+        >>> image = torchio.ScalarImage(tensor=torch.rand(4, 40, 40, 40))
+        >>> label = torchio.LabelMap(tensor=torch.zeros(1, 40, 40, 40, dtype=torch.int16))
+        >>> subject = torchio.Subject(mri=image, tumour=label)
+        >>> changed = RandomTumor(insertion, p=1.0)(subject)
+        >>> changed["mri"].shape, changed["tumour"].data.unique().tolist()
+        ((4, 40, 40, 40), [0, 1, 2, 4])
+        >>> again = changed.get_composed_history()(subject)
+        >>> torch.equal(again["mri"].data, changed["mri"].data)
+        True
     """
 
     def __init__(
@@ -78,15 +92,15 @@ class RandomTumor(RandomTransform):
         InsertionReference.known[self._name] = self.insertion
 
     def apply_transform(self, subject: torchio.Subject) -> torchio.Subject:
-        """Draw, and let `InsertTumor` do it."""
+        """Draw a plan and apply it by `InsertTumor`."""
         refuse_accelerator_in_worker(self.insertion.generator)
         images, label = _find(subject, self.include, self.exclude, self.label_name)
         batch = _engine_batch(subject, images, label, self.insertion)
-        groups = None if self.group_key is None else [subject[self.group_key]]
+        groups: list[Any] | None = None if self.group_key is None else [subject[self.group_key]]
         with drawn(self.insertion, self._get_random_seed(), self.p) as insertion:
             plan = insertion.plan(batch.image, batch.classes, _spacing(subject, images), groups=groups)
             if len(plan):
-                arguments = {"insertion": InsertionReference(self._name, insertion), "rows": plan}
+                arguments: dict[str, Any] = {"insertion": InsertionReference(self._name, insertion), "rows": plan}
                 subject = InsertTumor(**self._add_base_args(arguments | {"label_name": label}))(subject)
             else:
                 insertion.apply(batch.image, batch.classes, plan)  # the sample was seen
@@ -96,21 +110,30 @@ class RandomTumor(RandomTransform):
 
 
 class InsertTumor(Transform):
-    """Inserts the tumours of a plan; what `RandomTumor` leaves in a subject's history.
+    """Inserts the tumours of a plan; `RandomTumor` leaves this transform in a subject's history.
 
     ``subject.get_composed_history()`` repeats it bit for bit on the untouched subject. Histories that were saved and
     loaded in another process know the plan and not the lesions: give both to this class. Repetitions are not counted in
     the insertion's report.
 
     Args:
-        insertion: whose plan it is.
-        rows: of `InsertionPlan.to_rows`, or the plan, for one sample.
+        insertion: the `TumorInsertion` that made the plan.
+        rows: rows of `InsertionPlan.to_rows`, or the plan itself, of one sample.
         label_name: the `LabelMap` of class values; needed where there are several.
         **kwargs: of `torchio.Transform`, such as `include`.
 
     Raises:
         ValueError: when called: a plan for other sizes, tissue or lesions, and what `RandomTumor` raises.
         LookupError: when called: a history of another process.
+
+    Example:
+        >>> from synthaug import LesionShapes
+        >>> insertion = TumorInsertion(LesionShapes(diameter_mm=(10, 14)), "procedural", prob=1.0, second=0.0)
+        >>> tensor, classes = torch.rand(4, 40, 40, 40), torch.zeros(1, 40, 40, 40, dtype=torch.int16)
+        >>> subject = torchio.Subject(mri=torchio.ScalarImage(tensor=tensor), tumour=torchio.LabelMap(tensor=classes))
+        >>> rows = insertion.plan(tensor[None], classes[None]).to_rows()
+        >>> InsertTumor(insertion, rows)(subject)["tumour"].data.unique().tolist()
+        [0, 1, 2, 4]
     """
 
     def __init__(
@@ -128,13 +151,13 @@ class InsertTumor(Transform):
         self.args_names = ["insertion", "rows", "label_name"]
 
     def apply_transform(self, subject: torchio.Subject) -> torchio.Subject:
-        """Do what the plan says."""
+        """Apply the plan to a subject."""
         insertion = self.insertion.resolve()
         images, label = _find(subject, self.include, self.exclude, self.label_name)
         batch = _engine_batch(subject, images, label, insertion)
         new, new_label = batch.back(*insertion.apply(batch.image, batch.classes, self._plan))
         for name, tensor in (new | {label: new_label}).items():
-            subject[name].set_data(tensor[0])
+            subject.get_image(name).set_data(tensor[0])
         return subject
 
 
@@ -146,7 +169,7 @@ class InsertionReference:
         insertion: looked up where not given.
     """
 
-    known: ClassVar[WeakValueDictionary] = WeakValueDictionary()
+    known: ClassVar[WeakValueDictionary[str, TumorInsertion]] = WeakValueDictionary()
 
     def __init__(self, name: str, insertion: TumorInsertion | None = None):
         self.name, self._insertion = name, self.known.get(name) if insertion is None else insertion
@@ -161,7 +184,7 @@ class InsertionReference:
         return f"<insertion {self.name[:8]}>"
 
     def resolve(self) -> TumorInsertion:
-        """The insertion.
+        """Return the insertion.
 
         Raises:
             LookupError: it was made in another process, or is gone.
@@ -184,6 +207,16 @@ class InsertTumorsInBatch:
         label_name: the `LabelMap` of class values; needed where there are several.
         include: names of the images, where there are others.
         group_key: entry of the batch with the patient groups.
+
+    Example:
+        >>> from synthaug import LesionShapes
+        >>> insertion = TumorInsertion(LesionShapes(diameter_mm=(10, 14)), "procedural", prob=1.0, second=0.0)
+        >>> image = torchio.ScalarImage(tensor=torch.rand(4, 40, 40, 40))
+        >>> label = torchio.LabelMap(tensor=torch.zeros(1, 40, 40, 40, dtype=torch.int16))
+        >>> loader = torchio.SubjectsLoader([torchio.Subject(mri=image, tumour=label)] * 2, batch_size=2)
+        >>> batch = InsertTumorsInBatch(insertion)(next(iter(loader)))
+        >>> batch["mri"]["data"].shape, batch["tumour"]["data"].unique().tolist()
+        (torch.Size([2, 4, 40, 40, 40]), [0, 1, 2, 4])
     """
 
     def __init__(
@@ -196,10 +229,10 @@ class InsertTumorsInBatch:
         self.insertion, self.label_name, self.include, self.group_key = insertion, label_name, include, group_key
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Insert into a batch.
+        """Insert tumours into a batch.
 
         Args:
-            batch: as the loader collates it: images with ``data`` (B, C, X, Y, Z) and ``affine`` (B, 4, 4).
+            batch: the loader's collated batch: images with ``data`` (B, C, X, Y, Z) and ``affine`` (B, 4, 4).
 
         Returns:
             A new batch; what was not changed is the input's.
@@ -218,7 +251,9 @@ class InsertTumorsInBatch:
         return {**batch, **{name: {**batch[name], "data": x} for name, x in (new | {label: new_label}).items()}}
 
 
-def _find(subject: torchio.Subject, include, exclude, label_name: str | None) -> tuple[list[str], str]:
+def _find(
+    subject: torchio.Subject, include: Iterable[str] | None, exclude: Iterable[str] | None, label_name: str | None
+) -> tuple[list[str], str]:
     types = {name: image.type for name, image in subject.get_images_dict(intensity_only=False).items()}
     return _roles(types, include, exclude, label_name)
 
@@ -226,7 +261,7 @@ def _find(subject: torchio.Subject, include, exclude, label_name: str | None) ->
 def _roles(
     types: Mapping[str, str], include: Iterable[str] | None, exclude: Iterable[str] | None, label_name: str | None
 ) -> tuple[list[str], str]:
-    """Names of the intensity images and of the label map, from the images' TorchIO types by name."""
+    """Tell the intensity images and the label map apart by the images' TorchIO types."""
     labels = [name for name, kind in types.items() if kind == torchio.LABEL and label_name in (None, name)]
     if len(labels) != 1:
         wanted = "one LabelMap, or its name as label_name" if label_name is None else f"a LabelMap {label_name!r}"
@@ -239,14 +274,14 @@ def _roles(
 def _engine_batch(
     subject: torchio.Subject, images: Sequence[str], label: str, insertion: TumorInsertion
 ) -> EngineBatch:
-    tensors = {name: _floating(subject[name].data)[None] for name in images}
-    return EngineBatch.of(tensors, subject[label].data[None], insertion.channels)
+    tensors = {name: _floating(subject.get_image(name).data)[None] for name in images}
+    return EngineBatch.of(tensors, subject.get_image(label).data[None], insertion.channels)
 
 
 def _floating(image: Tensor) -> Tensor:
-    """Images of up to 16 bits, as TorchIO reads them from files, as float32, which holds their values exactly."""
+    """Convert images of up to 16 bits, as TorchIO reads them from files, to float32, which holds them exactly."""
     return image.float() if image.dtype in (torch.int16, torch.uint8, torch.int8) else image
 
 
 def _spacing(subject: torchio.Subject, images: Sequence[str]) -> tuple[float, float, float]:
-    return tuple(float(mm) for mm in subject[images[0]].spacing)
+    return triple(float(mm) for mm in subject.get_image(images[0]).spacing)

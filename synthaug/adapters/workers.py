@@ -1,4 +1,4 @@
-"""What loader workers must not do, and the one random number that each of their samples gets."""
+"""Checks and random numbers for insertion in loader workers: no accelerator there, and one number for each sample."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ def refuse_accelerator_in_worker(generator: TumorGenerator) -> None:
 
 
 def devices_of(thing: Any) -> Iterator[torch.device]:
-    """Devices of a generator: its `device`, its tensors, and those of the modules and containers in its attributes."""
+    """List a generator's devices: its `device`, its tensors', and those of modules and containers in its attributes."""
     if isinstance(thing, nn.Module):
         yield from (tensor.device for tensor in (*thing.parameters(), *thing.buffers()))
     yield from _devices(getattr(thing, "device", None))
@@ -61,12 +61,14 @@ def _devices(part: Any) -> Iterator[torch.device]:
 
 @contextmanager
 def drawn(insertion: TumorInsertion, number: int, prob: float | None = None) -> Iterator[TumorInsertion]:
-    """An insertion whose next plan follows from `number`, whatever came before; afterwards it stands where it stood.
+    """Set an insertion to `number`, from which its next plan follows, for the length of a ``with`` block.
+
+    Afterwards it stands where it stood.
 
     What is applied in the context counts, in the report as in the class mix.
 
     Args:
-        insertion: that is to be called in the context, or whose `plan` and `apply` are.
+        insertion: called in the context, or its `plan` and `apply` are.
         number: drawn from the framework's random state; the same number gives the same plan.
         prob: instead of the insertion's own.
 

@@ -1,4 +1,4 @@
-"""Offline cohorts: whole cases in, whole cases with synthetic tumours out, of any number, for the usual tools."""
+"""Offline cohorts: synthetic tumours inserted into whole cases, of any number, written for the usual tools."""
 
 from importlib import import_module
 from typing import Any
@@ -15,7 +15,7 @@ __all__ = ["CohortConfig", "Findings", "Summary", "generate", "verify"]
 
 
 def __getattr__(name: str) -> Any:
-    """The public names; only their use needs the extra ``cohort``, the command line can list its verbs without it."""
+    """Import a public name at its first use, which needs the extra ``cohort``; listing the verbs does not."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

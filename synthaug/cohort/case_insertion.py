@@ -1,4 +1,4 @@
-"""Lesions into one host: each case from (seed, case number) alone, with further attempts where one is refused."""
+"""Insertion into one host: each case from (seed, case number) alone, with further attempts where one is refused."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,9 +15,9 @@ from synthaug.cohort.hosts import Host
 from synthaug.config import ConfigError
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.registry import resolve_generator
+from synthaug.geometry import triple
 from synthaug.insertion.insertion import TumorInsertion
 from synthaug.lesions.bank import LesionBank
-from synthaug.lesions.base import LesionSource
 from synthaug.lesions.registry import resolve_lesions
 from synthaug.lesions.shapes import LesionShapes
 from synthaug.random import Purpose, stream
@@ -25,15 +25,18 @@ from synthaug.random import Purpose, stream
 ATTEMPTS, ORDERS = 1024, 64
 DOMINANT_SHARE = 0.6
 
+Donors = LesionBank | LesionShapes
+"""Where the masks of a cohort come from."""
+
 
 @dataclass
 class InsertedLesion:
-    """A lesion that went in.
+    """A lesion that was inserted.
 
     Attributes:
-        row: of the plan, for the box of the host.
-        attempt: that succeeded, from 0.
-        extent_vox: its bounding box.
+        row: the plan's row, for the box of the host.
+        attempt: number of the attempt that succeeded, from 0.
+        extent_vox: size of its bounding box.
         quality: what the gate measured.
     """
 
@@ -45,14 +48,14 @@ class InsertedLesion:
 
 @dataclass
 class InsertedCase:
-    """What became of a case.
+    """The result of inserting into a case.
 
     Attributes:
         image: (C, x, y, z) float32, the host's box with the lesions.
         label: (x, y, z) int16.
-        asked: lesions that were wanted.
-        lesions: those that went in.
-        refused: attempts that failed: lesion number, attempt, reason.
+        asked: number of lesions that were wanted.
+        lesions: those that were inserted.
+        refused: failed attempts: lesion number, attempt, reason.
     """
 
     image: np.ndarray
@@ -63,14 +66,14 @@ class InsertedCase:
 
 
 class CaseInserter:
-    """Puts lesions into hosts.
+    """Inserts lesions into hosts.
 
     Args:
-        config: of the cohort.
-        lesions: the bank or the shapes.
-        generator: resolved.
-        gate: or None.
-        device: where the engine works.
+        config: the cohort's configuration.
+        lesions: bank or shapes that give the masks.
+        generator: paints them.
+        gate: refuses lesions of poor quality; None for no gate.
+        device: device of the insertion.
 
     Raises:
         ConfigError: lesions, generator, classes and channels that do not fit each other.
@@ -79,7 +82,7 @@ class CaseInserter:
     def __init__(
         self,
         config: CohortConfig,
-        lesions: LesionSource,
+        lesions: Donors,
         generator: TumorGenerator,
         gate: Gate | None,
         device: torch.device | str,
@@ -92,11 +95,11 @@ class CaseInserter:
         self._start = {kind: engine.state_dict() for kind, engine in self.engines.items()}
 
     def kind(self, index: int) -> str | None:
-        """The kind of a case in a balanced set."""
+        """Return the kind of a case in a balanced set; None in others."""
         return self.config.kinds[index % len(self.config.kinds)]
 
     def insert(self, host: Host, index: int) -> InsertedCase:
-        """The host of case `index` with its lesions."""
+        """Insert the lesions of case `index` into its host."""
         image, label = host.image.to(self.device), host.label.to(self.device)
         tissue = host.tissue.to(self.device)
         done, refused, asked = [], [], self._asked(index)
@@ -112,26 +115,28 @@ class CaseInserter:
     def _attempt(
         self, host: Host, image: Tensor, label: Tensor, tissue: Tensor, index: int, order: int, attempt: int
     ) -> tuple[str, Tensor, Tensor, InsertedLesion | None]:
-        """One lesion with a seed of its own: why it was refused, or the changed image and label and the lesion."""
+        """Try one lesion with a seed of its own: why it was refused, or the changed image and label and the lesion."""
         kind = self.kind(index)
         engine = self.engines[kind]
         engine.load_state_dict({**self._start[kind], "number": (index * ATTEMPTS + attempt) * ORDERS + order})
-        known = {"host": tissue, "groups": [host.case.group], "host_stats": host.stats}
         prior = None if host.prior is None else host.prior.to(self.device)
-        plan = engine.plan(image, label, host.spacing_mm, prior=prior, **known)
+        groups = [host.case.group]
+        plan = engine.plan(
+            image, label, host.spacing_mm, host=tissue, groups=groups, host_stats=host.stats, prior=prior
+        )
         row = plan.to_rows()[0]
         reason = None if row["outcome"] == "done" else row["reason"]
         reason = reason or self._of_another_kind(row, kind)
         if reason is not None:
             return reason, image, label, None
         new_image, new_label = engine.apply(image, label, plan, host=tissue)
-        quality, reason = {}, None
+        quality: dict[str, Any] = {}
         if self.gate is not None:
             quality, reason = self.gate.look(host, new_image[0], new_label[0], (new_label != label)[0])
-        if reason is not None:
-            return reason, image, label, None
+            if reason is not None:
+                return reason, image, label, None
         where = (new_label != label)[0].nonzero()
-        extent = tuple((where.amax(0) - where.amin(0) + 1).tolist())
+        extent = triple((where.amax(0) - where.amin(0) + 1).tolist())
         return "", new_image, new_label, InsertedLesion(row, attempt, extent, quality)
 
     def _asked(self, index: int) -> int:
@@ -140,20 +145,21 @@ class CaseInserter:
 
     def _of_another_kind(self, row: Mapping[str, Any], kind: str | None) -> str | None:
         balance = self.config.balance
-        if balance is None:
+        if balance is None or kind is None:
             return None
         if balance.by == "class":
-            dominant = max(row["voxels"], key=row["voxels"].get)
+            dominant = max(row["voxels"], key=row["voxels"].__getitem__)
             return None if dominant == kind else f"dominated by another class than {kind}"
         low, high = balance.sizes_mm[kind]
         return None if low <= row["diameter_mm"] <= high else f"of another size than {kind}"
 
-    def _engine(self, kind: str | None, lesions: LesionSource, generator: TumorGenerator) -> TumorInsertion:
+    def _engine(self, kind: str | None, lesions: Donors, generator: TumorGenerator) -> TumorInsertion:
         config, options = self.config, self.config.lesions.engine_options
-        if config.balance is not None and config.balance.by == "class":
-            lesions = dominated(lesions, kind, config.vocabulary)
-        elif config.balance is not None:
-            options["diameter_mm"] = config.balance.sizes_mm[kind]
+        if config.balance is not None and kind is not None:
+            if config.balance.by == "class":
+                lesions = dominated(lesions, kind, config.vocabulary)
+            else:
+                options["diameter_mm"] = config.balance.sizes_mm[kind]
         return TumorInsertion(
             lesions,
             generator,
@@ -180,7 +186,7 @@ def open_shapes(config: CohortConfig) -> LesionShapes:
         raise ConfigError(f"lesions: {error}") from error
 
 
-def open_bank(config: CohortConfig) -> LesionSource | None:
+def open_bank(config: CohortConfig) -> LesionBank | None:
     """The bank of a configuration, or None.
 
     Raises:
@@ -204,7 +210,7 @@ def open_bank(config: CohortConfig) -> LesionSource | None:
 
 
 def open_generator(config: CohortConfig, generator: TumorGenerator | None) -> TumorGenerator:
-    """The generator that was given, or the one of the configuration.
+    """Return the generator that was given, or load the configuration's.
 
     Raises:
         ConfigError: there is none of that name, or its files cannot be used.
@@ -215,17 +221,16 @@ def open_generator(config: CohortConfig, generator: TumorGenerator | None) -> Tu
         raise ConfigError(f"generator: {error}") from error
 
 
-def dominated(lesions: LesionSource, kind: str, classes: Classes) -> LesionSource:
-    """The lesions of a source in which one class has most voxels.
+def dominated(lesions: Donors, kind: str, classes: Classes) -> Donors:
+    """Restrict a source to lesions in which one class has most voxels.
 
     Raises:
         ConfigError: a bank that has none; class swaps can make some.
     """
-    if not isinstance(lesions, LesionBank):
+    if isinstance(lesions, LesionShapes):
         rest = [name for name in classes.names if name != kind]
         shares = {name: (1 - DOMINANT_SHARE) / len(rest) for name in rest} if rest else {}
-        made = LesionShapes(lesions.diameter_mm, {kind: 1.0, **shares}, lesions.irregularity, classes=classes)
-        return made
+        return LesionShapes(lesions.diameter_mm, {kind: 1.0, **shares}, lesions.irregularity, classes=classes)
     index = [classes.canonical(name) for name in lesions.classes].index(kind)
     names = [lesion.name for lesion in lesions if lesion.voxels[index] == max(lesion.voxels)]
     if not names:

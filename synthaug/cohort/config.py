@@ -1,4 +1,4 @@
-"""The configuration of a cohort: data-only YAML, or keyword arguments of the models here."""
+"""Models of a cohort's configuration, which is data-only YAML or keyword arguments."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +19,7 @@ SIZES_MM = {"small": (8.0, 15.0), "medium": (20.0, 30.0), "large": (35.0, 50.0)}
 
 
 class HostsConfig(Section):
-    """Which cases get lesions."""
+    """Selects the cases that get lesions."""
 
     layout: Literal["auto", "brats", "nnunet", "msd", "bids"] = "auto"
     group_pattern: str | None = None
@@ -37,7 +37,7 @@ class HostsConfig(Section):
 
 
 class ShapesConfig(Section):
-    """Procedural lesion masks, in place of a bank."""
+    """Options of procedural lesion masks, in place of a bank."""
 
     diameter_mm: Range = (10.0, 50.0)
     proportions: dict[str, float] | None = None
@@ -45,7 +45,7 @@ class ShapesConfig(Section):
 
 
 class LesionsConfig(LesionOptions):
-    """Which lesions, how many in a case, and what they are like."""
+    """Options of the lesions: their source, number per case, sizes, classes and places."""
 
     bank: Path | None = None
     shapes: ShapesConfig | None = None
@@ -76,7 +76,7 @@ class LesionsConfig(LesionOptions):
 
 
 class GateConfig(Section):
-    """What a lesion must hold; a limit that is null is not looked at."""
+    """Limits of the quality gate; one that is null is not looked at."""
 
     deviation: PositiveFloat | None = 4.0
     border_jump: PositiveFloat | None = 3.0
@@ -100,7 +100,7 @@ class BalanceConfig(Section):
 
 
 class AboutConfig(Section):
-    """What the description files say."""
+    """Texts of the description files."""
 
     name: str = "Synthetic"
     description: str = "Synthetic tumours inserted into real cases by synthaug"
@@ -110,12 +110,12 @@ class AboutConfig(Section):
 
 
 class CohortConfig(Section):
-    """A whole cohort.
+    """Configures a whole cohort.
 
     Attributes:
         cases: folder of the hosts.
-        layout: how the cohort is written, one of `LAYOUTS`.
-        count: of cases; not with `balance`.
+        layout: name of the layout that is written, one of `LAYOUTS`.
+        count: number of cases; not with `balance`.
         generator: name, folder or hub id; by default ``paste`` with a bank and ``procedural`` without.
         generator_options: of `load_generator`, such as ``{steps: 4}``, for a trained generator.
         classes: vocabulary of the hosts' labels; where not given, what their data set or the bank says.
@@ -126,6 +126,11 @@ class CohortConfig(Section):
         threads: CPU threads of the insertion in each process; another number may round otherwise.
         compression: gzip level of the files.
         workers: threads of each process that write; has no influence on what is written.
+
+    Example:
+        >>> config = CohortConfig(cases="brats", layout="msd", count=50, lesions={"bank": "bank.safetensors"})
+        >>> config.total, config.generator_name
+        (50, 'paste')
     """
 
     cases: Path
@@ -193,10 +198,13 @@ class CohortConfig(Section):
 
     @property
     def total(self) -> int:
-        """Synthetic cases asked for."""
-        return self.count if self.balance is None else self.balance.per_class * len(self.kinds)
+        """Number of synthetic cases asked for."""
+        if self.balance is not None:
+            return self.balance.per_class * len(self.kinds)
+        assert self.count is not None  # `_fits` asks for one of the two
+        return self.count
 
     @property
     def generator_name(self) -> str:
-        """The generator asked for, or the default."""
+        """Name of the generator asked for, or of the default."""
         return self.generator or ("procedural" if self.lesions.bank is None else "paste")

@@ -1,4 +1,4 @@
-"""What a cohort says of itself: manifest, the layout's own description, folds, labels, and a summary with checksums."""
+"""Files that describe a cohort: manifest, the layout's own description, folds, labels, summary with checksums."""
 
 import hashlib
 from collections import Counter
@@ -21,14 +21,14 @@ def description(
     records: Sequence[Mapping[str, Any]],
     splits: LeakProof | None,
 ) -> dict[str, bytes]:
-    """All files of a cohort that are not of one case, by path; the summary comes last.
+    """Write all files of a cohort that are not of one case, as bytes by path; the summary comes last.
 
     Args:
-        config: of the cohort.
-        layout: of it.
+        config: the cohort's configuration.
+        layout: the layout that it is written in.
         provenance: versions, generator, hash of the configuration.
-        records: of all cases that are done, by index.
-        splits: for the folds, or None.
+        records: one per case that is done, by index.
+        splits: folds that the cases join, or None.
     """
     written = [r for r in records if r["files"]]
     synthetic = [r for r in written if not r["real"]]
@@ -46,7 +46,12 @@ def description(
     return files | {SUMMARY: json_bytes(_summary(config, provenance, records, files))}
 
 
-def _summary(config: CohortConfig, provenance, records, files: Mapping[str, bytes]) -> dict[str, Any]:
+def _summary(
+    config: CohortConfig,
+    provenance: Mapping[str, Any],
+    records: Sequence[Mapping[str, Any]],
+    files: Mapping[str, bytes],
+) -> dict[str, Any]:
     synthetic = [r for r in records if not r["real"]]
     return {
         "layout": config.layout,

@@ -1,4 +1,4 @@
-"""The quality gate: what an inserted lesion looks like beside the bank's, and whether a segmenter finds it.
+"""The quality gate: compares an inserted lesion with the bank's, and asks whether a segmenter finds it.
 
 Three measures, each in its own unit and each with a limit of its own:
 
@@ -35,13 +35,13 @@ Segmenter = Callable[[Tensor], Tensor]
 
 
 class Gate:
-    """Measures lesions and says which limit one does not hold.
+    """Measures inserted lesions, and refuses those beyond a limit.
 
     Args:
-        config: the limits.
-        lesions: a bank, where deviation or border jump is looked at.
+        config: limits of the measures.
+        lesions: source of the lesions; a bank, where deviation or border jump is looked at.
         classes: vocabulary of the labels.
-        channels: of the images.
+        channels: canonical names of the images' channels.
         segmenter: takes z-scores of host tissue, (1, C, X, Y, Z) float32 with 0 outside the tissue, and gives logits
             (1, 1 + K, X, Y, Z), background first; sides are multiples of 32.
 
@@ -59,15 +59,16 @@ class Gate:
     ):
         self.config, self.classes, self.segmenter = config, classes, segmenter
         compares = config.deviation is not None or config.border_jump is not None
-        if compares and not isinstance(lesions, LesionBank):
+        bank = lesions if isinstance(lesions, LesionBank) else None
+        if compares and bank is None:
             raise ConfigError(
                 "gate: deviation and border_jump compare with a bank's lesions, expected lesions.bank; "
                 "gate.deviation=null gate.border_jump=null leaves them out"
             )
         if (config.agreement is None) != (segmenter is None):
             raise ConfigError("gate: agreement and segmenter go together, expected both or none of them")
-        if compares:
-            self._learn(lesions, channels)
+        if compares and bank is not None:
+            self._learn(bank, channels)
 
     def _learn(self, bank: LesionBank, channels: tuple[str, ...]) -> None:
         if missing := [c for c in channels if c not in bank.channels]:
@@ -93,13 +94,13 @@ class Gate:
         """Measure a lesion.
 
         Args:
-            host: where it was put.
-            image: (C, x, y, z) of the host's box, with it.
-            label: (x, y, z), likewise.
-            lesion: (x, y, z) bool, what is new.
+            host: the host it was put into.
+            image: (C, x, y, z), the host's box with the lesion.
+            label: (x, y, z), the box's label with the lesion.
+            lesion: (x, y, z) bool, its voxels.
 
         Returns:
-            What was measured, and why it is refused or None.
+            The measures, and the reason for which it is refused, or None.
         """
         box = bounding_box(lesion.cpu().numpy(), (WINDOW_MARGIN,) * 3)
         mean, std = (torch.tensor(values, device=image.device) for values in (host.mean, host.std))
@@ -112,7 +113,7 @@ class Gate:
             measured["border_jump"] = round(border_jump(z, mask) / self._bank_jump, 3)
         if self.segmenter is not None:
             tissue = host.tissue[0].to(image.device)[box]
-            measured["agreement"] = self._agreement(z * tissue, mask)
+            measured["agreement"] = self._agreement(self.segmenter, z * tissue, mask)
         return measured, self._refusal(measured)
 
     def _refusal(self, measured: dict[str, Any]) -> str | None:
@@ -135,16 +136,16 @@ class Gate:
         return round(worst, 3)
 
     @torch.no_grad()
-    def _agreement(self, z: Tensor, lesion: Tensor) -> float:
+    def _agreement(self, segmenter: Segmenter, z: Tensor, lesion: Tensor) -> float:
         pad = [n for size in reversed(lesion.shape) for n in (0, -size % WINDOW_STEP)]
-        logits = self.segmenter(F.pad(z, pad)[None].float())
+        logits = segmenter(F.pad(z, pad)[None].float())
         found = (logits.argmax(1)[0] > 0)[tuple(slice(n) for n in lesion.shape)]
         both, either = (found & lesion).sum(), found.sum() + lesion.sum()
         return round(float(2 * both / either.clamp(min=1)), 3)
 
 
 def border_jump(z: Tensor, lesion: Tensor) -> float:
-    """Mean absolute difference between neighbours of which one is in the lesion, over directions and channels.
+    """Average the absolute difference of neighbours across the lesion's border, over directions and channels.
 
     Args:
         z: (C, X, Y, Z) float.

@@ -1,4 +1,4 @@
-"""Hosts: which cases get lesions, and one of them as the engine wants it, with its files to be written again."""
+"""Hosts: selection of the cases that get lesions, and reading of one, with its files to be written again."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from synthaug.data.cases import Case, StoredCase, load_stored
 from synthaug.data.dataset import find_dataset, labelled_hosts, named_cases
 from synthaug.data.maps import read_map
 from synthaug.data.nifti import CaseError, as_label, read_stored
-from synthaug.geometry import bounding_box
+from synthaug.geometry import EVERYWHERE, Box, bounding_box, triple
 from synthaug.host import HostSample, tissue_in_range
 from synthaug.lesions.base import LesionSource
 from synthaug.random import Purpose, stream
@@ -29,20 +29,20 @@ class Host:
     """A host case; the engine sees the box around its tissue only.
 
     Attributes:
-        case: where its files are.
-        stored: the files, with voxels as stored.
-        box: where in the volume the following lie.
+        case: the case, with the paths of its files.
+        stored: the files' content, with voxels as stored.
+        box: slices of the volume in which the following lie.
         image: (1, C, x, y, z) float32.
         label: (1, x, y, z) int16, 0 where the case has no label.
         tissue: (1, x, y, z) bool.
-        mean: of the tissue outside labels, per channel.
-        std: likewise.
+        mean: mean of the tissue outside labels, per channel.
+        std: standard deviation of the tissue outside labels, per channel.
         prior: (1, x, y, z) weights of a lesion's centre, or None.
     """
 
     case: Case
     stored: StoredCase
-    box: tuple[slice, slice, slice]
+    box: Box
     image: Tensor
     label: Tensor
     tissue: Tensor
@@ -52,12 +52,12 @@ class Host:
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
-        """Voxel size."""
+        """Voxel size in mm."""
         return self.stored.volume.spacing_mm
 
     @cached_property
     def stats(self) -> tuple[list[float], list[float]] | None:
-        """What `TumorInsertion.plan` takes as `host_stats`; None where a channel is constant, which has no scale."""
+        """Argument `host_stats` of `TumorInsertion.plan`; None where a channel is constant, which has no scale."""
         return (self.mean, self.std) if min(self.std) > 0 else None
 
 
@@ -86,7 +86,7 @@ def described(config: CohortConfig, lesions: LesionSource | None) -> CohortConfi
 
 
 def find_hosts(config: CohortConfig) -> list[Case]:
-    """The host cases, sorted by name.
+    """Find the host cases, sorted by name.
 
     Raises:
         ConfigError: none is left, or `hosts.only` names unknown ones.
@@ -113,13 +113,13 @@ def find_hosts(config: CohortConfig) -> list[Case]:
 
 
 def host_number(seed: int, index: int, hosts: int) -> int:
-    """Which host case `index` gets: all hosts in a random order, then all of them in another one, and so on."""
+    """Choose the host of case `index`: all hosts in a random order, then all of them in another one, and so on."""
     order = stream(seed, Purpose.COHORT_HOSTS, index // hosts).permutation(hosts)
     return int(order[index % hosts])
 
 
 def read_host(case: Case, config: CohortConfig) -> Host:
-    """Read a host.
+    """Read a host's files, find its tissue and cut its box.
 
     Raises:
         CaseError: what `load_case` raises.
@@ -134,16 +134,16 @@ def read_host(case: Case, config: CohortConfig) -> Host:
     found = HostSample.of(image, label, given)
     tissue, mean, std = found.tissue, found.mean, found.std
     margin = [int(config.lesions.clearance_mm / s) + BOX_MARGIN_VOX for s in volume.spacing_mm]
-    box = bounding_box(tissue.numpy(), margin) if tissue.any() else (slice(None),) * 3
-    crop = (x[(..., *box)].contiguous() for x in (image[None], label[None], tissue[None]))
+    box = bounding_box(tissue.numpy(), margin) if tissue.any() else EVERYWHERE
+    crops = triple(x[..., *box].contiguous() for x in (image[None], label[None], tissue[None]))
     # the whole volume in float is several times the files: let it go, the files are enough to write the case again
     stored = replace(stored, volume=replace(volume, image=volume.image[:0]))
     prior = maps["prior"][box][None].contiguous() if "prior" in maps else None
-    return Host(case, stored, box, *crop, mean.tolist(), std.tolist(), prior)
+    return Host(case, stored, box, *crops, mean.tolist(), std.tolist(), prior)
 
 
 def _has_tumour(case: Case) -> bool | None:
-    """Whether a case's label has a voxel; None where it cannot be read, which is for the case's own turn to say."""
+    """Tell whether a case's label has a voxel; None where it cannot be read, which the case's own turn says."""
     if case.label is None:
         return False
     try:

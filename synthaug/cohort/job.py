@@ -1,4 +1,4 @@
-"""The state of a cohort on disk: what it was started with, which cases are done, and files that are whole or not there.
+"""The state of a cohort on disk: its configuration, records of cases that are done, and files written whole.
 
 .synthaug/job.json              what the cohort was started with
 .synthaug/records/000123.json   case 123 is done; written after its files
@@ -22,7 +22,7 @@ OWN_FILES = ("manifest.jsonl", "cases.jsonl", SUMMARY, "labels.csv", "splits_fin
 
 
 class Job:
-    """The folder of a cohort.
+    """Reads and writes the folder of a cohort.
 
     Args:
         out: the folder; nothing is made until `start`.
@@ -77,8 +77,8 @@ class Job:
         All of them are written beside first, so that a full disk leaves none of a case.
 
         Args:
-            name: of what is written, unique among those that write at this moment.
-            files: path in the cohort's folder to content.
+            name: what is written, such as ``"case3"``; unique among those that write at this moment.
+            files: content by path in the cohort's folder.
         """
         beside = self.unfinished / f"{name}-{os.getpid()}"
         beside.mkdir(parents=True, exist_ok=True)
@@ -96,13 +96,13 @@ class Job:
             shutil.rmtree(beside, ignore_errors=True)
 
     def write_record(self, record: Mapping[str, Any]) -> None:
-        """Note that a case is done."""
+        """Write the record of a case, which marks it as done."""
         index = record["index"]
         content = text_bytes(json.dumps(record, allow_nan=False))
         self.write(f"record{index}", {f"{HIDDEN}/records/{index:06d}.json": content})
 
     def read_records(self, total: int) -> dict[int, dict[str, Any]]:
-        """The records of cases 0 to `total` - 1 whose files are all there, by index."""
+        """Read the records of cases 0 to `total` - 1 whose files are all there, by index."""
         found = {}
         for path in sorted(self.records.glob("*.json")):
             record = json.loads(path.read_text(encoding="utf-8"))
@@ -111,7 +111,7 @@ class Job:
         return found
 
     def count_records(self) -> int:
-        """Cases that are done, quickly, for a progress bar."""
+        """Count the cases that are done, quickly, for a progress bar."""
         return sum(name.endswith(".json") for name in os.listdir(self.records))  # noqa: PTH208 (ten times faster)
 
     def _is_there(self, files: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -120,7 +120,7 @@ class Job:
 
 
 def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Values of nested dictionaries with dotted keys; lists are values."""
+    """List the values of nested dictionaries with dotted keys; lists are values."""
     if isinstance(tree, Mapping):
         for name, value in tree.items():
             yield from _leaves(value, f"{prefix}.{name}" if prefix else str(name))

@@ -1,4 +1,4 @@
-"""Rows of the manifest: for every lesion where it comes from, where it went, and how to make it again."""
+"""Records of cases and rows of the manifest: each lesion's donor, host, place, and how to make it again."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,17 +20,17 @@ def case_record(
     provenance: Mapping[str, Any],
     classes: Classes,
 ) -> dict[str, Any]:
-    """What is kept of a case, JSON-able; a function of the case alone.
+    """Make the record of a case, JSON-able; a function of the case alone.
 
     Args:
         index: number of the case.
-        name: of the case.
-        kind: in a balanced set, or None.
-        host: it was made from.
+        name: name of the case.
+        kind: kind of the case in a balanced set, or None.
+        host: host that it was made from.
         inserted: its lesions, or None for a real case as it is.
         files: path to sha256 and size in bytes; empty where no lesion could be put in.
-        provenance: goes into every row.
-        classes: of the labels.
+        provenance: entries of every row.
+        classes: vocabulary of the labels.
     """
     lesions = [] if inserted is None else inserted.lesions
     rows = [_row(i, name, index, host, lesion, provenance, classes) for i, lesion in enumerate(lesions)]

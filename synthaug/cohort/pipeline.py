@@ -16,7 +16,7 @@ CASE_ERRORS = (ValueError, OSError, MemoryError, torch.OutOfMemoryError)
 
 @dataclass(frozen=True)
 class Failure:
-    """What a case failed with, in words."""
+    """A case's error, in words."""
 
     message: str
 
@@ -31,11 +31,11 @@ def overlapped(
     """Read the next item while one is worked on and earlier ones are written; `work` runs in the calling thread.
 
     Args:
-        items: what to do, in order.
-        read: an item's input; one thread.
-        work: its result from that.
-        write: the end of it; `writers` threads.
-        writers: as many items wait to be written at most, too.
+        items: numbers or names to work on, in order.
+        read: reads an item's input; in one thread.
+        work: makes the item's result of its input.
+        write: writes the result; in `writers` threads.
+        writers: number of threads that write; at most as many items wait for them.
 
     Yields:
         Each item with what `write` gave, or with a `Failure` where a step raised one of `CASE_ERRORS`, in order.
@@ -56,7 +56,7 @@ def overlapped(
 
 
 def _ahead(items: Iterable[T], begin: Callable[[T], Future]) -> Iterator[tuple[T, Future]]:
-    """Items with their futures, always one more begun than was asked for."""
+    """Begin items one ahead: yield each with its future when the next one is begun."""
     begun: deque[tuple[T, Future]] = deque()
     for item in items:
         begun.append((item, begin(item)))

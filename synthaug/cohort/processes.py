@@ -1,4 +1,4 @@
-"""The processes of one launch: which one this is, and words between them; all of it accelerate's."""
+"""The processes of one launch: their ranks, and objects sent between them; all of it by accelerate."""
 
 import os
 from collections.abc import Callable
@@ -20,9 +20,9 @@ class Processes:
     """The processes of a launch.
 
     Attributes:
-        rank: of this process.
-        world: how many there are.
-        device: where this process works.
+        rank: number of this process.
+        world: number of processes.
+        device: device of this process.
     """
 
     rank: int
@@ -31,7 +31,7 @@ class Processes:
 
     @classmethod
     def current(cls) -> "Processes":
-        """Of the launch by accelerate or torchrun that this process is part of, or a single process."""
+        """Find the launch by accelerate or torchrun that this process is part of; else it is the only process."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls(0, 1, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
         from accelerate import PartialState
@@ -46,7 +46,7 @@ class Processes:
         return self.rank == 0
 
     def from_main(self, work: Callable[[], T]) -> T:
-        """What `work` gives in the main process, in all of them.
+        """Run `work` in the main process, and return its result in all of them.
 
         Raises:
             ConfigError: `work` raised it, or an OSError, in the main process; it is raised in all.
@@ -67,7 +67,7 @@ class Processes:
         return result
 
     def gathered(self, items: list[T]) -> list[T]:
-        """The lists of all processes, one after the other, in every process; waits for all."""
+        """Join the lists of all processes, in every process; waits for all."""
         if self.world == 1:
             return items
         from accelerate.utils import gather_object
@@ -75,7 +75,7 @@ class Processes:
         return gather_object(items)
 
     def leave(self) -> None:
-        """Say goodbye to the other processes, at the end of a command: one that just goes breaks their connections."""
+        """Disconnect from the other processes, at the end of a command: one that just goes breaks their connections."""
         if self.world > 1:
             from accelerate import PartialState
 

@@ -1,8 +1,8 @@
-"""Making a cohort: whole cases in, whole cases out, split over processes, killed and continued at any moment."""
+"""Production of a cohort: whole cases in, whole cases out, split over processes, killed and continued at any time."""
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -36,15 +36,15 @@ from synthaug.lesions.base import LesionSource
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run did.
+    """The result of a run.
 
     Attributes:
         out: the cohort's folder.
-        asked: synthetic cases asked for.
-        written: synthetic cases that are there.
+        asked: number of synthetic cases asked for.
+        written: number of synthetic cases that are there.
         refused: case name to the reason why no lesion could be put in; trying again would not help.
         failed: case name to what it failed with; the same command tries it again.
-        made: cases that this run made.
+        made: number of cases that this run made.
     """
 
     out: Path
@@ -68,30 +68,39 @@ def generate(
     segmenter: Segmenter | None = None,
     progress: bool = False,
 ) -> Summary:
-    """Make a cohort, or go on with one.
+    """Make a cohort, or continue one.
 
     Case i depends on (seed, i) alone: one process or several, in one go or killed and continued, the files and the
     manifest are the same, byte for byte. A finished cohort is left alone. In a launch of several processes all of them
     call this function, and all get the same summary.
 
     Args:
-        config: what to make.
+        config: the cohort's configuration.
         out: the cohort's folder, on a disk that all processes share.
-        generator: in place of the configuration's.
-        segmenter: for the gate, in place of the configuration's; see `Gate`.
+        generator: used in place of the configuration's.
+        segmenter: used by the gate in place of the configuration's; see `Gate`.
         progress: show a progress bar.
 
     Returns:
-        What was made and what was not.
+        Which cases were made and which were not.
 
     Raises:
         ConfigError: nothing could be begun: files that are missing or do not fit each other, a folder that holds
             another cohort or cannot be written to, folds that leak.
 
     Example:
-        >>> config = CohortConfig(cases="brats", count=50, layout="nnunet", lesions={"bank": "bank.safetensors"})
-        ... generate(config, "Dataset501_Synthetic").complete  # doctest: +SKIP
-        True
+        >>> from tempfile import TemporaryDirectory
+        >>> from synthaug.cohort import verify
+        >>> from synthaug.data.phantoms.phantom import write_phantom_dataset
+        >>> shapes = {"shapes": {"diameter_mm": (10, 14)}}
+        >>> with TemporaryDirectory() as folder:
+        ...     hosts, out = Path(folder) / "brats", Path(folder) / "Dataset501_Synthetic"
+        ...     cases = write_phantom_dataset(hosts, count=1, size=(48, 48, 48), tumour_free=1)
+        ...     config = CohortConfig(cases=hosts, count=2, layout="nnunet", lesions=shapes)
+        ...     summary, sound = generate(config, out), verify(out).sound
+        ...     files = sorted(path.name for path in (out / "labelsTr").iterdir())
+        >>> summary.complete, sound, files
+        (True, True, ['synth_000000.nii.gz', 'synth_000001.nii.gz'])
     """
     processes = Processes.current()
     with _threads(config.threads):
@@ -99,9 +108,16 @@ def generate(
 
 
 class _Production:
-    """One process of the making of a cohort."""
+    """Makes one process's cases of a cohort."""
 
-    def __init__(self, config: CohortConfig, out: Path, generator, segmenter, processes: Processes):
+    def __init__(
+        self,
+        config: CohortConfig,
+        out: Path,
+        generator: TumorGenerator | None,
+        segmenter: Segmenter | None,
+        processes: Processes,
+    ):
         if find_spec("matplotlib") is None:
             raise ModuleNotFoundError("the report of a cohort needs matplotlib")
         bank = open_bank(config)
@@ -127,13 +143,13 @@ class _Production:
         """Make what is missing; then the main process writes what describes the whole."""
         done = self.processes.from_main(self._begin)
         todo = [i for i in range(self.total) if i not in done]
-        failed = self._make(todo, progress) if todo else []
-        failures = dict(sorted(self.processes.gathered(list(failed.items()) if todo else [])))
+        failed = self._make(todo, progress) if todo else {}
+        failures = dict(sorted(self.processes.gathered(list(failed.items()))))
         written, refused = self.processes.from_main(lambda: self._finish(bool(todo)))
         return Summary(self.job.out, self.config.total, written, refused, failures, len(todo) - len(failures))
 
     def name(self, index: int) -> str:
-        """Name of a case; those after the synthetic ones are real."""
+        """Name a case; those after the synthetic ones are real."""
         if index < self.config.total:
             return self.layout.synthetic_name(index)
         return self.layout.real_name(self.real[index - self.config.total].name)
@@ -231,7 +247,7 @@ def _gate(
 
 
 def _leak_proof(config: CohortConfig, hosts: Sequence[Case], lesions: LesionSource) -> LeakProof | None:
-    """The folds that synthetic cases join, or None where none were asked for."""
+    """Read or make the folds that synthetic cases join; None where none were asked for."""
     asked = config.splits.folds
     if asked is None:
         return None
@@ -245,7 +261,7 @@ def _leak_proof(config: CohortConfig, hosts: Sequence[Case], lesions: LesionSour
 
 
 @contextmanager
-def _threads(count: int):
+def _threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -1,4 +1,4 @@
-"""What a cohort was made from and with: versions, checksums of bank and weights, one hash over all that matters."""
+"""Provenance of a cohort: versions, checksums of bank and weights, one hash over all that matters."""
 
 import hashlib
 import json
@@ -18,13 +18,13 @@ FREE = {"cases", "workers"}
 
 
 def identity(config: CohortConfig, hosts: Sequence[Case], generator: dict[str, Any], folds: Any) -> dict[str, Any]:
-    """Everything that decides what a cohort's cases look like; files count by content, not by place.
+    """Collect all that decides what a cohort's cases look like; files count by content, not by place.
 
     Args:
-        config: of the cohort.
+        config: the cohort's configuration.
         hosts: its host cases.
-        generator: of `synthaug.generators.identity.generator_facts`.
-        folds: of the real data set, or None.
+        generator: what `synthaug.generators.identity.generator_facts` says.
+        folds: folds of the real data set, or None.
     """
     options = {k: v for k, v in config.model_dump(mode="json").items() if k not in FREE}
     options["lesions"].pop("bank")
@@ -42,12 +42,12 @@ def identity(config: CohortConfig, hosts: Sequence[Case], generator: dict[str, A
 
 
 def identity_sha256(of: dict[str, Any]) -> str:
-    """One hash of an identity, which rows of the manifest carry."""
+    """Hash an identity; rows of the manifest carry the hash."""
     return _hash(of)
 
 
 def versions() -> dict[str, str]:
-    """Versions of what takes part in making voxels."""
+    """List the versions of the packages that take part in making voxels."""
     from synthaug import __version__
 
     return {

@@ -14,8 +14,8 @@ from synthaug.cohort.layouts import Layout
 from synthaug.figures.html import render
 from synthaug.figures.slices import Outline, axial, class_colours, extent, figure, grey, outlined, png, rendered
 from synthaug.files import replace_file
-from synthaug.insertion.plan import equivalent_diameter_mm
 from synthaug.lesions.bank import LesionBank
+from synthaug.sizes import equivalent_diameter_mm
 
 GALLERY_CASES, MOST_NAMES = 12, 20
 LONG_SIDE_PX = 260
@@ -37,11 +37,11 @@ def write_cohort_report(
 
     Args:
         out: the folder, with the cases that the records name.
-        config: of the cohort.
-        layout: of it.
+        config: the cohort's configuration.
+        layout: the layout that it is written in.
         provenance: versions, generator, hash of the configuration.
-        records: of all cases that are done.
-        bank: whose lesions are shown beside, or None.
+        records: one per case that is done.
+        bank: the donors, which are shown beside, or None.
     """
     synthetic = [r for r in records if not r["real"]]
     rows = [row for r in synthetic for row in r["lesions"]]
@@ -106,7 +106,7 @@ def _shares(counts: Sequence[Mapping[str, int]], classes: Classes) -> np.ndarray
 
 
 def _class_cells(rows: Records, classes: Classes) -> list[tuple]:
-    """Of each class: its name, lesions that have it, ml in all and the median ml."""
+    """List for each class its name, the lesions that have it, ml in all and the median ml."""
     cells = []
     for name in classes.names if rows else ():
         volumes = np.array([row["class_ml"][name] for row in rows])
@@ -125,7 +125,7 @@ def _refusals(synthetic: Records) -> list[tuple[str, int, str]]:
 
 
 def _hosts(records: Records) -> list[tuple[str, str, int]]:
-    """Cases that served as hosts: name, patient and number of synthetic cases."""
+    """List the cases that served as hosts: name, patient and number of synthetic cases."""
     counts = Counter((r["host"], r["host_group"]) for r in records if r["files"] and not r["real"])
     return [(name, group, n) for (name, group), n in sorted(counts.items())]
 
@@ -134,10 +134,10 @@ def _hosts(records: Records) -> list[tuple[str, str, int]]:
 
 
 def _shown_cases(out: Path, layout: Layout, classes: Classes, synthetic: Records) -> list[dict[str, Any]]:
-    """Rows of the gallery: cases spread evenly over the cohort, in channels by turns."""
+    """Make the rows of the gallery: cases spread evenly over the cohort, in channels by turns."""
     written = [r for r in synthetic if r["files"]]
     chosen = [written[i] for i in np.linspace(0, len(written) - 1, min(GALLERY_CASES, len(written))).astype(int)]
-    shown = [c for c in ("flair", "t1ce") if c in layout.channels] or [layout.channels[0]]
+    shown = [str(c) for c in ("flair", "t1ce") if c in layout.channels] or [layout.channels[0]]
     return [_shown_case(out, layout, classes, r, shown[i % len(shown)]) for i, r in enumerate(chosen)]
 
 
@@ -165,39 +165,41 @@ def _pictures(
     pictures = []
     for view, axes in VIEWS.items():
         n = int(np.clip(place[axes[2]], 0, labels.shape[axes[2]] - 1))
+        shown = (spacing[axes[0]], spacing[axes[1]])
         box = [extent(inside.any(axis=tuple(a for a in range(3) if a != axis))) for axis in axes[:2]]
-        cuts = [axial(v.transpose(axes), n, *box) for v in (voxels, inside, labels)]
-        cuts = [_square(cut, spacing[axes[0]], spacing[axes[1]]) for cut in cuts]
-        zoom = max(1, round(LONG_SIDE_PX / max(cuts[0].shape)))
-        plain = grey(*cuts[:2], low, high, zoom)
-        lines = [Outline(cuts[2] == v, colours[name], fill=0.2) for name, v in layout.label_values.items()]
+        volumes = (voxels, inside, labels)
+        cut, brain, marked = (_square(axial(v.transpose(axes), n, *box), *shown) for v in volumes)
+        zoom = max(1, round(LONG_SIDE_PX / max(cut.shape)))
+        plain = grey(cut, brain, low, high, zoom)
+        lines = [Outline(marked == v, colours[name], fill=0.2) for name, v in layout.label_values.items()]
         around = np.zeros(labels.shape, bool)
         for row in record["lesions"]:
             around[_around(row, label)] = True
-        frame = _square(axial(around.transpose(axes), n, *box), spacing[axes[0]], spacing[axes[1]])
+        frame = _square(axial(around.transpose(axes), n, *box), *shown)
         lines.append(Outline(frame, "white", dashed=True, width=1.0))
         pictures += [(f"{view} slice {n}", png(plain)), (f"{view} slice {n}, label", png(outlined(plain, lines, zoom)))]
     return pictures
 
 
 def _around(row: Mapping[str, Any], label: nib.Nifti1Image) -> tuple[slice, ...]:
-    """A cube around a lesion, as wide as the lesion is long, in a volume whose axes may have been exchanged."""
+    """Find a cube around a lesion, as wide as the lesion is long, in a volume whose axes may be exchanged."""
     center = nib.affines.apply_affine(np.linalg.inv(label.affine), row["center_mm"])
     reach = [max(row["extent_mm"]) / 2 / s + 2 for s in label.header.get_zooms()[:3]]
     return tuple(slice(max(int(c - r), 0), int(c + r) + 1) for c, r in zip(center, reach, strict=True))
 
 
 def _volumes(out: Path, layout: Layout, name: str, channel: str) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
-    """One channel and the label, their axes to the right, to the front and up."""
+    """Read one channel and the label, their axes to the right, to the front and up."""
     paths, number = layout.image_paths(name), layout.channels.index(channel)
-    volume = nib.load(out / paths[number if len(paths) > 1 else 0])
+    volume = nib.Nifti1Image.from_filename(out / paths[number if len(paths) > 1 else 0])
     if len(volume.shape) == 4:
         volume = volume.slicer[..., number]
-    return nib.as_closest_canonical(volume), nib.as_closest_canonical(nib.load(out / layout.label_path(name)))
+    label = nib.Nifti1Image.from_filename(out / layout.label_path(name))
+    return nib.as_closest_canonical(volume), nib.as_closest_canonical(label)
 
 
 def _square(cut: np.ndarray, across_mm: float, up_mm: float) -> np.ndarray:
-    """A slice of thick voxels with rows or columns repeated, so that it is shown in true proportion."""
+    """Repeat rows or columns of a slice of thick voxels, so that it is shown in true proportion."""
     finest = min(across_mm, up_mm)
     rows, columns = (
         np.arange(round(n * s / finest)) * finest / s for n, s in zip(cut.shape, (up_mm, across_mm), strict=True)

@@ -1,4 +1,4 @@
-"""A trained segmenter for the quality gate: a model folder or a run of ``trainers/segmentation.py``."""
+"""Loading of a trained segmenter for the quality gate: a model folder or a run of ``trainers/segmentation.py``."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,14 +12,14 @@ from synthaug.config import ConfigError
 def load_segmenter(
     folder: Path, channels: tuple[str, ...], device: torch.device | str = "cpu"
 ) -> Callable[[Tensor], Tensor]:
-    """The model of a segmentation run, as the gate takes it: z-scores to logits of background and tumour.
+    """Load the model of a segmentation run for the gate: a function of z-scores to logits of background and tumour.
 
     It sees the hosts at their own voxel size, which should be about that of its training.
 
     Args:
-        folder: of the run, or of its model.
-        channels: of the images that it will be given; it must have been trained on these, in this order.
-        device: where it works.
+        folder: the run's folder, or its model's.
+        channels: canonical names of the images' channels; it must have been trained on these, in this order.
+        device: device of the model.
 
     Raises:
         ConfigError: no model there, or one for other channels.

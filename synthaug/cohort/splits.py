@@ -18,7 +18,7 @@ Folds = list[dict[str, list[str]]]
 
 
 def read_folds(path: Path) -> Folds:
-    """The folds of an nnU-Net file.
+    """Read the folds of an nnU-Net file.
 
     Raises:
         ConfigError: it cannot be read or is of another form.
@@ -34,12 +34,12 @@ def read_folds(path: Path) -> Folds:
 
 
 def made_folds(cases: Mapping[str, str], count: int, seed: int) -> Folds:
-    """Folds by patient.
+    """Make folds by patient.
 
     Args:
         cases: name of each real case to its patient.
-        count: of folds.
-        seed: of the order.
+        count: number of folds.
+        seed: decides the order of the patients.
 
     Raises:
         ConfigError: fewer patients than folds.
@@ -58,12 +58,12 @@ def made_folds(cases: Mapping[str, str], count: int, seed: int) -> Folds:
 
 
 class LeakProof:
-    """Which folds a synthetic case may join.
+    """Adds synthetic cases to the training sets that they may join.
 
     Args:
-        folds: of the real cases, by name.
+        folds: names of the real cases in each.
         patients: name of each real case to its patient.
-        group_of: the patient of a case that `patients` does not have.
+        group_of: finds the patient of a case that `patients` does not have.
         outside: ``"refuse"`` or ``"train"``: what becomes of hosts and donors that no fold mentions.
 
     Raises:
@@ -98,7 +98,7 @@ class LeakProof:
             )
 
     def with_cases(self, records: Sequence[Mapping[str, Any]], name: Callable[[str], str] = str) -> Folds:
-        """The folds with the synthetic cases, validation untouched; `name` gives a real case's name in the cohort."""
+        """Add the synthetic cases to the folds, validation untouched; `name` names a real case in the cohort."""
         return [
             {
                 "train": [name(n) for n in fold["train"]]

@@ -1,4 +1,4 @@
-"""Lines for the terminal about a cohort, about one case of it, and about a case of any folder."""
+"""Descriptions, line by line for the terminal, of a cohort, of one of its cases, and of a case of any folder."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ from synthaug.data.cases import Case, load_stored
 
 
 def describe_cohort(found: Findings) -> list[str]:
-    """Lines about a whole cohort."""
+    """Describe a whole cohort in lines."""
     summary, rows = found.summary, [row for rows in found.lesions.values() for row in rows]
     lines = [
         f"{summary['written']} of {summary['asked']} synthetic cases in the layout {summary['layout']}, "
@@ -30,7 +30,7 @@ def describe_cohort(found: Findings) -> list[str]:
 
 
 def describe_case(found: Findings, name: str) -> list[str]:
-    """Lines about one case of a cohort."""
+    """Describe one case of a cohort in lines."""
     record = found.cases[name]
     lines = [
         f"{name}: {'the real case' if record['real'] else 'host'} {record['host']}, patient {record['host_group']}"
@@ -48,7 +48,7 @@ def describe_case(found: Findings, name: str) -> list[str]:
 
 
 def verdict(found: Findings) -> list[str]:
-    """Lines about what is not as the manifest says."""
+    """List what is not as the manifest says, in lines."""
     lines = []
     for word in ("missing", "extra", "altered"):
         lines += [f"{word}: {path}" for path in getattr(found, word)]

@@ -1,4 +1,4 @@
-"""Whether every file of a cohort is as its manifest says."""
+"""Verification of a cohort's files by its manifest."""
 
 import json
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ NOT_LISTED = (HIDDEN, SUMMARY, "report.html")
 
 @dataclass(frozen=True)
 class Findings:
-    """A cohort beside its manifest.
+    """The result of comparing a cohort with its manifest.
 
     Attributes:
         summary: the content of ``cohort.json``.
         cases: case name to its record.
         lesions: case name to its rows of the manifest.
-        checked: number of files whose checksum was taken.
+        checked: number of files that were compared.
         missing: files that should be there.
         extra: files that should not.
         altered: files with another checksum.
@@ -41,7 +41,7 @@ class Findings:
 
 
 def is_cohort(folder: Path) -> bool:
-    """Whether a folder is one of `synthaug.cohort.generate`, finished or not."""
+    """Tell whether a folder is one of `synthaug.cohort.generate`, finished or not."""
     return (folder / SUMMARY).is_file() or (folder / HIDDEN).is_dir()
 
 
@@ -49,8 +49,8 @@ def verify(folder: Path, only: str | None = None) -> Findings:
     """Compare a cohort with its manifest, by checksums of all files.
 
     Args:
-        folder: the cohort's.
-        only: a case, where only its files are wanted.
+        folder: the cohort's folder.
+        only: name of a case, where only its files are to be compared.
 
     Raises:
         ValueError: the cohort is not finished, or its summary or manifest is damaged, or it has no such case.

@@ -19,8 +19,9 @@ def default_regions(classes: Classes) -> dict[str, tuple[str, ...]]:
     enhancing tumour ET; the resection cavity of BraTS 2024 is in none of them and is scored as a class. Other
     vocabularies of several classes have the union of all, ``"all"``; those of one class have none.
     """
-    own = {name: same_tissue(name, classes.names) for name in _GLIOMA["WT"]}
-    if None not in own.values():
+    found = {name: same_tissue(name, classes.names) for name in _GLIOMA["WT"]}
+    own = {name: known for name, known in found.items() if known is not None}
+    if len(own) == len(found):
         return {region: tuple(own[name] for name in members) for region, members in _GLIOMA.items()}
     return {"all": classes.names} if len(classes) > 1 else {}
 

@@ -1,1 +1,1 @@
-"""How inserted lesions look."""
+"""Generators of the appearance of inserted lesions."""

@@ -1,4 +1,4 @@
-"""What every appearance generator promises: crops in, crops with a tumour out, all in model intensities.
+"""The interface of appearance generators: crops in, crops with a tumour out, all in model intensities.
 
 Model intensities are z-scores of host tissue, per sample and channel (`synthaug.host`). A generator never sees
 labels, places or batches: it paints lesions into crops, and the insertion writes them back inside their support.
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class TumorGenerator(ABC):
-    """How a lesion looks, given its surroundings and its classes.
+    """Paints a lesion, given its surroundings and its classes.
 
     Attributes:
         channels: canonical channel names that the generator knows, or None where it works for any.
@@ -22,6 +22,14 @@ class TumorGenerator(ABC):
         needs_donor: whether `generate` must be given the donor's intensities.
         needs_host: whether `generate` is given the host's tissue in the lesion's place too, in place of 0.
         needs_support: whether `generate` is told where its result will be used, as ``support``.
+
+    Example:
+        >>> import torch
+        >>> class Bright(TumorGenerator):
+        ...     def generate(self, context, mask, seeds, donor=None, support=None):
+        ...         return torch.full_like(context, 3.0)
+        >>> Bright().generate(torch.zeros(2, 4, 16, 16, 16), torch.ones(2, 3, 16, 16, 16), [1, 2]).shape
+        torch.Size([2, 4, 16, 16, 16])
     """
 
     channels: tuple[str, ...] | None = None
@@ -34,7 +42,7 @@ class TumorGenerator(ABC):
     needs_support: bool = False
 
     def bind(self, channels: tuple[str, ...], classes: tuple[str, ...]) -> "TumorGenerator":
-        """The generator for a batch of these channels and classes, in this order; called once by `TumorInsertion`.
+        """Bind the generator to a batch's channels and classes, in this order; called once by `TumorInsertion`.
 
         Args:
             channels: canonical names of the batch's channels.

@@ -1,4 +1,4 @@
-"""What a generator is, so that it can be known again: its name, a checksum of its weights, and its settings."""
+"""Identification of generators: by name, a checksum of the weights, and settings."""
 
 import hashlib
 import json
@@ -19,11 +19,11 @@ PAINTER_SETTINGS = ("steps", "scheduler", "guidance", "strength", "refined")
 
 
 def generator_facts(given: str | os.PathLike | TumorGenerator, generator: TumorGenerator) -> dict[str, Any]:
-    """Name of a generator and sha256 of its weights: of its safetensors file, or of its parameters without files.
+    """Return a generator's name and the sha256 of its weights: of its safetensors file, or of its parameters.
 
     Args:
-        given: what the user gave: a name, folder or hub id, or the generator.
-        generator: what that was resolved to.
+        given: the user's name, folder or hub id, or the generator itself.
+        generator: the generator that `given` was resolved to.
     """
     if isinstance(given, TumorGenerator):
         return {"name": type(given).__name__, "sha256": parameters_sha256(generator)}
@@ -32,15 +32,12 @@ def generator_facts(given: str | os.PathLike | TumorGenerator, generator: TumorG
         return {"name": name, "sha256": None}
     folder = SHIPPED / name if (SHIPPED / name).is_dir() else generator_folder(Path(name))
     files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    if len(files) == 1:
-        weights = file_sha256(files[0])
-    else:
-        weights = parameters_sha256(generator)
+    weights = file_sha256(files[0]) if len(files) == 1 else parameters_sha256(generator)
     return {"name": Path(name).name if folder.is_dir() and "/" in name else name, "sha256": weights}
 
 
 def settings_of(generator: TumorGenerator) -> dict[str, Any]:
-    """The settings of a generator that change what it paints, JSON-able."""
+    """Return the settings of a generator that change what it paints, JSON-able."""
     painter = getattr(generator, "painter", None)
     found = {name: getattr(generator, name) for name in SETTINGS if hasattr(generator, name)}
     found |= {name: getattr(painter, name) for name in PAINTER_SETTINGS if hasattr(painter, name)}
@@ -48,12 +45,12 @@ def settings_of(generator: TumorGenerator) -> dict[str, Any]:
 
 
 def fingerprint(facts: dict[str, Any]) -> str:
-    """Eight hexadecimal digits that tell generators of one name apart."""
+    """Compute eight hexadecimal digits that tell generators of one name apart."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def parameters_sha256(generator: TumorGenerator) -> str | None:
-    """A hash over the parameters of all networks that an object holds; None where it holds none."""
+    """Hash the parameters of all networks that an object holds; None where it holds none."""
     networks = {name: value for name, value in sorted(vars(generator).items()) if isinstance(value, torch.nn.Module)}
     if not networks:
         return None

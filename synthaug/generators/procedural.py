@@ -1,4 +1,4 @@
-"""Lesions from statistics: a mean, a spread and a smooth texture per class and channel. No weights, no donor.
+"""The procedural generator: a mean, a spread and a smooth texture per class and channel. No weights, no donor.
 
 z(x) = sum_k m_k(x) mean_k + sqrt(sum_k m_k(x) std_k^2) (sqrt(share) t(x) + sqrt(1 - share) h(x)) + keep * host(x)
 
@@ -36,14 +36,24 @@ HOST_KEPT = 0.15
 
 
 class ProceduralGenerator(TumorGenerator):
-    """Per class and channel intensity statistics with smooth texture.
+    """Paints lesions from intensity statistics per class and channel, with a smooth texture.
 
     Args:
         table: class to channel to (mean, standard deviation), z-scores of host tissue; by default `GLIOMA_MRI`.
 
     Raises:
         ValueError: an empty table, classes with unlike channels, or a standard deviation below 0.
+
+    Example:
+        >>> generator = ProceduralGenerator({"tumour": {"ct": (2.0, 0.5)}})
+        >>> context, mask = torch.zeros(1, 1, 32, 32, 32), torch.ones(1, 1, 32, 32, 32)
+        >>> painted = generator.generate(context, mask, seeds=[7])
+        >>> painted.shape, 1.0 < float(painted.mean()) < 3.0
+        (torch.Size([1, 1, 32, 32, 32]), True)
     """
+
+    channels: tuple[str, ...]
+    classes: tuple[str, ...]
 
     def __init__(self, table: Table = GLIOMA_MRI):
         if not table:
@@ -59,7 +69,7 @@ class ProceduralGenerator(TumorGenerator):
 
     @classmethod
     def fit(cls, bank: LesionBank) -> "ProceduralGenerator":
-        """The generator whose table is the mean of a bank's lesions, weighted equally.
+        """Fit a generator: its table is the mean of a bank's lesions, weighted equally.
 
         Raises:
             ValueError: a class of the bank that is in none of its lesions with 27 voxels or more.
@@ -75,7 +85,7 @@ class ProceduralGenerator(TumorGenerator):
         return cls({c: dict(zip(bank.channels, zip(m, s, strict=True), strict=True)) for c, m, s in rows})
 
     def bind(self, channels: tuple[str, ...], classes: tuple[str, ...]) -> "ProceduralGenerator":
-        """The generator for these channels and classes in this order; see `TumorGenerator.bind`."""
+        """Bind the generator to these channels and classes in this order; see `TumorGenerator.bind`."""
         super().bind(channels, classes)
         return ProceduralGenerator({k: {c: self.table[k][c] for c in channels} for k in classes})
 
@@ -104,8 +114,8 @@ class ProceduralGenerator(TumorGenerator):
 
 
 def texture(seed: int, channels: int, size: Sequence[int], device: torch.device) -> Tensor:
-    """Texture (C, *size) of about unit variance: smooth and partly common to all channels, and a little white noise."""
-    total, power = 0.0, 0.0
+    """Draw a texture (C, *size) of about unit variance: smooth, partly common to all channels, a little white noise."""
+    total, power = torch.zeros((), device=device), 0.0
     for octave, (divisions, weight) in enumerate(OCTAVES):
         nodes = [max(2, -(-n * divisions // 64) + 1) for n in size]
         noise = seeded_noise([(seed + 1 + octave) % 2**63], (channels + 1, *nodes), device)

@@ -1,4 +1,4 @@
-"""From what a user gives as `generator` to a `TumorGenerator`."""
+"""Resolution of a user's `generator` to a `TumorGenerator`."""
 
 import os
 from pathlib import Path
@@ -14,11 +14,11 @@ BUILT_IN = {"paste": PasteGenerator, "procedural": ProceduralGenerator}
 
 
 def resolve_generator(generator: Any, **options: Any) -> TumorGenerator:
-    """The generator of that name, the weights of that name, folder or hub id, or the generator itself.
+    """Make the generator of that name, or load its weights by name, folder or hub id; a generator is itself.
 
     Args:
         generator: name, path, or generator.
-        **options: of `load_generator`, such as ``steps=4``, for weights given by name, folder or hub id.
+        **options: options of `load_generator`, such as ``steps=4``, for weights given by name, folder or hub id.
 
     Raises:
         ValueError: an unknown name; the message lists the known ones. And what `load_generator` raises.

@@ -1,1 +1,1 @@
-"""`TumorInsertion` and the way of a batch: checked, drawn, placed, written, counted."""
+"""`TumorInsertion` and the stages through which it takes a batch: check, draw, place, write, count."""

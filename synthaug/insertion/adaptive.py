@@ -1,4 +1,4 @@
-"""Insertion that follows validation: more of the classes and lesion sizes that are found worst, and a schedule of prob.
+"""Steers insertion by validation: more of the classes and lesion sizes that are found worst; and schedules `prob`.
 
 Both are off unless they are called. After each validation
 
@@ -32,21 +32,26 @@ SCORES = ("lesion_recall", "lesion_dice")
 
 @dataclass(frozen=True)
 class ProbSchedule:
-    """`prob` over the steps of a run: linear warm-up from 0, then constant, then decay.
+    """Schedules `prob` over a run's steps: linear warm-up from 0, then constant, then decay.
 
     It has no state: ``insert.prob = schedule(step)`` before each step is the same after a restart.
 
     Args:
-        prob: in between.
-        warmup_steps: steps over which it rises; the first step has prob / (warmup_steps + 1).
+        prob: probability between warm-up and decay.
+        warmup_steps: number of steps over which it rises; the first step has prob / (warmup_steps + 1).
         decay_from: last step with `prob`; None for no decay.
         decay_to: first step with `end_prob`, which then stays.
-        end_prob: at the end of the decay.
-        shape: of the decay, ``"linear"`` or ``"cosine"``.
+        end_prob: probability at the end of the decay.
+        shape: ``"linear"`` or ``"cosine"`` decay.
 
     Raises:
         ValueError: a probability outside [0, 1], steps that are not in order, one of decay_from and decay_to alone, or
             an unknown shape.
+
+    Example:
+        >>> schedule = ProbSchedule(0.6, warmup_steps=2, decay_from=10, decay_to=20)
+        >>> [round(schedule(step), 2) for step in (1, 3, 15, 20)]
+        [0.2, 0.6, 0.3, 0.0]
     """
 
     prob: float
@@ -60,52 +65,64 @@ class ProbSchedule:
         checked_probability("prob", self.prob)
         checked_probability("end_prob", self.end_prob)
         checked_at_least("warmup_steps", self.warmup_steps)
-        if (self.decay_from is None) != (self.decay_to is None):
-            raise ValueError(f"give both decay_from and decay_to; got {self.decay_from} and {self.decay_to}")
-        if self.decay_from is not None and not self.warmup_steps <= self.decay_from < self.decay_to:
+        begin, end = self.decay_from, self.decay_to
+        if (begin is None) != (end is None):
+            raise ValueError(f"give both decay_from and decay_to; got {begin} and {end}")
+        if begin is not None and end is not None and not self.warmup_steps <= begin < end:
             raise ValueError(
-                f"expected warmup_steps <= decay_from < decay_to, got {self.warmup_steps}, {self.decay_from} and "
-                f"{self.decay_to}"
+                f"expected warmup_steps <= decay_from < decay_to, got {self.warmup_steps}, {begin} and {end}"
             )
         if self.shape not in ("linear", "cosine"):
             raise ValueError(f"shape: expected 'linear' or 'cosine', got {self.shape!r}")
 
     def __call__(self, step: int) -> float:
-        """The probability at a step, counted from 1."""
+        """Return the probability at a step, counted from 1."""
         if step <= self.warmup_steps:
             return self.prob * step / (self.warmup_steps + 1)
-        if self.decay_from is None or step <= self.decay_from:
+        if self.decay_from is None or self.decay_to is None or step <= self.decay_from:
             return self.prob
         t = min(1.0, (step - self.decay_from) / (self.decay_to - self.decay_from))
         left = 1 - t if self.shape == "linear" else 0.5 * (1 + math.cos(math.pi * t))
         return self.end_prob + (self.prob - self.end_prob) * left
 
     def mean(self, steps: int) -> float:
-        """Mean probability over steps 1 to `steps`, for how many insertions a run will ask for."""
+        """Average the probability over steps 1 to `steps`, to tell how many insertions a run will ask for."""
         return float(np.mean([self(step) for step in range(1, steps + 1)]))
 
 
 class AdaptiveInsertion:
-    """Raises the rate of what validation shows to be found worst.
+    """Raises the rate of the classes and lesion sizes that validation finds worst.
 
     Call `update` after each validation, on every process with the same rows. It sets ``insert.class_mix`` and
     ``insert.size_weights``; neither draws random numbers. A class or size that validation has no lesion of keeps what
     is known of it, and counts as average before anything is.
 
     Args:
-        insert: the insertion that is steered.
-        momentum: of the moving averages, in [0, 1); 0 looks at the latest validation alone.
+        insert: the `TumorInsertion` to steer.
+        momentum: weight of the past in the moving averages, in [0, 1); 0 looks at the latest validation alone.
         strength: exponent of the needs; 0 changes nothing.
         bound: greatest factor by which a weight differs from 1, at least 1.
         classes: whether classes are steered; None for "where the insertion has a class_mix".
-        sizes: whether lesion sizes are.
+        sizes: whether lesion sizes are steered.
         size_region: region whose lesions tell how sizes are found; inserted lesions are whole ones, so that of all
             classes together. None takes the region that is listed first.
-        size_classes: as in the rows.
+        size_classes: size classes that the rows of validation have; by default `SizeClasses()`.
 
     Raises:
         ValueError: numbers out of range, `classes` without a class_mix, `sizes` where the insertion cannot weight
             them, or neither of both.
+
+    Example:
+        >>> from synthaug import LesionShapes
+        >>> shares = {"NCR": 0.2, "ED": 0.4, "ET": 0.4}
+        >>> insert = TumorInsertion(LesionShapes(), "procedural", class_mix=shares)
+        >>> adaptive = AdaptiveInsertion(insert, momentum=0.0, sizes=False)
+        >>> lesions = {"size": "all", "lesions": 10, "lesions_found": 8, "false_positives": 0, "lesion_recall": 0.8}
+        >>> rows = [lesions | {"region": name, "lesion_dice": 0.8} for name in ("NCR", "ED")]
+        >>> rows += [lesions | {"region": "ET", "lesions_found": 4, "lesion_recall": 0.4, "lesion_dice": 0.4}]
+        >>> log = adaptive.update(rows)
+        >>> {name: round(share, 2) for name, share in insert.class_mix.items()}  # more of what is found worst
+        {'NCR': 0.11, 'ED': 0.22, 'ET': 0.67}
     """
 
     def __init__(
@@ -135,17 +152,19 @@ class AdaptiveInsertion:
         self.sizes = self.size_classes.names if sizes else ()
         if not self.classes and not self.sizes:
             raise ValueError("adaptive insertion: neither classes nor sizes are to be steered")
-        if self.sizes and insert.size_weights is None:
-            insert.size_weights = SizeWeights(self.size_classes, (1.0,) * len(self.size_classes))
-        self.base_sizes = dict(zip(self.sizes, insert.size_weights.weights, strict=True)) if self.sizes else {}
+        self.base_sizes: dict[str, float] = {}
+        if self.sizes:
+            weights = insert.size_weights or SizeWeights(self.size_classes, (1.0,) * len(self.size_classes))
+            insert.size_weights = weights
+            self.base_sizes = dict(zip(self.sizes, weights.weights, strict=True))
         self.scores: dict[str, dict[str, float]] = {}
         self.updates = 0
 
     def update(self, rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-        """Take in a validation and set the insertion.
+        """Update the averages by a validation, and set the insertion's class mix and size weights.
 
         Args:
-            rows: of `synthaug.evaluation.evaluate_case` with `lesionwise`, of all validation cases.
+            rows: what `synthaug.evaluation.evaluate_case` with `lesionwise` gives for all validation cases.
 
         Returns:
             What was seen and set, JSON-able, for the log: ``updates``, ``scores`` (the averages of each class and
@@ -177,7 +196,7 @@ class AdaptiveInsertion:
         return region
 
     def _take(self, key: str, rows: list[Mapping[str, Any]]) -> None:
-        """Move the averages of a class or size, in which each lesion counts alike."""
+        """Update the averages of a class or size, in which each lesion counts alike."""
         lesions = sum(row["lesions"] for row in rows)
         if not lesions:
             return
@@ -188,7 +207,7 @@ class AdaptiveInsertion:
         self.scores[key] = {name: self.momentum * old[name] + (1 - self.momentum) * new[name] for name in SCORES}
 
     def weights(self) -> dict[str, float]:
-        """The present weight of each class and size, in [1 / bound, bound]; 1 for all before the first update."""
+        """Compute the weight of each class and size, in [1 / bound, bound]; 1 for all before the first update."""
         return self._weights("class", self.classes) | self._weights("size", self.sizes)
 
     def _weights(self, kind: str, names: Iterable[str]) -> dict[str, float]:
@@ -201,7 +220,7 @@ class AdaptiveInsertion:
     def _set(self) -> dict[str, Any]:
         weights = self.weights()
         log: dict[str, Any] = {"updates": self.updates, "scores": dict(self.scores), "weights": weights}
-        if self.classes:
+        if self.base_mix is not None and self.classes:
             shares = {name: self.base_mix[name] * weights[f"class {name}"] for name in self.classes}
             total = sum(shares.values())
             log["class_mix"] = {name: share / total for name, share in shares.items()}
@@ -212,7 +231,7 @@ class AdaptiveInsertion:
         return log
 
     def state_dict(self) -> dict[str, Any]:
-        """The averages, JSON-able; what was set on the insertion is in the insertion's own state."""
+        """Return the averages, JSON-able; what was set on the insertion is in the insertion's own state."""
         return {
             "updates": self.updates,
             "scores": {key: dict(values) for key, values in self.scores.items()},
@@ -221,7 +240,7 @@ class AdaptiveInsertion:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken; load the insertion's state too."""
+        """Restore the averages that `state_dict` gave; load the insertion's state too."""
         self.updates = int(state["updates"])
         self.scores = {key: dict(values) for key, values in state["scores"].items()}
         self.base_mix, self.base_sizes = state["base_mix"], dict(state["base_sizes"])

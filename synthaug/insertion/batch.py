@@ -1,4 +1,4 @@
-"""A batch in the form that an insertion works on; what does not fit is said at once, without a look at its values."""
+"""Checks of a batch's types, shapes and devices, without a look at its values; `Batch` holds what passed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,6 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from synthaug.geometry import triple
+from synthaug.insertion.rows import HostStats
 
 FINEST_MM = 0.006
 """Voxels all of whose sides are below it are taken for metres."""
@@ -16,7 +19,7 @@ SampleMap = Tensor | Callable[[int], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """A batch and what the caller knows of it, checked once per call.
+    """A checked batch: image, label and what the caller knows of them.
 
     Attributes:
         image: (B, C, X, Y, Z) float, a plain tensor that shares memory with what came.
@@ -33,7 +36,7 @@ class Batch:
     spacing_mm: list[tuple[float, float, float]]
     groups: list[str | None]
     host: SampleMap | None = None
-    host_stats: tuple[list, list] | None = None
+    host_stats: HostStats | None = None
     prior: SampleMap | None = None
 
     @classmethod
@@ -49,7 +52,7 @@ class Batch:
         host_stats: Any = None,
         prior: Any = None,
     ) -> "Batch":
-        """The batch of what a caller gave; `TumorInsertion.plan` says what each argument is.
+        """Check a caller's arguments and make a batch of them; `TumorInsertion.plan` says what each argument is.
 
         Raises:
             TypeError, ValueError: what was expected and what came.
@@ -68,16 +71,16 @@ class Batch:
 
     @property
     def samples(self) -> int:
-        """B."""
+        """Number of samples B."""
         return self.image.shape[0]
 
     @property
     def volume_vox(self) -> tuple[int, int, int]:
-        """(X, Y, Z)."""
-        return tuple(self.image.shape[2:])
+        """Size (X, Y, Z) of each sample in voxels."""
+        return triple(self.image.shape[2:])
 
     def map_of(self, name: str, sample: int) -> Tensor | None:
-        """The `host` or `prior` of one sample, (X, Y, Z); a function is called for it. None where none was given.
+        """Return one sample's `host` or `prior`, (X, Y, Z), by a call of a function; None where none was given.
 
         Raises:
             TypeError, ValueError: a function whose map does not fit the sample, which is named.
@@ -88,17 +91,20 @@ class Batch:
         return checked_mask(f"{name} of sample {sample}", given(sample), self.image[sample])
 
     def stats_of(self, sample: int) -> tuple[list[float], list[float]] | None:
-        """Mean and standard deviation, (C,) each, where the caller gave them."""
+        """Return a sample's mean and standard deviation, (C,) each; None where the caller gave none."""
         return None if self.host_stats is None else (self.host_stats[0][sample], self.host_stats[1][sample])
 
 
 def plain(tensor: Tensor) -> Tensor:
-    """The tensor without its subclass (MetaTensor, tv_tensors), sharing its memory."""
+    """Strip a tensor of its subclass (MetaTensor, tv_tensors); the result shares its memory."""
     return tensor if type(tensor) is Tensor else tensor.as_subclass(Tensor)
 
 
 def checked_tensors(image: Any, label: Any, channels: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """The batch as plain tensors, image (B, C, X, Y, Z) and label (B, X, Y, Z), sharing memory with what came.
+    """Check image and label, and strip them of subclasses and the label of its channel axis; no memory is copied.
+
+    Returns:
+        Image (B, C, X, Y, Z) and label (B, X, Y, Z).
 
     Raises:
         TypeError: not tensors, a list of targets, a dtype that is not floating (image) or integer (label).
@@ -135,10 +141,10 @@ def checked_tensors(image: Any, label: Any, channels: Sequence[str]) -> tuple[Te
 
 
 def checked_mask(name: str, mask: Any, image: Tensor) -> Tensor:
-    """A map for a batch or for one sample of it, without channel axis, on its device.
+    """Check a map of a batch or of one sample, and drop its channel axis.
 
     Args:
-        name: of the argument.
+        name: what messages call the argument.
         mask: (B, 1, X, Y, Z) or (B, X, Y, Z); (1, X, Y, Z) or (X, Y, Z) for a sample.
         image: (B, C, X, Y, Z), or (C, X, Y, Z) of a sample.
 
@@ -161,7 +167,7 @@ def checked_mask(name: str, mask: Any, image: Tensor) -> Tensor:
 
 
 def checked_map(name: str, given: Any, image: Tensor) -> SampleMap | None:
-    """A map of the batch, (B, X, Y, Z), a function of a sample's index, or None, as it was given.
+    """Check an argument that may be a map of the batch, (B, X, Y, Z), a function of a sample's index, or None.
 
     Raises:
         TypeError: none of these.
@@ -176,7 +182,7 @@ def checked_map(name: str, given: Any, image: Tensor) -> SampleMap | None:
 
 
 def checked_spacing(spacing_mm: Any, samples: int) -> list[tuple[float, float, float]]:
-    """Voxel sizes per sample from (3,) or (B, 3) values; 1 mm where None.
+    """Check voxel sizes (3,) or (B, 3), and spread them over the samples; 1 mm where None.
 
     Raises:
         ValueError: another length, or a value that is not finite and above 0.
@@ -191,11 +197,11 @@ def checked_spacing(spacing_mm: Any, samples: int) -> list[tuple[float, float, f
         raise ValueError(f"spacing_mm: expected finite values above 0, got {spacing_mm}")
     if values.max() < FINEST_MM:
         raise ValueError(f"spacing_mm: expected mm, got {spacing_mm}: is it metres?")
-    return [tuple(float(v) for v in row) for row in values]
+    return [triple(float(v) for v in row) for row in values]
 
 
 def checked_groups(groups: Any, samples: int) -> list[str | None]:
-    """Patient groups, one per sample; None where not given.
+    """Check patient groups, one per sample; None for all where none were given.
 
     Raises:
         TypeError: a bare string, or a tensor, whose numbers no bank has as names.
@@ -213,8 +219,8 @@ def checked_groups(groups: Any, samples: int) -> list[str | None]:
     return named
 
 
-def checked_statistics(host_stats: Any, samples: int, channels: int) -> tuple[list, list] | None:
-    """Mean and standard deviation as (B, C) lists from scalars, (C,) or (B, C).
+def checked_statistics(host_stats: Any, samples: int, channels: int) -> HostStats | None:
+    """Check mean and standard deviation, scalars, (C,) or (B, C), and spread them to (B, C) lists.
 
     Raises:
         ValueError: not a pair, another shape, values that are not finite, or a standard deviation of 0 or less.
@@ -223,13 +229,15 @@ def checked_statistics(host_stats: Any, samples: int, channels: int) -> tuple[li
         return None
     if len(host_stats) != 2:
         raise ValueError(f"host_stats: expected (mean, std), got {len(host_stats)} values")
-    out = []
-    for name, values in zip(("mean", "std"), host_stats, strict=True):
-        table = torch.as_tensor(values, dtype=torch.float32, device="cpu")
-        if tuple(table.shape) not in ((), (channels,), (samples, channels)):
-            raise ValueError(f"host_stats {name}: expected {channels} or {samples} x {channels} values, got {values}")
-        table = table.expand(samples, channels).numpy()
-        if not (abs(table) < float("inf")).all() or (name == "std" and not (table > 0).all()):
-            raise ValueError(f"host_stats {name}: expected finite values{', above 0' * (name == 'std')}, got {values}")
-        out.append(table.tolist())
-    return tuple(out)
+    mean, std = host_stats
+    return _checked_statistic("mean", mean, samples, channels), _checked_statistic("std", std, samples, channels)
+
+
+def _checked_statistic(name: str, values: Any, samples: int, channels: int) -> list[list[float]]:
+    table = torch.as_tensor(values, dtype=torch.float32, device="cpu")
+    if tuple(table.shape) not in ((), (channels,), (samples, channels)):
+        raise ValueError(f"host_stats {name}: expected {channels} or {samples} x {channels} values, got {values}")
+    table = table.expand(samples, channels)
+    if not table.isfinite().all() or (name == "std" and not (table > 0).all()):
+        raise ValueError(f"host_stats {name}: expected finite values{', above 0' * (name == 'std')}, got {values}")
+    return table.tolist()

@@ -1,4 +1,4 @@
-"""How a generated lesion meets the host: inside its support only, with a soft edge.
+"""Blending of a generated lesion into the host: inside its support only, with a soft edge.
 
 The support is the lesion, or the lesion and a halo around it for generators that paint mass effect. The weight of the
 generated voxels rises from the border of the support inwards over `edge_vox`; outside the support it is exactly 0, and
@@ -15,7 +15,7 @@ from synthaug.geometry import squared_distance
 
 
 def soft_edge(support: Tensor, edge_vox: float) -> Tensor:
-    """Weight of the generated voxels, (x, y, z) float32 in [0, 1]: 0 outside the support, 1 deep inside.
+    """Compute the weight of the generated voxels, (x, y, z) float32 in [0, 1]: 0 outside the support, 1 deep inside.
 
     At a depth of d voxels below the border (the outermost layer has d = 1) it is min(1, d / (edge_vox + 1)).
 
@@ -30,7 +30,7 @@ def soft_edge(support: Tensor, edge_vox: float) -> Tensor:
 
 
 def blended(host: Tensor, generated: Tensor, weight: Tensor, support: Tensor, floor: Tensor) -> Tensor:
-    """The crop with its lesion, in the host's dtype; voxels outside the support are the host's, bit for bit.
+    """Blend a lesion into a crop, in the host's dtype; voxels outside the support are the host's, bit for bit.
 
     Args:
         host: (C, x, y, z), the batch's own intensities and dtype.
@@ -45,5 +45,5 @@ def blended(host: Tensor, generated: Tensor, weight: Tensor, support: Tensor, fl
 
 
 def margin_vox(clearance_mm: float, halo_mm: float, spacing_mm: Sequence[float], generator_margin: int) -> int:
-    """Voxels of surroundings that a crop needs on each side of its lesion."""
+    """Compute how many voxels of surroundings a crop needs on each side of its lesion."""
     return max(generator_margin, int(max(clearance_mm, halo_mm) / min(spacing_mm)) + 2)

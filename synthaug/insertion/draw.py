@@ -1,7 +1,8 @@
-"""What is asked for: decided on the host from sizes and seeds, before anything on the device is looked at."""
+"""Draws what to insert, on the host, from sizes and seeds alone, before anything on the device is looked at."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,24 +10,23 @@ import torch
 from synthaug.checks import checked_at_least
 from synthaug.classes import Classes
 from synthaug.generators.base import TumorGenerator
-from synthaug.insertion.blending import margin_vox
-from synthaug.insertion.plan import Insertion, Outcome, equivalent_diameter_mm
+from synthaug.insertion.asked import Insertion, Outcome
+from synthaug.insertion.limits import Limits
 from synthaug.lesions.base import Candidates, LesionSource
 from synthaug.lesions.rebalance import ClassMix, Swaps
 from synthaug.lesions.registry import class_order
-from synthaug.lesions.scale import LARGEST_UPSCALE, ScaleRange, SizeWeights, Turns, extents_vox
+from synthaug.lesions.scale import ScaleRange, SizeWeights, Turns, extents_vox
 from synthaug.options import InsertionOptions
 from synthaug.random import stream
-
-BOX_STEP = 8
+from synthaug.sizes import equivalent_diameter_mm
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What is asked for in a batch.
+    """The insertions drawn for a batch.
 
     Attributes:
-        insertions: sample by sample.
+        insertions: one per lesion, sample by sample.
         number: running number of the first sample.
         samples: number of samples.
         mix_voxels: what each insertion that the class mix chose adds to its running counts, (K,) voxels.
@@ -47,24 +47,19 @@ class Decider:
     one, and ranks of a distributed run differ.
 
     Attributes:
-        source: lesion masks.
+        source: gives the lesion masks.
         class_order: position of each source class in the insertion's classes.
         prob: probability of a lesion per sample.
-        second: probability of another one where there is one.
+        second: probability of a second lesion where there is a first.
         swaps: class swaps, or None.
         mix: steering towards a class mix, or None.
-        scale: how large.
-        turns: how turned.
-        min_voxels: volume floor.
-        clearance_mm: from existing labels.
-        halo_mm: of the support around the lesion.
-        generator_margin: voxels of surroundings that the generator wants.
-        crop_sizes: sides of the crops that the generator takes, ascending, or None for any box.
-        cubic: whether these crops are cubes.
-        seed: of the whole run.
-        rank: of this process.
-        number: samples seen.
-        size_weights: of lesion sizes, or None.
+        scale: draws the lesions' size.
+        turns: draws their rotation, mirroring and bending.
+        limits: tell which lesions fit the patch and the generator's crops.
+        seed: from which all draws follow.
+        rank: number of this process, which draws otherwise than others.
+        number: running number of the next sample.
+        size_weights: tilt the draw towards some lesion sizes; None for none.
     """
 
     source: LesionSource
@@ -75,12 +70,7 @@ class Decider:
     mix: ClassMix | None
     scale: ScaleRange
     turns: Turns
-    min_voxels: int
-    clearance_mm: float
-    halo_mm: float
-    generator_margin: int
-    crop_sizes: tuple[int, ...] | None
-    cubic: bool
+    limits: Limits
     seed: int
     rank: int
     number: int = 0
@@ -95,7 +85,7 @@ class Decider:
         generator: TumorGenerator,
         rank: int | None,
     ) -> "Decider":
-        """What draws for these options.
+        """Make the decider for these options.
 
         Raises:
             ValueError: swaps, a class mix or scales that name unknown classes or do not fit each other.
@@ -110,12 +100,15 @@ class Decider:
             mix=ClassMix(options.class_mix, classes) if options.class_mix else None,
             scale=ScaleRange.checked(options.scale, options.diameter_mm, options.scale_after_swap, classes),
             turns=Turns(options.flip, options.rotate90, options.rotate_deg, options.elastic_mm),
-            min_voxels=options.min_voxels,
-            clearance_mm=options.clearance_mm,
-            halo_mm=options.halo_mm,
-            generator_margin=generator.margin_vox,
-            crop_sizes=generator.crop_sizes,
-            cubic=generator.cubic,
+            limits=Limits(
+                min_voxels=options.min_voxels,
+                clearance_mm=options.clearance_mm,
+                halo_mm=options.halo_mm,
+                generator_margin=generator.margin_vox,
+                crop_sizes=generator.crop_sizes,
+                cubic=generator.cubic,
+                prefer_mild=options.diameter_mm is not None,
+            ),
             seed=options.seed,
             rank=process_rank() if rank is None else int(checked_at_least("rank", rank)),
         )
@@ -123,7 +116,7 @@ class Decider:
     def batch(
         self, spacing_mm: Sequence[tuple[float, float, float]], volume: Sequence[int], groups: Sequence[str | None]
     ) -> Draw:
-        """The insertions asked for in the next samples, sample by sample."""
+        """Draw the insertions of the next samples, sample by sample."""
         rows, tally = [], Tally(self.mix)
         for sample, (spacing, group) in enumerate(zip(spacing_mm, groups, strict=True)):
             number = self.number + sample
@@ -134,61 +127,66 @@ class Decider:
         return Draw(tuple(rows), self.number, len(groups), tuple(tally.added))
 
     def advance(self, samples: int, mix_voxels: Sequence[Sequence[float]]) -> None:
-        """Take a draw as used: the running number and the counts of the class mix go on."""
+        """Advance the running number and the counts of the class mix past a draw that was used."""
         self.number += samples
         if self.mix is not None:
             for voxels in mix_voxels:
                 self.mix.counts += voxels
 
     def _one(
-        self, sample: int, order: int, spacing, volume: Sequence[int], group: str | None, tally: "Tally"
+        self,
+        sample: int,
+        order: int,
+        spacing: tuple[float, float, float],
+        volume: Sequence[int],
+        group: str | None,
+        tally: "Tally",
     ) -> Insertion:
         number = self.number + sample
         rng = stream(self.seed, self.rank, number, order + 1)
         seed = int(rng.integers(2**63))
         swaps = self.swaps.sample(rng) if self.swaps else {}
-        drawn, turns = self.scale.draw(rng, swaps), self.turns.draw(rng)
-        base = {"sample": sample, "number": number, "order": order, "seed": seed, "host_group": group}
-        base |= {"spacing_mm": tuple(spacing), **turns}
+        drawn, turn = self.scale.draw(rng, swaps), self.turns.draw(rng)
+        asked = partial(
+            Insertion,
+            sample=sample,
+            number=number,
+            order=order,
+            seed=seed,
+            host_group=group,
+            spacing_mm=spacing,
+            **turn,
+        )
         candidates = self.source.candidates(rng, group)
         if not len(candidates):
-            empty = {"lesion": None, "donor_group": None, "swaps": swaps, "scale": drawn}
-            return Insertion(**base, **empty, refused=Outcome.NO_DONOR)
+            return asked(lesion=None, donor_group=None, swaps=swaps, scale=drawn, refused=Outcome.NO_DONOR)
         drawn = self.scale.tilted(drawn, swaps, candidates, self.size_weights)
         factors = self.scale.factors(drawn, candidates)
-        extents = extents_vox(candidates, factors, spacing, turns)
-        usable, refused = self.usable(candidates, factors, extents, spacing, volume)
+        extents = extents_vox(candidates, factors, spacing, turn)
+        usable, refused = self.limits.usable(candidates, factors, extents, spacing, volume)
         pick, swaps = self._pick(candidates, factors, usable, refused, swaps, spacing, rng, tally)
         lesion = candidates.lesions[pick]
-        return Insertion(
-            **base,
+        return asked(
             lesion=lesion.name,
             donor_group=lesion.group,
             swaps=swaps,
             scale=float(factors[pick]),
-            crop_vox=None if refused else self.crop(extents[pick], spacing),
+            crop_vox=None if refused else self.limits.crop(extents[pick], spacing),
             refused=refused,
         )
 
-    def usable(self, candidates: Candidates, factors, extents, spacing, volume) -> tuple[np.ndarray, Outcome | None]:
-        """Positions of the donors that fit the patch and reach the volume floor; an outcome where there are none."""
-        fits = (extents <= np.asarray(volume)).all(1)
-        if self.crop_sizes is not None:
-            fits &= extents.max(1) + 2 * self._margin(spacing) <= self.crop_sizes[-1]
-        if not fits.any():
-            return np.arange(len(candidates)), Outcome.TOO_LARGE
-        voxels = candidates.volume_mm3 * factors**3 / np.prod(spacing)
-        # thin lesions lose volume in resampling: those well above the floor first, the others where there are none
-        ample, enough = (np.flatnonzero(fits & (voxels >= m * self.min_voxels)) for m in (2, 1))
-        usable = ample if len(ample) else enough
-        if not len(usable):
-            return np.flatnonzero(fits), Outcome.TOO_SMALL
-        mild = usable[factors[usable] <= LARGEST_UPSCALE]
-        return (mild if len(mild) and self.scale.diameter_mm else usable), None
-
     def _pick(
-        self, candidates: Candidates, factors, usable, refused, swaps, spacing, rng, tally: "Tally"
+        self,
+        candidates: Candidates,
+        factors: np.ndarray,
+        usable: np.ndarray,
+        refused: Outcome | None,
+        swaps: dict[str, str],
+        spacing: Sequence[float],
+        rng: np.random.Generator,
+        tally: "Tally",
     ) -> tuple[int, dict[str, str]]:
+        """Choose a donor among the usable ones, and the swaps that the class mix wants in place of those drawn."""
         weights = None
         if self.size_weights is not None:
             own = equivalent_diameter_mm(candidates.volume_mm3[usable], (1, 1, 1))
@@ -201,31 +199,28 @@ class Decider:
         donor, swaps = tally.choose(voxels, volume, rng, weights)
         return int(usable[donor]), swaps
 
-    def _margin(self, spacing: Sequence[float]) -> int:
-        return margin_vox(self.clearance_mm, self.halo_mm, spacing, self.generator_margin)
-
-    def crop(self, extent: np.ndarray, spacing: Sequence[float]) -> tuple[int, int, int]:
-        """Size of the crop that the generator takes for a lesion of this extent in voxels, (3,)."""
-        need = extent + 2 * self._margin(spacing)
-        if self.crop_sizes is None:
-            return tuple(int(-(-n // BOX_STEP) * BOX_STEP) for n in need)
-        wanted = [need.max()] * 3 if self.cubic else need
-        return tuple(next(s for s in self.crop_sizes if s >= n) for n in wanted)
-
 
 class Tally:
-    """The running counts of a class mix within one draw, which a question must not change for good.
+    """Counts voxels of a class mix within one draw, apart from its own counts, which a question must not change.
 
     Args:
-        mix: as it stands, or None.
+        mix: the class mix with its counts so far, or None.
     """
 
     def __init__(self, mix: ClassMix | None):
         self.mix = None if mix is None else mix.copy()
         self.added: list[tuple[float, ...]] = []
 
-    def choose(self, voxels: np.ndarray, factors: np.ndarray, rng: np.random.Generator, weights: np.ndarray | None):
-        """Donor and swaps, as `ClassMix.choose` finds them; they count for the lesions that come after."""
+    def choose(
+        self, voxels: np.ndarray, factors: np.ndarray, rng: np.random.Generator, weights: np.ndarray | None
+    ) -> tuple[int, dict[str, str]]:
+        """Choose donor and swaps as `ClassMix.choose` does; they count for the lesions that come after.
+
+        Raises:
+            ValueError: there is no class mix.
+        """
+        if self.mix is None:
+            raise ValueError("class mix: expected one to choose by, got none")
         donor, swaps, added = self.mix.choose(voxels, factors, rng, weights)
         self.mix.counts += added
         self.added.append(tuple(added.tolist()))
@@ -233,7 +228,7 @@ class Tally:
 
 
 def process_rank() -> int:
-    """Rank of this process in `torch.distributed`, or 0."""
+    """Return the rank of this process in `torch.distributed`, or 0."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank()
     return 0

@@ -1,4 +1,4 @@
-"""What is wrong with the values of batches: raised at once on the CPU, late and without a wait on an accelerator."""
+"""Checks of a batch's values: errors come at once on the CPU, late and without a wait on an accelerator."""
 
 from collections.abc import Callable, Sequence
 
@@ -18,13 +18,13 @@ ROUNDING = 1e-4
 
 
 class LateFaults:
-    """Verdicts over batches, on their way from the device to the host.
+    """Brings verdicts over batches from the device to the host without waiting, and raises them there.
 
     One is read at a time. Those that come meanwhile are folded into one on the device, the next to be read: it keeps
     the first of them that is at fault, and counts the others.
 
     Args:
-        words: says what is wrong from the facts of a verdict.
+        words: makes a message of a verdict's facts.
     """
 
     def __init__(self, words: Callable[[np.ndarray], str]):
@@ -34,7 +34,7 @@ class LateFaults:
         self._reading: Readback | None = None
 
     def add(self, at_fault: Tensor, facts: Tensor) -> None:
-        """Take in the verdict over a batch.
+        """Add the verdict over a batch.
 
         Args:
             at_fault: () bool, whether anything is wrong.
@@ -54,16 +54,16 @@ class LateFaults:
         """Raise what a batch had wrong, once it is known; each verdict is raised once.
 
         Args:
-            wait: for the device, until it has said so of every batch.
+            wait: whether to wait for the device's verdicts over all batches.
             batch: number of the one that is being checked, which an error about it need not name.
 
         Raises:
             ValueError: a batch was at fault.
         """
-        while self._reading is not None or self._folded is not None:
-            if self._reading is None:
+        while True:
+            if self._reading is None and self._folded is not None:
                 self._reading, self._folded = Readback(self._folded), None
-            if not self._reading.arrived(wait):
+            if self._reading is None or not self._reading.arrived(wait):
                 return
             verdict, self._reading = self._reading.numpy(), None
             first, others, at_fault = (int(number) for number in verdict[:3])
@@ -72,7 +72,7 @@ class LateFaults:
 
 
 def _folded(first: Tensor, then: Tensor) -> Tensor:
-    """One verdict of two; the first batch at fault stands for both.
+    """Fold two verdicts into one; the first batch at fault stands for both.
 
     A verdict is (3 + N,) float64: number of its batch, how many later ones are at fault, whether it is, its facts.
     """
@@ -107,7 +107,7 @@ class ValueCheck:
         self.late = LateFaults(self._words)
 
     def check(self, image: Tensor, label: Tensor) -> Tensor:
-        """(B,) bool on the device, which samples may be used.
+        """Tell which samples may be used, (B,) bool on the device.
 
         Raises:
             ValueError: voxels that are not finite or labels outside the classes, here or in an earlier batch.
@@ -133,7 +133,7 @@ class PlanCheck:
         self.late = LateFaults(self._words)
 
     def check(self, expected: Tensor, found: Tensor, changed: Tensor) -> Tensor:
-        """Which samples are those that the plan was made for.
+        """Tell which samples are those that the plan was made for.
 
         Args:
             expected: (B, 3, C) mean, standard deviation and lowest intensity of host tissue, of the plan.
@@ -165,7 +165,7 @@ class PlanCheck:
 
 
 def value_faults(image: Tensor, label: Tensor, classes: Classes, ignore_label: int | None) -> Tensor:
-    """Per sample (B,) uint8 on the device: 0, or the sum of NOT_FINITE and UNKNOWN_LABEL."""
+    """Find the faults of each sample, (B,) uint8 on the device: 0, or the sum of NOT_FINITE and UNKNOWN_LABEL."""
     return torch.stack([_faults(i, lab, classes, ignore_label) for i, lab in zip(image, label, strict=True)])
 
 
@@ -185,7 +185,7 @@ def _faults(image: Tensor, label: Tensor, classes: Classes, ignore_label: int | 
 
 
 def fault_message(faults: Sequence[int], classes: Classes, ignore_label: int | None) -> str:
-    """What is wrong with the samples of a batch, in words."""
+    """Say in words what is wrong with a batch's samples."""
     parts = []
     not_finite = [i for i, f in enumerate(faults) if f & NOT_FINITE]
     unknown = [i for i, f in enumerate(faults) if f & UNKNOWN_LABEL]

@@ -1,4 +1,4 @@
-"""`TumorInsertion`: decide what goes where, then do it, on the batch's own device."""
+"""`TumorInsertion`: plans insertions and applies them, on the batch's own device."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -7,12 +7,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from synthaug.channels import canonical_channels
-from synthaug.checks import checked_at_least, checked_probability
 from synthaug.classes import Classes, get_classes, in_names_of
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.registry import resolve_generator
@@ -22,22 +20,17 @@ from synthaug.insertion.faults import PlanCheck, ValueCheck
 from synthaug.insertion.groups import GroupWatch
 from synthaug.insertion.plan import InsertionPlan, Outcome
 from synthaug.insertion.report import Audit, Report
+from synthaug.insertion.state import InsertionState
 from synthaug.insertion.work import Lesions, Work, find_places
 from synthaug.insertion.write import CropWriter
 from synthaug.lesions.base import LesionSource
-from synthaug.lesions.rebalance import ClassMix
-from synthaug.lesions.registry import channels_of, donor_channels, resolve_lesions, vocabulary_of
-from synthaug.lesions.scale import SizeWeights
-from synthaug.lesions.shapes import LesionShapes
+from synthaug.lesions.registry import channels_of, resolve_lesions, vocabulary_of
 from synthaug.options import InsertionOptions
-from synthaug.stopwatch import costed
+from synthaug.stopwatch import Stopwatch, costed
 from synthaug.transfers import on_device
 
-STATE_VERSION = 2
-"""States of version 1, which did not name it, can be loaded."""
 
-
-class TumorInsertion:
+class TumorInsertion(InsertionState):
     """Inserts label-conditioned synthetic tumours into training batches.
 
     ``insert(image, label)`` is ``insert.apply(image, label, insert.plan(image, label))``, and quicker. Inputs are never
@@ -61,18 +54,29 @@ class TumorInsertion:
         channels: names of the image channels, in order; aliases of BraTS 2023 are understood. Where not given, BraTS's
             four, or those of a bank that has not all of them.
         audit: a JSONL file to which the rows of every plan that is counted are appended; this makes the device wait.
-        rank: of this process, so that ranks differ; by default that of `torch.distributed`, or 0.
+        rank: number of this process, so that ranks differ; by default that of `torch.distributed`, or 0.
         **options: those of `synthaug.InsertionOptions`, such as ``prob=0.6``, ``scale=(0.3, 0.8)`` or ``seed=0``; and
             for a trained generator given by name, folder or hub id its own, such as ``steps=4``; see
             `synthaug.load_generator`.
 
     Attributes:
-        options: as they were given.
+        options: the checked `synthaug.InsertionOptions`.
 
     Raises:
         ValueError: an empty bank, a bank or generator of other classes or channels, a probability outside [0, 1], an
             inverted range, a swap of an unknown class, `swaps` with `class_mix`, `scale` with `diameter_mm`.
         TypeError: an argument of the wrong kind, or one that neither this class nor the generator knows.
+
+    Example:
+        >>> from synthaug import LesionShapes
+        >>> insert = TumorInsertion(LesionShapes(diameter_mm=(10, 14)), "procedural", prob=1.0, second=0.0, seed=0)
+        >>> image = torch.rand(2, 4, 40, 40, 40)
+        >>> label = torch.zeros(2, 1, 40, 40, 40, dtype=torch.int16)
+        >>> new_image, new_label = insert(image, label, spacing_mm=(1.0, 1.0, 1.0))
+        >>> new_image.shape, new_label.unique().tolist()
+        (torch.Size([2, 4, 40, 40, 40]), [0, 1, 2, 4])
+        >>> insert.report().done
+        2
     """
 
     def __init__(
@@ -88,22 +92,23 @@ class TumorInsertion:
     ):
         own = {name: options.pop(name) for name in InsertionOptions.model_fields if name in options}
         self.options = InsertionOptions.checked(**own)
-        self.lesions = resolve_lesions(lesions)
-        self.classes = vocabulary_of(self.lesions) if classes is None else get_classes(classes)
-        self.channels = channels_of(self.lesions) if channels is None else canonical_channels(channels)
+        source = resolve_lesions(lesions)
+        vocabulary = vocabulary_of(source) if classes is None else get_classes(classes)
+        names = channels_of(source) if channels is None else canonical_channels(channels)
         painter = resolve_generator(generator, **_not_ours(options, generator))
-        self.generator = painter.bind(self.channels, in_names_of(self.classes.names, painter.classes))
-        self._decider = Decider.of(self.options, self.lesions, self.classes, self.generator, rank)
-        self._made = Lesions(self.lesions, self.classes, self._donor_channels(self._decider.mix))
-        self._writer = CropWriter(self.generator, self.classes, self.options.halo_mm, self.options.edge_vox)
-        self._audit = Audit(self.classes.names, None if audit is None else Path(audit))
-        self._values = ValueCheck(self.classes, self.options.ignore_label)
-        self._plans = PlanCheck(self.channels)
-        self._groups = GroupWatch(self.lesions)
-        self._watch = None
+        bound = painter.bind(names, in_names_of(vocabulary.names, painter.classes))
+        decider = Decider.of(self.options, source, vocabulary, bound, rank)
+        counters = Audit(vocabulary.names, None if audit is None else Path(audit))
+        super().__init__(source, bound, vocabulary, names, decider, counters)
+        self._made = Lesions(source, vocabulary, self._donor_channels(decider.mix))
+        self._writer = CropWriter(bound, vocabulary, self.options.halo_mm, self.options.edge_vox)
+        self._values = ValueCheck(vocabulary, self.options.ignore_label)
+        self._plans = PlanCheck(names)
+        self._groups = GroupWatch(source)
+        self._watch: Stopwatch | None = None
 
     def __call__(self, image: Tensor, label: Tensor, spacing_mm: Any = None, **context: Any) -> tuple[Tensor, Tensor]:
-        """Plan and apply; see `plan` for the arguments.
+        """Plan and apply insertions; see `plan` for the arguments.
 
         Returns:
             image and label of the same shapes, dtypes and subclass, changed only where a tumour went in.
@@ -115,10 +120,10 @@ class TumorInsertion:
     def recorded(
         self, image: Tensor, label: Tensor, spacing_mm: Any = None, **context: Any
     ) -> tuple[Tensor, Tensor, InsertionPlan]:
-        """Plan and apply, and the plan as well: at the price of a call, where `plan` and `apply` look at a batch each.
+        """Plan and apply insertions, and return the plan too, at the price of a call; `plan` and `apply` cost more.
 
         Returns:
-            image and label as of a call, and the plan, whose `to_rows` tells what was done.
+            image and label as a call returns them, and the plan, whose `to_rows` tells what was done.
         """
         work, plan = self._planned(Batch.checked(image, label, self.channels, spacing_mm, **context))
         self._count(plan)
@@ -137,7 +142,7 @@ class TumorInsertion:
         host_stats: tuple[Any, Any] | None = None,
         prior: SampleMap | None = None,
     ) -> InsertionPlan:
-        """Decide what goes where; nothing is changed or counted, and an accelerator is not waited for.
+        """Plan the insertions of a batch; nothing is changed or counted, and an accelerator is not waited for.
 
         Args:
             image: (B, C, X, Y, Z) float on any device.
@@ -155,6 +160,15 @@ class TumorInsertion:
 
         Raises:
             TypeError, ValueError: what was expected and what came, for all that `synthaug.insertion.batch` checks.
+
+        Example:
+            >>> from synthaug import LesionShapes
+            >>> insert = TumorInsertion(LesionShapes(diameter_mm=(10, 14)), "procedural", prob=1.0, second=0.0)
+            >>> image, label = torch.rand(1, 4, 40, 40, 40), torch.zeros(1, 1, 40, 40, 40, dtype=torch.int16)
+            >>> plan = insert.plan(image, label, (1.0, 1.0, 1.0), groups=["patient 7"], host_stats=(0.5, 0.3))
+            >>> plan.center_vox.shape, plan.voxels.shape, plan.to_rows()[0]["outcome"]
+            (torch.Size([1, 3]), torch.Size([1, 3]), 'done')
+            >>> new_image, new_label = insert.apply(image, label, plan)
         """
         context = {"host": host, "groups": groups, "host_stats": host_stats, "prior": prior}
         return self._planned(Batch.checked(image, label, self.channels, spacing_mm, **context))[1]
@@ -164,16 +178,16 @@ class TumorInsertion:
     def apply(
         self, image: Tensor, label: Tensor, plan: InsertionPlan, *, host: SampleMap | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Do what a plan says; the same plan on the same batch gives the same bits, also from its JSON rows.
+        """Write a plan's lesions into a batch; the same plan gives the same bits, also from its JSON rows.
 
         The batch's host tissue must be that of the batch that the plan was made for: mean, standard deviation (unless
         the caller gave them) and lowest intensity of each sample that gets a lesion, up to rounding. On an accelerator
         a sample of other tissue is left alone, and the error comes with a later call or `report`.
 
         Args:
-            image: the batch that the plan was made for.
-            label: likewise.
-            plan: of `plan`, or of `InsertionPlan.from_rows`.
+            image: (B, C, X, Y, Z), the image that the plan was made for.
+            label: (B, 1, X, Y, Z) or (B, X, Y, Z), its label.
+            plan: what `plan` or `InsertionPlan.from_rows` returned.
             host: the mask or function, where the plan was made with one.
 
         Raises:
@@ -184,7 +198,7 @@ class TumorInsertion:
         if not isinstance(plan, InsertionPlan):
             raise TypeError(f"plan: expected an InsertionPlan, got {type(plan).__name__}")
         if plan.host_given:
-            batch = self._with_option("host", batch)
+            batch = replace(batch, host=self._map("host", batch))
         plan.check_fits(batch.samples, len(self.channels), batch.volume_vox, self.classes.names, batch.host is not None)
         work = Work(replace(batch, host_stats=plan.host_stats), plan.insertions, self._made)
         plan = self._fitting(work, plan.to(batch.image.device))
@@ -192,17 +206,13 @@ class TumorInsertion:
         return self._written(work, plan, image, label)
 
     def report(self) -> Report:
-        """What was asked for, done and refused so far; reading it makes the host wait for the device."""
+        """Report insertions asked for, done and refused so far; reading it makes the host wait for the device."""
         self._values.late.raise_pending(wait=True)
         self._plans.late.raise_pending(wait=True)
         return self._audit.report()
 
-    def expected(self, samples: int) -> float:
-        """Insertions that will be asked for, on average, over this many samples at the present `prob`."""
-        return samples * self._decider.prob * (1 + self._decider.second)
-
     def _planned(self, batch: Batch) -> tuple[Work, InsertionPlan]:
-        batch = self._with_option("prior", self._with_option("host", batch))
+        batch = replace(batch, host=self._map("host", batch), prior=self._map("prior", batch))
         usable = self._values.check(batch.image, batch.label)
         draw = self._decider.batch(batch.spacing_mm, batch.volume_vox, batch.groups)
         work = Work(batch, draw.insertions, self._made)
@@ -219,21 +229,21 @@ class TumorInsertion:
         )
         return work, plan
 
-    def _with_option(self, name: str, batch: Batch) -> Batch:
-        """The batch with the option's `host` or `prior` where the caller gave none.
+    def _map(self, name: str, batch: Batch) -> SampleMap | None:
+        """Choose the batch's `host` or `prior`, or the option of that name where the caller gave none.
 
         Raises:
             ValueError: the option is a file, which who reads cases has to give.
         """
-        option = getattr(self.options, name)
-        if option is None or getattr(batch, name) is not None:
-            return batch
+        given, option = getattr(batch, name), getattr(self.options, name)
+        if option is None or given is not None:
+            return given
         if isinstance(option, str):
             raise ValueError(f"{name}: {option} is a file of each case; expected {name}=... with the batch")
-        return replace(batch, **{name: lambda b: option(batch.image[b], batch.label[b])})
+        return lambda b: option(batch.image[b], batch.label[b])
 
     def _fitting(self, work: Work, plan: InsertionPlan) -> InsertionPlan:
-        """The plan, with samples of other tissue than it was made for refused; the plan's own statistics are used."""
+        """Refuse samples of other tissue than the plan was made for, and use the plan's statistics for the others."""
         if plan.tissue is None or not plan.live:
             return plan
         samples = sorted({plan.insertions[n].sample for n in plan.live})
@@ -249,7 +259,7 @@ class TumorInsertion:
         )
 
     def _count(self, plan: InsertionPlan) -> None:
-        """Take a plan as used, unless it is a repetition."""
+        """Count a plan as used, unless it is a repetition."""
         if plan.number == self._decider.number:
             self._decider.advance(plan.samples, plan.mix_voxels)
             self._audit.saw(plan.samples)
@@ -257,110 +267,12 @@ class TumorInsertion:
             self._groups.saw(row.host_group for row in plan.insertions)
 
     def _written(self, work: Work, plan: InsertionPlan, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """The batch with the plan's lesions; the inputs themselves where none is asked for."""
+        """Write the plan's lesions into a copy of the batch; the inputs themselves where none is asked for."""
         if plan.live:
             image, label = (x.clone(memory_format=torch.contiguous_format) for x in (image, label))
             self._writer.write(work, plan, plain(image), plain(label).view(work.batch.label.shape))
         self._audit.watch()
         return image, label
-
-    def _donor_channels(self, mix: ClassMix | None) -> list[int] | None:
-        return donor_channels(self.lesions, self.generator, self.classes, self.channels, self._decider.swaps, mix)
-
-    @property
-    def prob(self) -> float:
-        """Probability of a lesion per sample; may be set between batches."""
-        return self._decider.prob
-
-    @prob.setter
-    def prob(self, value: float) -> None:
-        self._decider.prob = checked_probability("prob", value)
-
-    @property
-    def number(self) -> int:
-        """Running number of the next sample; with `seed` and `rank` it decides what is drawn for it.
-
-        May be set between batches: loader workers, which start from equal copies of one insertion, set it to a number
-        of their framework's random state.
-        """
-        return self._decider.number
-
-    @number.setter
-    def number(self, value: int) -> None:
-        checked_at_least("number", value)
-        self._decider.number = int(value)
-
-    @property
-    def class_mix(self) -> dict[str, float] | None:
-        """Target shares of the inserted voxels, or None; may be set between batches where there are no swaps.
-
-        With other shares than before the running counts begin anew: they would otherwise make up for the past, and
-        overshoot for as long as it lasted.
-        """
-        mix = self._decider.mix
-        return None if mix is None else dict(zip(mix.names, mix.target.tolist(), strict=True))
-
-    @class_mix.setter
-    def class_mix(self, shares: Mapping[str, float] | None) -> None:
-        if shares is None:
-            self._decider.mix = None
-            return
-        if self._decider.swaps is not None:
-            raise ValueError("class_mix: this insertion has swaps; it may have one of the two")
-        new, old = ClassMix(shares, self.classes), self._decider.mix
-        self._donor_channels(new)  # raises where donors lack a class
-        if old is None or not np.array_equal(new.target, old.target):
-            self._decider.mix = new
-
-    @property
-    def size_weights(self) -> SizeWeights | None:
-        """Weights of lesion sizes, or None for none; may be set between batches."""
-        return self._decider.size_weights
-
-    @size_weights.setter
-    def size_weights(self, weights: SizeWeights | None) -> None:
-        if weights is not None and not isinstance(weights, SizeWeights):
-            raise TypeError(f"size_weights: expected SizeWeights or None, got {type(weights).__name__}")
-        if weights is not None and isinstance(self.lesions, LesionShapes) and self._decider.scale.diameter_mm is None:
-            raise ValueError(
-                "size_weights: LesionShapes draws its own diameters; give TumorInsertion(diameter_mm=...) instead"
-            )
-        self._decider.size_weights = weights
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the random sequence, the counters and the adjustable values stand, JSON-able; waits for the device."""
-        mix, weights = self._decider.mix, self._decider.size_weights
-        return {
-            "version": STATE_VERSION,
-            "number": self._decider.number,
-            "prob": self._decider.prob,
-            "mix_target": None if mix is None else mix.target.tolist(),
-            "mix_counts": None if mix is None else mix.counts.tolist(),
-            "size_weights": None if weights is None else weights.to_dict(),
-            "lesions": self.lesions.state_dict(),
-            "audit": self._audit.state_dict(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state_dict` was taken, with the values that were set then.
-
-        Raises:
-            ValueError: a state of a later version of the library, or of other classes.
-        """
-        version = state.get("version", 1)
-        if version not in (1, STATE_VERSION):
-            raise ValueError(f"insertion state: expected version {STATE_VERSION} or 1, got {version!r}")
-        self._audit.load_state_dict(state["audit"] if version != 1 else _with_other_batch(state["audit"]))
-        self.number = state["number"]
-        self.lesions.load_state_dict(state.get("lesions", {}))
-        self.prob = state.get("prob", self.prob)
-        if state.get("mix_target") is not None:
-            self.class_mix = dict(zip(self.classes.names, state["mix_target"], strict=True))
-            self._decider.mix.target[:] = state["mix_target"]
-        if self._decider.mix is not None and state["mix_counts"] is not None:
-            self._decider.mix.counts[:] = state["mix_counts"]
-        weights = state.get("size_weights")
-        self.size_weights = None if weights is None else SizeWeights.from_dict(weights)
 
 
 def _not_ours(options: dict[str, Any], generator: Any) -> dict[str, Any]:
@@ -374,9 +286,3 @@ def _not_ours(options: dict[str, Any], generator: Any) -> dict[str, Any]:
             if close := get_close_matches(name, InsertionOptions.model_fields, n=1, cutoff=0.5):
                 raise TypeError(f"unexpected {name}: did you mean {close[0]}?")
     return options
-
-
-def _with_other_batch(audit: Mapping[str, Any]) -> dict[str, Any]:
-    """The audit's state of version 1, which had no counter of plans for another batch."""
-    counts = list(audit["counts"])
-    return {**audit, "counts": [*counts[: Outcome.OTHER_BATCH], 0.0, *counts[Outcome.OTHER_BATCH :]]}

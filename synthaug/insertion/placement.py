@@ -1,4 +1,4 @@
-"""Where a lesion goes: in host tissue, clear of what is there, by its own shape.
+"""Search for a lesion's place: in host tissue, clear of what is there, by its own shape.
 
 Two steps, both on the device and without the host waiting. On a coarse grid the overlap of the lesion with existing
 labels and its share in tissue are known for every place at once (a correlation by FFT); a random order, weighted by the
@@ -23,7 +23,7 @@ LARGE_CROP = 80**3
 
 
 class Site:
-    """What placement knows of one sample, worked out once for all of its lesions.
+    """Tissue and occupied voxels of one sample, worked out once for all of its lesions.
 
     Args:
         tissue: (X, Y, Z) bool, host tissue.
@@ -58,7 +58,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a lesion goes, as tensors on the device.
+    """The place found for a lesion, as tensors on the device.
 
     Attributes:
         center_vox: (3,) int64.
@@ -81,7 +81,7 @@ def place(site: Site, lesion: Tensor, keep_clear: Tensor, tissue_share: float, s
         lesion: (x, y, z) bool, the lesion in its crop.
         keep_clear: (x, y, z) bool, the lesion grown by the clearance; nothing existing may lie in it.
         tissue_share: share of the lesion's voxels that must lie in host tissue, in [0, 1].
-        seed: of the insertion.
+        seed: the insertion's own, from which the search's random numbers follow.
     """
     generator = device_stream(seed_for(seed, Purpose.PLACE), lesion.device)
     centers = _coarse_candidates(site, lesion, keep_clear, tissue_share, generator)
@@ -107,7 +107,7 @@ def _holds(state: Tensor, center: Tensor, lesion: Tensor, keep_clear: Tensor, sh
 
 
 def _coarse_candidates(site: Site, lesion: Tensor, keep_clear: Tensor, share: float, generator) -> Tensor:
-    """(T, 3) int64 centres, best first: random ones among those that fit on the coarse grid, then the least bad."""
+    """Pick T centres, (T, 3) int64, best first: random ones that fit on the coarse grid, then the least bad."""
     volume, step = site.tissue.shape, _coarse_step(site.tissue.shape)
     tissue = site.coarse_tissue
     occupied = _pooled(site.occupied, step, F.max_pool3d)
@@ -154,7 +154,7 @@ def _pooled(mask: Tensor, step: int, pool) -> Tensor:
 
 
 def _correlated(field: Tensor, kernel: Tensor) -> Tensor:
-    """sum_q kernel[q] field[p + q] for all p from 1 - size of the kernel to size of the field - 1."""
+    """Correlate by FFT: sum_q kernel[q] field[p + q] for all p from 1 - size of the kernel to size of the field - 1."""
     size = [f + k - 1 for f, k in zip(field.shape, kernel.shape, strict=True)]
     fast = [_fast_length(n) for n in size]
     spectrum = torch.fft.rfftn(field, fast) * torch.fft.rfftn(kernel.flip(0, 1, 2), fast)
@@ -173,12 +173,12 @@ def _fast_length(n: int) -> int:
 
 
 def _coarse_centers(positions: int, step: int, crop: int, kernel: int, device: torch.device) -> Tensor:
-    """Centre in voxels of the lesion at each of the correlation's positions along one axis."""
+    """Compute the lesion's centre in voxels at each of the correlation's positions along one axis."""
     return (torch.arange(positions, device=device) - (kernel - 1)) * step + crop // 2
 
 
 def _weighted(rank: Tensor, valid: Tensor, prior: Tensor, centers: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Random ranks whose order is a draw without replacement by weight (Efraimidis and Spirakis, 2006)."""
+    """Weight random ranks so that their order is a draw without replacement (Efraimidis and Spirakis, 2006)."""
     index = [c.clamp(0, n - 1) for c, n in zip(centers, prior.shape, strict=True)]
     weight = prior[index[0][:, None, None], index[1][None, :, None], index[2][None, None, :]].float()
     weight = weight / weight.amax().clamp(min=1e-12)

@@ -1,101 +1,32 @@
-"""What was decided: one row per asked insertion, the record and the replay of what `TumorInsertion` does.
+"""`InsertionPlan`: the record of a batch's insertions, from which they can be repeated.
 
 A plan is a record and nothing else. What is worked out on the way to it or from it (tissue, lesions in their crops)
 belongs to the call that works it out; so a plan and its own JSON rows give the same bits, whatever happened in between.
 """
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from enum import IntEnum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-ROW_VERSION = 2
-"""Rows of version 1 can be read; they do not say what the host tissue was like, which is then not compared."""
+from synthaug.geometry import triple
+from synthaug.insertion.asked import Insertion, Outcome
+from synthaug.insertion.rows import HostStats, check_rows, host_stats_of, insertion_of, outcome_of, row_of, tissue_of
+from synthaug.sizes import equivalent_diameter_mm
 
-
-class Outcome(IntEnum):
-    """What became of an asked insertion; the value is the code on the device, `reason` the words."""
-
-    DONE = 0
-    NO_TISSUE = 1
-    NO_ROOM = 2
-    TOO_SMALL = 3
-    TOO_LARGE = 4
-    NO_DONOR = 5
-    BAD_INPUT = 6
-    OTHER_BATCH = 7
-
-    @property
-    def reason(self) -> str:
-        """The outcome in words, as reports and rows give it."""
-        return _REASONS[self]
-
-
-_REASONS = {
-    Outcome.DONE: "done",
-    Outcome.NO_TISSUE: "no host tissue in the patch",
-    Outcome.NO_ROOM: "no place in host tissue clear of existing labels",
-    Outcome.TOO_SMALL: "below the volume floor",
-    Outcome.TOO_LARGE: "larger than the patch or the generator's crops",
-    Outcome.NO_DONOR: "no donor of another patient group",
-    Outcome.BAD_INPUT: "invalid voxels in the batch",
-    Outcome.OTHER_BATCH: "the plan was made for another batch",
-}
-
-
-@dataclass(frozen=True)
-class Insertion:
-    """The part of a row that is known without asking the device: what is inserted, how large and how turned.
-
-    Attributes:
-        sample: index in the batch.
-        number: running number of the sample over all calls; with `order` it makes the seed.
-        order: 0 for a sample's first lesion, 1 for its second.
-        seed: the insertion's own seed; everything random about it follows from this number.
-        lesion: name of the donor in the bank, or of the procedural shape.
-        donor_group: the donor's patient group, if known.
-        host_group: the host's patient group, if given.
-        swaps: classes renamed in the lesion, old name to new name.
-        scale: linear factor in mm (1 keeps the donor's size).
-        spacing_mm: the host's voxel size.
-        axes: which donor axis becomes axis X, Y, Z.
-        flips: whether X, Y, Z are mirrored after the axes were exchanged.
-        angles_deg: free rotation about X, Y, Z.
-        elastic_mm: greatest displacement of the elastic change, 0 for none.
-        crop_vox: size of the crop that holds the lesion and its surroundings.
-        refused: an outcome that was certain before the device was asked, or None.
-    """
-
-    sample: int
-    number: int
-    order: int
-    seed: int
-    lesion: str | None
-    donor_group: str | None
-    host_group: str | None
-    swaps: Mapping[str, str]
-    scale: float
-    spacing_mm: tuple[float, float, float]
-    axes: tuple[int, int, int] = (0, 1, 2)
-    flips: tuple[bool, bool, bool] = (False, False, False)
-    angles_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    elastic_mm: float = 0.0
-    crop_vox: tuple[int, int, int] | None = None
-    refused: Outcome | None = None
+__all__ = ["Insertion", "InsertionPlan", "Outcome", "equivalent_diameter_mm"]
 
 
 @dataclass(frozen=True, eq=False)
 class InsertionPlan:
-    """All insertions of one batch.
+    """Records all insertions of one batch, one row each.
 
     Places, outcomes and class counts are found on the batch's device and stay there until `to_rows` reads them.
 
     Attributes:
-        insertions: the host's part, in the order in which they are applied.
+        insertions: what the host decided, in the order in which it is applied.
         classes: class names of the columns of `voxels`.
         center_vox: (N, 3) int64, the lesion's centre in the sample, in voxels.
         outcome: (N,) int64, codes of `Outcome`.
@@ -109,6 +40,18 @@ class InsertionPlan:
         samples: number of samples in the batch; a plan from rows knows only those that were asked for.
         number: running number of the batch's first sample; None in a plan from rows, which is a repetition.
         mix_voxels: what each insertion that `class_mix` chose adds to its running counts, (K,) voxels.
+
+    Example:
+        >>> from synthaug import LesionShapes, TumorInsertion
+        >>> insert = TumorInsertion(LesionShapes(diameter_mm=(10, 14)), "procedural", prob=1.0, second=0.0)
+        >>> image, label = torch.rand(2, 4, 40, 40, 40), torch.zeros(2, 1, 40, 40, 40, dtype=torch.int16)
+        >>> plan = insert.plan(image, label)
+        >>> rows = plan.to_rows()
+        >>> [(row["sample"], row["outcome"]) for row in rows]
+        [(0, 'done'), (1, 'done')]
+        >>> first, second = insert.apply(image, label, plan), insert.apply(image, label, InsertionPlan.from_rows(rows))
+        >>> torch.equal(first[0], second[0]), torch.equal(first[1], second[1])
+        (True, True)
     """
 
     insertions: tuple[Insertion, ...]
@@ -119,7 +62,7 @@ class InsertionPlan:
     volume_vox: tuple[int, int, int]
     tissue: Tensor | None = None
     host_given: bool = False
-    host_stats: tuple[list[list[float]], list[list[float]]] | None = None
+    host_stats: HostStats | None = None
     samples: int = 0
     number: int | None = None
     mix_voxels: tuple[tuple[float, ...], ...] = ()
@@ -133,25 +76,34 @@ class InsertionPlan:
         return [n for n, row in enumerate(self.insertions) if row.refused is None]
 
     def to(self, device: torch.device | str) -> "InsertionPlan":
-        """The plan with its tensors on `device`; itself where they are there already."""
+        """Move the plan's tensors to `device`; the plan itself where they are there already."""
         device = torch.device(device)
         if self.center_vox.device == device:
             return self
         # a copy to the host must be waited for
         free = device.type != "cpu"
-        tensors = {name: getattr(self, name) for name in ("center_vox", "outcome", "voxels", "tissue")}
-        moved = {name: x if x is None else x.to(device, non_blocking=free) for name, x in tensors.items()}
-        return replace(self, **moved)
+        return replace(
+            self,
+            center_vox=self.center_vox.to(device, non_blocking=free),
+            outcome=self.outcome.to(device, non_blocking=free),
+            voxels=self.voxels.to(device, non_blocking=free),
+            tissue=None if self.tissue is None else self.tissue.to(device, non_blocking=free),
+        )
 
     def tissue_of(self, samples: int) -> tuple[Tensor, Tensor]:
-        """The host tissue of a batch's samples, and which of them get a lesion.
+        """Spread the rows' host tissue over a batch's samples, and tell which of them get a lesion.
 
         Args:
-            samples: B of the batch.
+            samples: number B of samples in the batch.
 
         Returns:
             (B, 3, C) of `tissue`, 0 for samples without a live insertion, and (B,) bool.
+
+        Raises:
+            ValueError: the plan is from rows of version 1, which do not say.
         """
+        if self.tissue is None:
+            raise ValueError("plan: expected rows that say what the host tissue was like, got rows of version 1")
         table = self.tissue.new_zeros(samples, *self.tissue.shape[1:])
         changed = torch.zeros(samples, dtype=torch.bool, device=table.device)
         for n in self.live:
@@ -184,128 +136,40 @@ class InsertionPlan:
             raise ValueError("plan: it was made with a host mask, give apply the same host=...")
 
     def select(self, sample: int) -> "InsertionPlan":
-        """The rows of one sample, as the plan of a batch of that sample alone; a repetition, as any plan from rows."""
+        """Select one sample's rows as the plan of a batch of it alone; a repetition, as any plan from rows."""
         rows = [{**row, "sample": 0} for row in self.to_rows() if row["sample"] == sample]
         return replace(InsertionPlan.from_rows(rows), samples=1).to(self.center_vox.device)
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """JSON-able rows, one per asked insertion; makes the host wait for the device.
+        """Write the plan as JSON-able rows, one per asked insertion; makes the host wait for the device.
 
         Besides the fields of `Insertion` a row has ``center_vox``, ``outcome`` (the lower-case name), ``reason`` (its
         words), ``voxels`` (per class), ``diameter_mm`` (of the sphere of equal volume, 0 where refused) and ``tissue``
         (``mean``, ``std`` and ``floor`` per channel, or None).
         """
         centers, outcomes, voxels = self.center_vox.tolist(), self.outcome.tolist(), self.voxels.tolist()
-        tissue = [None] * len(self) if self.tissue is None else self.tissue.tolist()
-        return [self._row(*items) for items in zip(self.insertions, centers, outcomes, voxels, tissue, strict=True)]
-
-    def _row(
-        self, insertion: Insertion, center: list[int], code: int, voxels: list[int], tissue: list[list[float]] | None
-    ) -> dict[str, Any]:
-        row = asdict(insertion)
-        row.pop("refused")
-        for name in ("spacing_mm", "axes", "flips", "angles_deg", "crop_vox"):
-            row[name] = None if row[name] is None else list(row[name])
-        row["swaps"] = dict(insertion.swaps)
-        stats = None
-        if self.host_stats is not None:
-            stats = {key: self.host_stats[i][insertion.sample] for i, key in enumerate(("mean", "std"))}
-        outcome = Outcome(code)
-        return row | {
-            "center_vox": center,
-            "outcome": outcome.name.lower(),
-            "reason": outcome.reason,
-            "voxels": dict(zip(self.classes, voxels, strict=True)),
-            "diameter_mm": equivalent_diameter_mm(sum(voxels), insertion.spacing_mm),
-            "volume_vox": list(self.volume_vox),
-            "host_given": self.host_given,
-            "host_stats": stats,
-            # without a crop it was refused before the batch was looked at
-            "tissue": None if insertion.crop_vox is None else _tissue_row(tissue),
-            "version": ROW_VERSION if self.tissue is not None else 1,
-        }
+        tissue: list[Any] = [None] * len(self) if self.tissue is None else self.tissue.tolist()
+        return [row_of(self, *of) for of in zip(self.insertions, centers, outcomes, voxels, tissue, strict=True)]
 
     @classmethod
     def from_rows(cls, rows: Iterable[Mapping[str, Any]]) -> "InsertionPlan":
-        """The plan that wrote these rows, on the CPU; `TumorInsertion.apply` moves it to the batch.
+        """Read a plan from its rows, on the CPU; `TumorInsertion.apply` moves it to the batch.
 
         Raises:
             ValueError: a row of another version, without one of its fields, or of another batch than the first.
         """
         rows = list(rows)
-        for i, row in enumerate(rows):
-            missing = [name for name in _ROW_FIELDS if name not in row]
-            if missing:
-                raise ValueError(f"row {i} of an insertion plan lacks {', '.join(missing)}")
-            if row["version"] not in (1, ROW_VERSION):
-                raise ValueError(f"row {i}: expected version {ROW_VERSION} or 1, got {row['version']!r}")
-            if row["version"] != 1 and "tissue" not in row:
-                raise ValueError(f"row {i} of an insertion plan lacks tissue")
-            for name in ("volume_vox", "host_given", "version"):
-                if row[name] != rows[0][name]:
-                    raise ValueError(f"row {i}: {name} is {row[name]}, but {rows[0][name]} in row 0: not one batch")
-        return cls._from_checked(rows)
-
-    @classmethod
-    def _from_checked(cls, rows: Sequence[Mapping[str, Any]]) -> "InsertionPlan":
+        check_rows(rows)
         classes = tuple(rows[0]["voxels"]) if rows else ()
-        outcomes = [Outcome[row["outcome"].upper()] for row in rows]
-        samples = 1 + max((row["sample"] for row in rows), default=-1)
-        stats = None
-        if rows and rows[0]["host_stats"] is not None:
-            by_sample = {row["sample"]: row["host_stats"] for row in rows}
-            width = len(rows[0]["host_stats"]["mean"])
-            blank = {"mean": [0.0] * width, "std": [1.0] * width}
-            stats = tuple([by_sample.get(s, blank)[key] for s in range(samples)] for key in ("mean", "std"))
         return cls(
-            insertions=tuple(_insertion(row, outcome) for row, outcome in zip(rows, outcomes, strict=True)),
+            insertions=tuple(insertion_of(row) for row in rows),
             classes=classes,
             center_vox=torch.tensor([row["center_vox"] for row in rows], dtype=torch.int64).reshape(-1, 3),
-            outcome=torch.tensor(outcomes, dtype=torch.int64),
+            outcome=torch.tensor([outcome_of(row) for row in rows], dtype=torch.int64),
             voxels=torch.tensor([list(row["voxels"].values()) for row in rows]).reshape(-1, len(classes)).long(),
-            volume_vox=tuple(rows[0]["volume_vox"]) if rows else (0, 0, 0),
-            tissue=_tissue_table(rows),
+            volume_vox=triple(rows[0]["volume_vox"]) if rows else (0, 0, 0),
+            tissue=tissue_of(rows),
             host_given=bool(rows and rows[0]["host_given"]),
-            host_stats=stats,
+            host_stats=host_stats_of(rows),
             samples=len({row["sample"] for row in rows}),
         )
-
-
-_TISSUE = ("mean", "std", "floor")
-
-
-def _tissue_row(tissue: list[list[float]] | None) -> dict[str, list[float | None]] | None:
-    """JSON knows no infinity: a sample without tissue has the floor None."""
-    if tissue is None:
-        return None
-    finite = [[value if math.isfinite(value) else None for value in values] for values in tissue]
-    return dict(zip(_TISSUE, finite, strict=True))
-
-
-def _tissue_table(rows: Sequence[Mapping[str, Any]]) -> Tensor | None:
-    if any(row["version"] == 1 for row in rows):
-        return None
-    width = next((len(row["tissue"]["mean"]) for row in rows if row["tissue"]), 0)
-    blank = {name: [0.0] * width for name in _TISSUE}
-    tissue = [[(row["tissue"] or blank)[name] for name in _TISSUE] for row in rows]
-    filled = [[[-math.inf if value is None else value for value in values] for values in one] for one in tissue]
-    return torch.tensor(filled, dtype=torch.float32).reshape(len(rows), len(_TISSUE), width)
-
-
-def _insertion(row: Mapping[str, Any], outcome: Outcome) -> Insertion:
-    values = {f.name: row[f.name] for f in fields(Insertion) if f.name != "refused"}
-    for name in ("spacing_mm", "axes", "flips", "angles_deg", "crop_vox"):
-        values[name] = None if values[name] is None else tuple(values[name])
-    return Insertion(**values, refused=None if outcome is Outcome.DONE else outcome)
-
-
-_ROW_FIELDS = (
-    *(f.name for f in fields(Insertion) if f.name != "refused"),
-    *("center_vox", "outcome", "voxels", "volume_vox", "host_given", "host_stats", "version"),
-)
-
-
-def equivalent_diameter_mm(voxels: Any, spacing_mm: Sequence[float]) -> Any:
-    """Diameter in mm of the sphere that has the volume of `voxels` voxels; a number or an array of them."""
-    volume = voxels * spacing_mm[0] * spacing_mm[1] * spacing_mm[2]
-    return (6.0 * volume / math.pi) ** (1.0 / 3.0)

@@ -1,4 +1,4 @@
-"""A lesion as it will be inserted: its mask and, for paste, its intensities, resampled into a crop on the device.
+"""Resampling of a lesion into its crop on the device: its mask and, for paste, its intensities.
 
 Masks are resampled class by class: the one-hot channels go through one antialiased linear filter, a voxel belongs to
 the lesion where they sum to at least one half, and takes the strongest class there. The background competes for the
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from synthaug.classes import Classes
 from synthaug.geometry import turned
-from synthaug.insertion.plan import Insertion
+from synthaug.insertion.asked import Insertion
 from synthaug.lesions.base import LesionSource
 from synthaug.lesions.scale import rotation_matrix, zoom_factors
 from synthaug.random import Purpose, seed_for, seeded_noise
@@ -26,7 +26,7 @@ ELASTIC_NODES = 5
 
 @dataclass(frozen=True)
 class Rendered:
-    """A lesion in its crop.
+    """A lesion resampled into its crop.
 
     Attributes:
         mask: (X, Y, Z) uint8, 0 outside, k + 1 in class k.
@@ -35,6 +35,17 @@ class Rendered:
 
     mask: Tensor
     donor: Tensor | None
+
+    @property
+    def intensities(self) -> Tensor:
+        """`donor`, where it was rendered.
+
+        Raises:
+            ValueError: the mask alone was.
+        """
+        if self.donor is None:
+            raise ValueError("rendered lesion: expected the donor's intensities, got a mask alone")
+        return self.donor
 
 
 def render(
@@ -47,23 +58,23 @@ def render(
     """Resample the insertion's lesion into its crop, with the lesion's centre at voxel ``crop_vox // 2``.
 
     Args:
-        source: bank or shapes that hold the lesion.
-        insertion: the row; its swaps, scale, turns and crop are applied.
-        classes: vocabulary of the result.
+        source: bank or shapes that have the lesion.
+        insertion: names the lesion; its swaps, scale, turns and crop are applied.
+        classes: vocabulary of the resulting mask.
         channels: positions of the wanted channels in the source's intensities, or None for the mask alone.
-        device: where the result is made.
+        device: where the crop is made.
     """
-    lesion = source.lesion(insertion.lesion)
-    mask = source.mask(insertion.lesion, device)
+    name, size = insertion.live_lesion, insertion.live_crop_vox
+    lesion, mask = source.lesion(name), source.mask(name, device)
     donor = None
     if channels is not None:
-        donor = source.intensities(insertion.lesion, channels, device)
-        donor = recoloured(donor, mask, insertion.swaps, source, insertion.lesion, channels)
+        donor = source.intensities(name, channels, device)
+        donor = recoloured(donor, mask, insertion.swaps, source, name, channels)
     soft = one_hot(renamed(mask, insertion.swaps, source.classes, classes), len(classes))
     zoom = zoom_factors(insertion.scale, lesion.spacing_mm, insertion.spacing_mm, insertion.axes)
-    soft = resample(turned(soft, insertion.axes, insertion.flips), zoom, insertion.crop_vox, extend=False)
+    soft = resample(turned(soft, insertion.axes, insertion.flips), zoom, size, extend=False)
     if donor is not None:
-        donor = resample(turned(donor, insertion.axes, insertion.flips), zoom, insertion.crop_vox, extend=True)
+        donor = resample(turned(donor, insertion.axes, insertion.flips), zoom, size, extend=True)
     if any(insertion.angles_deg) or insertion.elastic_mm:
         grid = _bent_grid(insertion, device)
         soft = F.grid_sample(soft[None], grid, align_corners=False)[0]
@@ -72,7 +83,7 @@ def render(
 
 
 def renamed(mask: Tensor, swaps: Mapping[str, str], source_classes: Sequence[str], classes: Classes) -> Tensor:
-    """The source's mask in the vocabulary `classes`; all swaps act on the original classes at once."""
+    """Renumber the source's mask for the vocabulary `classes`; all swaps act on the original classes at once."""
     names = [classes.canonical(name) for name in source_classes]
     table = [0] + [classes.index(swaps.get(name, name)) + 1 for name in names]
     if table == list(range(len(table))):
@@ -83,7 +94,7 @@ def renamed(mask: Tensor, swaps: Mapping[str, str], source_classes: Sequence[str
 def recoloured(
     donor: Tensor, mask: Tensor, swaps: Mapping[str, str], source: LesionSource, name: str, channels: Sequence[int]
 ) -> Tensor:
-    """Donor intensities that fit the swapped classes.
+    """Change donor intensities to fit the swapped classes.
 
     A voxel whose class a was renamed to b keeps its place in the distribution: (z - mean_a) / std_a * std_b + mean_b,
     with the donor's own class statistics where it has both classes, and the bank's otherwise. Without this the label
@@ -105,14 +116,14 @@ def recoloured(
 
 
 def resample(volume: Tensor, zoom: Sequence[float], size: Sequence[int], extend: bool) -> Tensor:
-    """Separable linear resampling about the centre, antialiased where it shrinks.
+    """Resample a volume linearly about its centre, axis by axis, antialiased where it shrinks.
 
     Source voxel n // 2 lands on output voxel s // 2 along each axis, so a zoom of 1 moves voxels and blurs nothing.
 
     Args:
         volume: (C, X, Y, Z) float32.
         zoom: output voxels per source voxel, per axis.
-        size: of the output.
+        size: (3,) output voxels along each axis.
         extend: continue the outermost voxels beyond the box; otherwise there are zeros.
 
     Returns:
@@ -125,7 +136,7 @@ def resample(volume: Tensor, zoom: Sequence[float], size: Sequence[int], extend:
 
 
 def _weights(n: int, size: int, factor: float, extend: bool, device: torch.device) -> Tensor:
-    """(n, size) triangle-filter weights; made in double precision on the host, so that they are the same everywhere."""
+    """Make triangle-filter weights (n, size), in double precision on the host, so that they are the same everywhere."""
     width = max(1.0, 1.0 / factor)
     position = (torch.arange(size, dtype=torch.float64) - size // 2) / factor + n // 2
     if extend:
@@ -141,7 +152,7 @@ def _weights(n: int, size: int, factor: float, extend: bool, device: torch.devic
 
 
 def _full_sum(position: Tensor, width: float) -> Tensor:
-    """Sum of the triangle filter over all integers, for each output position."""
+    """Sum the triangle filter over all integers, for each output position."""
     reach = int(width) + 2
     offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
     fraction = position - position.floor()
@@ -149,14 +160,14 @@ def _full_sum(position: Tensor, width: float) -> Tensor:
 
 
 def one_hot(mask: Tensor, classes: int) -> Tensor:
-    """A mask of class numbers, (X, Y, Z) with k + 1 in class k, as (K, X, Y, Z) float32."""
+    """Encode a mask of class numbers, (X, Y, Z) with k + 1 in class k, as (K, X, Y, Z) float32."""
     values = torch.arange(1, classes + 1, dtype=torch.uint8, device=mask.device)
     return (mask[None] == rearrange(values, "k -> k 1 1 1")).float()
 
 
 def _bent_grid(insertion: Insertion, device: torch.device) -> Tensor:
-    """(1, X, Y, Z, 3) sampling grid of the free rotation and the elastic change, in mm space."""
-    size, spacing = insertion.crop_vox, on_device(insertion.spacing_mm, device, torch.float32)
+    """Make the sampling grid (1, X, Y, Z, 3) of the free rotation and the elastic change, in mm space."""
+    size, spacing = insertion.live_crop_vox, on_device(insertion.spacing_mm, device, torch.float32)
     axes = [(torch.arange(n, dtype=torch.float32) - n // 2) * insertion.spacing_mm[i] for i, n in enumerate(size)]
     place = on_device(torch.stack(torch.meshgrid(*axes, indexing="ij"), -1), device)
     place = place @ on_device(rotation_matrix(insertion.angles_deg), device, torch.float32)

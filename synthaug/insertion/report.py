@@ -1,4 +1,4 @@
-"""Counting what was asked for and what was done, without making the device wait, and warning when little happens."""
+"""Counts of insertions asked for and done, made without waiting for the device, and a warning when few are done."""
 
 import json
 import os
@@ -28,7 +28,7 @@ class LowInsertionRateWarning(UserWarning):
 
 @dataclass(frozen=True)
 class Report:
-    """What an insertion did so far; repetitions of plans are not counted.
+    """Counts of a `TumorInsertion`'s work so far; repetitions of plans are not counted.
 
     Attributes:
         samples: samples seen.
@@ -52,7 +52,7 @@ class Report:
     lesions: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON-able values."""
+        """Return the counts as plain JSON-able values."""
         return dict(vars(self))
 
     def __str__(self) -> str:
@@ -66,7 +66,7 @@ class Report:
 
 
 class Audit:
-    """Counters of one `TumorInsertion`; they live on the batch's device until they are read.
+    """Counts the insertions of one `TumorInsertion`; the counters live on the batch's device until they are read.
 
     Those of the CPU are in memory that loader workers share with the process that started them, a row per process: a
     report tells what all of them did. A deep copy counts for itself.
@@ -93,7 +93,7 @@ class Audit:
         return int(self._base[-1] + self._table()[:-1, -1].sum())
 
     def saw(self, samples: int) -> None:
-        """Add to the samples seen."""
+        """Add a batch's samples to the samples seen."""
         self._table()[os.getpid() % PROCESSES, -1] += samples
 
     def count(self, plan: InsertionPlan) -> None:
@@ -104,7 +104,7 @@ class Audit:
                 append_rows(self.rows_file, plan.to_rows())
 
     def _counters(self, device: torch.device) -> Tensor:
-        """Where insertions on `device` are counted."""
+        """Return the counters of `device`."""
         if device.type == "cpu":
             return self._shared[os.getpid() % PROCESSES, :-1]
         if self._on_device is None or self._on_device.device != device:
@@ -114,7 +114,7 @@ class Audit:
         return self._on_device
 
     def _table(self) -> np.ndarray:
-        """The shared rows as an array of the same memory; what the host alone reads needs no tensor operations."""
+        """View the shared rows as an array of the same memory; the host reads it without tensor operations."""
         return self._shared.numpy()
 
     def _add(self, plan: InsertionPlan, counts: Tensor) -> None:
@@ -133,7 +133,7 @@ class Audit:
         counts[-1] += (diameter * done).sum()
 
     def _on_host(self) -> np.ndarray:
-        """What can be read without waiting for a device; the samples come last."""
+        """Sum the counters that can be read without waiting for a device; the samples come last."""
         return self._base + self._table()[:-1].sum(0)
 
     def _read(self) -> np.ndarray:
@@ -141,7 +141,7 @@ class Audit:
         return counts if self._on_device is None else counts + self._on_device.cpu().numpy()
 
     def report(self) -> Report:
-        """Everything since the start; reading makes the host wait for the device."""
+        """Report all counts since the start; reading makes the host wait for the device."""
         counts = self._read()
         outcomes = {o: int(counts[o]) for o in Outcome}
         histogram, lesions = counts[self._bins : -1], counts[self._lesions : self._bins].reshape(-1, len(SIZES))
@@ -161,11 +161,11 @@ class Audit:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """The counters as JSON-able values."""
+        """Return the counters as JSON-able values."""
         return {"samples": self.samples, "counts": self._read().tolist()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from the counters that `state_dict` gave.
+        """Restore the counters that `state_dict` gave.
 
         Raises:
             ValueError: they are of another number of classes.
@@ -188,8 +188,8 @@ class Audit:
         if self._pending is None:
             if self.samples - window[-1] < WINDOW_SAMPLES:
                 return
-            on_device = torch.zeros(len(Outcome)) if self._on_device is None else self._on_device[: len(Outcome)]
-            self._pending = (self._on_host(), Readback(on_device))
+            outcomes = torch.zeros(len(Outcome)) if self._on_device is None else self._on_device[: len(Outcome)]
+            self._pending = (self._on_host(), Readback(outcomes))
         if self._pending[1].arrived():
             (total, on_device), self._pending = self._pending, None
             total[: len(Outcome)] += on_device.numpy()

@@ -1,4 +1,4 @@
-"""What a call works out of its batch: tissue and statistics of samples, sites, lesions in their crops, their places.
+"""Intermediate results of one call: tissue and statistics of samples, sites, lesions in their crops, their places.
 
 It is working memory, local to the call; a plan keeps nothing of it but what its rows say.
 """
@@ -12,9 +12,9 @@ from torch import Tensor
 from synthaug.classes import Classes
 from synthaug.geometry import grown
 from synthaug.host import HostSample
+from synthaug.insertion.asked import Insertion, Outcome
 from synthaug.insertion.batch import Batch
 from synthaug.insertion.placement import Site, place
-from synthaug.insertion.plan import Insertion, Outcome
 from synthaug.insertion.render import Rendered, render
 from synthaug.lesions.base import LesionSource
 from synthaug.options import LesionOptions
@@ -23,10 +23,10 @@ from synthaug.transfers import on_device
 
 @dataclass(frozen=True)
 class Lesions:
-    """How the lesions of rows are made.
+    """Source, classes and channels by which the lesions of rows are rendered.
 
     Attributes:
-        source: holds them.
+        source: bank or shapes that have the lesions.
         classes: vocabulary of the batches.
         donor_channels: positions of the batches' channels in the source's intensities, or None for masks alone.
     """
@@ -37,12 +37,12 @@ class Lesions:
 
 
 class Work:
-    """The working memory of one call, filled as it is needed.
+    """Computes what a call needs of its batch, each thing once, when it is asked for.
 
     Args:
-        batch: of the call.
-        insertions: what is asked for in it.
-        lesions: how they are made.
+        batch: the checked batch.
+        insertions: the lesions to insert into it.
+        lesions: how these are rendered.
     """
 
     def __init__(self, batch: Batch, insertions: Sequence[Insertion], lesions: Lesions):
@@ -53,36 +53,36 @@ class Work:
 
     @property
     def device(self) -> torch.device:
-        """Of the batch."""
+        """Device of the batch."""
         return self.batch.image.device
 
     def host(self, sample: int) -> HostSample:
-        """A sample of the batch as a host."""
+        """Return a sample's tissue and statistics."""
         if sample not in self._hosts:
             image, label, batch = self.batch.image[sample], self.batch.label[sample], self.batch
             self._hosts[sample] = HostSample.of(image, label, batch.map_of("host", sample), batch.stats_of(sample))
         return self._hosts[sample]
 
     def write_with(self, sample: int, mean: Tensor, std: Tensor, floor: Tensor) -> None:
-        """Take these statistics, (C,) each, in place of those that were measured now."""
+        """Replace a sample's measured statistics by these, (C,) each."""
         self._hosts[sample] = HostSample(self.host(sample).tissue, mean, std, floor)
 
     def tissue(self, samples: Sequence[int]) -> Tensor:
-        """(B, 3, C) mean, standard deviation and lowest intensity of these samples' host tissue; 0 for others."""
+        """Stack these samples' mean, standard deviation and lowest intensity of tissue, (B, 3, C); 0 for others."""
         table = torch.zeros(self.batch.samples, 3, self.batch.image.shape[1], device=self.device)
         for b in samples:
             table[b] = statistics(self.host(b))
         return table
 
     def site(self, sample: int) -> Site:
-        """What placement knows of a sample, with the lesions that were placed so far."""
+        """Return the site of a sample, in which the lesions placed so far are marked."""
         if sample not in self._sites:
             occupied = self.batch.label[sample] != 0
             self._sites[sample] = Site(self.host(sample).tissue, occupied, self.batch.map_of("prior", sample))
         return self._sites[sample]
 
     def rendered(self, n: int) -> Rendered:
-        """The lesion of insertion `n` in its crop."""
+        """Return the lesion of insertion `n` in its crop."""
         if n not in self._rendered:
             made = self.lesions
             self._rendered[n] = render(made.source, self.insertions[n], made.classes, made.donor_channels, self.device)
@@ -91,7 +91,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Places:
-    """Where the insertions of a batch go, on its device; the fields are those of `InsertionPlan`."""
+    """Places and outcomes of a batch's insertions, on its device; the fields are those of `InsertionPlan`."""
 
     center_vox: Tensor
     outcome: Tensor
@@ -103,7 +103,7 @@ def find_places(work: Work, usable: Tensor, options: LesionOptions) -> Places:
     """Find the places of a batch's insertions, one after the other, so that later ones keep clear of earlier ones.
 
     Args:
-        work: of the call; its sites are marked.
+        work: the call's; found places are marked in its sites.
         usable: (B,) bool, samples whose values are sound.
         options: clearance, share in tissue and volume floor.
     """
@@ -141,5 +141,5 @@ def _place(work: Work, n: int, usable: Tensor, options: LesionOptions, places: P
 
 
 def statistics(host: HostSample) -> Tensor:
-    """(3, C) float32 mean, standard deviation and lowest intensity of host tissue."""
+    """Stack mean, standard deviation and lowest intensity of host tissue, (3, C) float32."""
     return torch.stack([host.mean, host.std, host.floor])

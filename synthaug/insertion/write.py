@@ -1,4 +1,4 @@
-"""From a plan to voxels: crops out, generator, crops back, for all insertions of a batch."""
+"""Writing of a plan's lesions: crops out of the batch, through the generator, and back."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ from synthaug.transfers import on_device
 
 @dataclass(frozen=True)
 class Spot:
-    """Where one lesion is about to be written.
+    """A lesion's crop in a sample, ready to be painted.
 
     Attributes:
-        row: of the plan.
-        host: the sample.
+        row: the plan's row.
+        host: tissue and statistics of the sample.
         window: the crop's addresses.
         mask: (x, y, z) uint8, the lesion's classes as they are written, k + 1 in class k.
         support: (x, y, z) bool, the voxels that change: the lesion and, where one is wanted, its halo.
-        crop: (C, x, y, z), the host's intensities.
-        old: (x, y, z), the host's labels.
+        crop: (C, x, y, z), the sample's intensities.
+        old: (x, y, z), the sample's labels.
     """
 
     row: Insertion
@@ -58,20 +58,20 @@ class CropWriter:
     edge_vox: float
 
     def write(self, work: Work, plan: InsertionPlan, image: Tensor, label: Tensor) -> None:
-        """Write what a plan says into a batch, in place.
+        """Write a plan's lesions into a batch, in place.
 
         First lesions come before second ones, so that these see them; crops of one size go through the generator
         together.
 
         Args:
-            work: of the call, whose batch is left as it is.
-            plan: on the batch's device.
+            work: the call's intermediate results; its batch is left as it is.
+            plan: the plan, on the batch's device.
             image: (B, C, X, Y, Z) contiguous.
             label: (B, X, Y, Z) contiguous.
         """
 
-        def kind(n: int) -> tuple[int, tuple[int, ...]]:
-            return plan.insertions[n].order, plan.insertions[n].crop_vox
+        def kind(n: int) -> tuple[int, tuple[int, int, int]]:
+            return plan.insertions[n].order, plan.insertions[n].live_crop_vox
 
         for _, group in groupby(sorted(plan.live, key=kind), key=kind):
             self._paint_group(work, plan, list(group), image, label)
@@ -82,7 +82,7 @@ class CropWriter:
         context = stacked([to_model(s.crop, s.host.mean, s.host.std) for s in spots])
         if not self.generator.needs_host:
             context.mul_(classes.sum(1, keepdim=True) == 0)
-        donor = stacked([work.rendered(n).donor for n in group]) if self.generator.needs_donor else None
+        donor = stacked([work.rendered(n).intensities for n in group]) if self.generator.needs_donor else None
         told = {"support": stacked([s.support for s in spots])} if self.generator.needs_support else {}
         painted = self.generator.generate(context, classes, [s.row.seed for s in spots], donor, **told)
         for spot, crop in zip(spots, painted, strict=True):
@@ -90,7 +90,7 @@ class CropWriter:
 
     def _spot(self, work: Work, plan: InsertionPlan, n: int, image: Tensor, label: Tensor) -> Spot:
         row = plan.insertions[n]
-        host, window = work.host(row.sample), Window.at(plan.center_vox[n], row.crop_vox, plan.volume_vox)
+        host, window = work.host(row.sample), Window.at(plan.center_vox[n], row.live_crop_vox, plan.volume_vox)
         tissue, old = window.read(host.tissue), window.read(label[row.sample])
         # cut to the tissue, and nothing where refused
         mask = work.rendered(n).mask * (tissue & (plan.outcome[n] == Outcome.DONE))
@@ -108,5 +108,5 @@ class CropWriter:
 
 
 def stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """`torch.stack`, without a copy where there is one tensor: crops are large, and on CPUs fresh memory is dear."""
+    """Stack tensors, without a copy where there is one: crops are large, and on CPUs fresh memory is dear."""
     return tensors[0][None] if len(tensors) == 1 else torch.stack(list(tensors))

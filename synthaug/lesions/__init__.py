@@ -1,1 +1,1 @@
-"""What is inserted: lesion masks, their classes and their size."""
+"""Sources of lesion masks, and the draw of their classes and sizes."""

@@ -8,7 +8,7 @@ Intensities are model intensities: z-scores of the donor's own host tissue (`syn
 import json
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from synthaug.checks import checked_at_least
 from synthaug.classes import Classes, get_classes, of_names
 from synthaug.files import replace_file
 from synthaug.generators.base import TumorGenerator
+from synthaug.geometry import triple
 from synthaug.lesions.base import Candidates, Lesion, LesionSource
 from synthaug.lesions.cutting import MARGIN_VOX, MIN_VOXELS, LesionCutter, names_of, tensors_of
 
@@ -33,7 +34,7 @@ _TENSORS = ("masks", "intensities", "sizes", "spacing_mm", "voxels", "class_mean
 
 
 class LesionBank(LesionSource):
-    """Lesion masks of real cases.
+    """Stores lesion masks of real cases, with the donors' intensities.
 
     Built by `from_folder` or `from_cases`, kept with `save` and `load`. Its classes are names: a bank made with
     `BRATS18` serves an insertion with `BRATS23`.
@@ -42,8 +43,20 @@ class LesionBank(LesionSource):
         classes: class names, in mask order.
         channels: canonical channel names of the intensities.
         skipped: what was left out when the bank was made, and why, in words.
+
+    Example:
+        >>> image = np.random.default_rng(0).normal(100, 10, (2, 32, 32, 32))
+        >>> label = np.zeros((32, 32, 32), np.int16)
+        >>> label[10:20, 10:20, 10:20], label[13:17, 13:17, 13:17] = 2, 4
+        >>> bank = LesionBank.from_arrays([("case 1", "patient 1", image, label, (1, 1, 2))], "BRATS18", ("t1", "t2"))
+        >>> [(lesion.name, lesion.size_vox, lesion.voxels) for lesion in bank]
+        [('case 1/0', (10, 10, 10), (0, 936, 64))]
+        >>> cpu = torch.device("cpu")
+        >>> bank.mask("case 1/0", cpu).shape, bank.intensities("case 1/0", [0, 1], cpu).shape
+        (torch.Size([16, 16, 16]), torch.Size([2, 16, 16, 16]))
     """
 
+    channels: tuple[str, ...]
     margin_vox = MARGIN_VOX
 
     def __init__(self, header: dict[str, Any], tensors: dict[str, Tensor]):
@@ -54,7 +67,7 @@ class LesionBank(LesionSource):
         boxes = (tensors["sizes"].long() + 2 * MARGIN_VOX).prod(1)
         self._offsets = [0, *boxes.cumsum(0).tolist()]
         self._lesions = [
-            Lesion(name, group, tuple(size), tuple(spacing), tuple(voxels))
+            Lesion(name, group, triple(size), triple(spacing), tuple(voxels))
             for name, group, size, spacing, voxels in zip(
                 header["names"],
                 header["groups"],
@@ -105,7 +118,7 @@ class LesionBank(LesionSource):
     def __len__(self) -> int:
         return len(self._lesions)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Lesion]:
         return iter(self._lesions)
 
     @property
@@ -118,7 +131,7 @@ class LesionBank(LesionSource):
         return frozenset(lesion.group for lesion in self._lesions if lesion.group is not None)
 
     def subset(self, names: Iterable[str]) -> "LesionBank":
-        """The bank of these lesions alone, in this order.
+        """Select lesions: a bank of these alone, in this order.
 
         Raises:
             ValueError: a name that the bank does not have, or no name.
@@ -135,7 +148,7 @@ class LesionBank(LesionSource):
         return LesionBank(header, flat | rows)
 
     def of_groups(self, keep: Iterable[str]) -> "LesionBank":
-        """The lesions of these patient groups, for example those of a fold's training set.
+        """Select the lesions of these patient groups, for example those of a fold's training set.
 
         Raises:
             ValueError: there is none.
@@ -154,7 +167,7 @@ class LesionBank(LesionSource):
         layout: str = "auto",
         group_pattern: str | None = None,
     ) -> "LesionBank":
-        """The bank of all labelled cases in a folder; see `synthaug.data.find_cases` for the layouts.
+        """Cut a bank from all labelled cases in a folder; see `synthaug.data.find_cases` for the layouts.
 
         Args:
             folder: the data set's.
@@ -182,7 +195,7 @@ class LesionBank(LesionSource):
         per: str = "lesion",
         min_voxels: int = MIN_VOXELS,
     ) -> "LesionBank":
-        """The bank of these cases.
+        """Cut a bank from these cases.
 
         A case that cannot be read (damaged, mismatched, incomplete) is named in a log warning and in `skipped`, and
         the others go on; so is a case without a lesion, and the number of components below `min_voxels`.
@@ -190,7 +203,7 @@ class LesionBank(LesionSource):
         Args:
             cases: `synthaug.data.Case`, labelled.
             classes: vocabulary of their labels.
-            channels: whose intensities are kept.
+            channels: canonical names; their intensities are kept.
             per: ``"lesion"`` for connected components (26 neighbours) one by one, ``"case"`` for all of a case's
                 lesions as one.
             min_voxels: smallest lesion that is kept.
@@ -204,6 +217,7 @@ class LesionBank(LesionSource):
         for case in cases:
             try:
                 volume = load_case(case, cutter.channels)
+                assert volume.label is not None  # it requires one, unless it is told otherwise
                 cutter.add(case.name, case.group, volume.image, volume.label, volume.spacing_mm)
             except CaseError as error:
                 cutter.skip(str(error))
@@ -218,7 +232,7 @@ class LesionBank(LesionSource):
         per: str = "lesion",
         min_voxels: int = MIN_VOXELS,
     ) -> "LesionBank":
-        """The bank of samples in memory.
+        """Cut a bank from samples in memory.
 
         Each is (name, patient group, image (C, X, Y, Z), label (X, Y, Z), spacing in mm), and where it is known a mask
         of host tissue (X, Y, Z), which is derived from the image otherwise.
@@ -239,7 +253,7 @@ class LesionBank(LesionSource):
     def painted(
         self, generator: str | TumorGenerator, count: int, *, progress: bool = False, **options: Any
     ) -> "LesionBank":
-        """A bank of lesions that a generator painted ahead, to be inserted with ``"paste"`` at paste's price.
+        """Paint lesions ahead: a bank of them, to be inserted with ``"paste"`` at paste's price.
 
         Each is a function of its mask, size, swaps and seed, all of which are in its name: the mask of a donor at its
         final size, painted in a neutral host. Insert them at scale 1 (the default): the texture is then that of the
@@ -247,7 +261,7 @@ class LesionBank(LesionSource):
 
         Args:
             generator: name, folder, hub id, or `TumorGenerator`; one that needs no donor.
-            count: of lesions.
+            count: number of lesions.
             progress: show a progress bar.
             **options: ``scale`` or ``diameter_mm``, ``scale_after_swap``, ``swaps``, ``swap_draw``, ``seed`` as for
                 `TumorInsertion`; ``spacing_mm`` of the patches into which they will be inserted, 1 mm by default;
@@ -264,17 +278,17 @@ class LesionBank(LesionSource):
         paintings = painted_by(painter, range(int(checked_at_least("count", count, 1))), progress)
         return self.of_rows([timed.painting.row for timed in paintings], painter.facts)
 
-    def of_rows(self, rows: Sequence[dict[str, Any]], painted: dict[str, Any]) -> "LesionBank":
-        """A bank of painted lesions of this bank's classes and channels.
+    def of_rows(self, rows: Sequence[Mapping[str, Any]], painted: dict[str, Any]) -> "LesionBank":
+        """Make a bank of painted lesions, of this bank's classes and channels.
 
         Args:
-            rows: of `synthaug.lesions.cutting.lesion_row`.
+            rows: what `synthaug.lesions.cutting.lesion_row` gives, one per lesion.
             painted: how they were painted; goes into the file.
         """
         return LesionBank(self._header | {"skipped": [], "painted": painted} | names_of(rows), tensors_of(rows))
 
     def rows(self) -> list[dict[str, Any]]:
-        """What the bank keeps of each lesion, as `synthaug.lesions.cutting.lesion_row` gives it."""
+        """Return the bank's row of each lesion, as `synthaug.lesions.cutting.lesion_row` gives it."""
         tensors, rows = self._tensors, []
         for i, lesion in enumerate(self):
             row = {key: getattr(lesion, key) for key in ("name", "group", "spacing_mm", "voxels")}
@@ -285,7 +299,7 @@ class LesionBank(LesionSource):
 
     @property
     def painting(self) -> dict[str, Any] | None:
-        """How the lesions of a painted bank were painted: generator, sizes, swaps, seed, source; else None."""
+        """Facts of a painted bank's painting: generator, sizes, swaps, seed, source; None for other banks."""
         return self._header.get("painted")
 
     @property
@@ -294,13 +308,13 @@ class LesionBank(LesionSource):
         return checksum_of(self._tensors)
 
     def candidates(self, rng: np.random.Generator, exclude_group: str | None) -> Candidates:
-        """All lesions that are not of `exclude_group`."""
+        """List all lesions that are not of `exclude_group`."""
         if exclude_group is None:
             return self._candidates
         return self._candidates.at(np.flatnonzero(self._groups != self.group_of(exclude_group)))
 
     def lesion(self, name: str) -> Lesion:
-        """The lesion of that name.
+        """Find the lesion of that name.
 
         Raises:
             ValueError: the bank has none.
@@ -308,15 +322,15 @@ class LesionBank(LesionSource):
         return self._lesions[self._position(name)]
 
     def mask(self, name: str, device: torch.device) -> Tensor:
-        """(X, Y, Z) uint8: 0 outside the lesion, k + 1 in class k; the tight box and 3 voxels around it."""
+        """Return a lesion's mask, (X, Y, Z) uint8, k + 1 in class k: the tight box and 3 voxels around it."""
         return self._box("masks", name).to(device, non_blocking=True)
 
     def intensities(self, name: str, channels: Sequence[int], device: torch.device) -> Tensor:
-        """(C, X, Y, Z) float32 z-scores of the donor's host tissue in the mask's box."""
+        """Return intensities in the mask's box, (C, X, Y, Z) float32 z-scores of the donor's host tissue."""
         return self._box("intensities", name)[list(channels)].to(device, non_blocking=True).float()
 
     def class_statistics(self, name: str, channels: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (K, C) of the lesion's classes; of the whole bank's where it lacks a class."""
+        """Return mean and standard deviation (K, C) of a lesion's classes; the whole bank's where it lacks a class."""
         i, columns = self._position(name), list(channels)
         own_mean, own_std = (self._tensors[k][i][:, columns] for k in ("class_mean", "class_std"))
         mean, std = (self._tensors[k][:, :, columns].nanmean(0) for k in ("class_mean", "class_std"))
@@ -380,8 +394,8 @@ def _check_file(path: Path, header: Any, tensors: dict[str, Tensor]) -> None:
 
 
 def checksum_of(tensors: dict[str, Tensor]) -> int:
-    """CRC-32 of a bank's tensors."""
+    """Compute the CRC-32 of a bank's tensors."""
     value = 0
     for name in _TENSORS:
-        value = zlib.crc32(tensors[name].contiguous().view(torch.uint8).numpy(), value)
+        value = zlib.crc32(tensors[name].contiguous().view(torch.uint8).numpy().data, value)
     return value

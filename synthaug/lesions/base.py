@@ -1,4 +1,4 @@
-"""What a source of lesion masks promises, whether they come from patients or from a formula."""
+"""The interface of lesion sources, whether their masks come from patients or from a formula."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
@@ -14,7 +14,7 @@ from synthaug.classes import Classes
 
 @dataclass(frozen=True)
 class Lesion:
-    """What the host knows of a lesion mask without reading its voxels.
+    """A lesion's name, group, sizes and voxel counts: all that is known of it without reading its voxels.
 
     Attributes:
         name: unique in its source; `LesionSource.lesion` finds it again.
@@ -35,7 +35,7 @@ class Candidates:
     """Lesions to choose from, with what the choice needs as arrays.
 
     Attributes:
-        lesions: the lesions.
+        lesions: D lesions.
         sizes: (D, 3) tight boxes in voxels.
         spacing_mm: (D, 3) voxel sizes.
         voxels: (D, K) voxels per class.
@@ -51,7 +51,7 @@ class Candidates:
         return len(self.lesions)
 
     def at(self, index: np.ndarray) -> "Candidates":
-        """The candidates at these positions."""
+        """Select the candidates at these positions."""
         arrays = [a[index] for a in (self.sizes, self.spacing_mm, self.voxels)]
         return Candidates([self.lesions[i] for i in index], arrays)
 
@@ -62,7 +62,7 @@ class Candidates:
 
 
 class LesionSource(ABC):
-    """Where lesion masks come from.
+    """Gives lesion masks by name, and candidates for an insertion.
 
     Attributes:
         classes: class names; value k + 1 in a mask is class k.
@@ -88,25 +88,25 @@ class LesionSource(ABC):
         return given
 
     def follow(self, number: int) -> None:  # noqa: B027 (most sources stay as they are)
-        """Sample `number` is drawn next; called before `candidates`, where the source `changes`."""
+        """Note that sample `number` is drawn next; called before `candidates`, where the source `changes`."""
 
     def spent(self, seconds: float) -> None:  # noqa: B027
-        """Planning or applying took these seconds; called after each, where the source `changes`."""
+        """Note the seconds that planning or applying took; called after each, where the source `changes`."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Where a source that `changes` stands, JSON-able."""
+        """Return the state of a source that `changes`, JSON-able."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:  # noqa: B027
-        """Continue where `state_dict` was taken."""
+        """Restore the state that `state_dict` gave."""
 
     @abstractmethod
     def candidates(self, rng: np.random.Generator, exclude_group: str | None) -> Candidates:
-        """Lesions to choose from for one insertion, none of them of `exclude_group`; may be empty."""
+        """List lesions to choose from for one insertion, none of them of `exclude_group`; may be empty."""
 
     @abstractmethod
     def lesion(self, name: str) -> Lesion:
-        """The lesion of that name.
+        """Find the lesion of that name.
 
         Raises:
             ValueError: the source has no such lesion.
@@ -114,10 +114,10 @@ class LesionSource(ABC):
 
     @abstractmethod
     def mask(self, name: str, device: torch.device) -> Tensor:
-        """(X, Y, Z) uint8 on `device`: 0 outside the lesion, k + 1 in class k; the box is tight plus the margin."""
+        """Return a lesion's mask, (X, Y, Z) uint8 on `device`, k + 1 in class k; the box is tight plus the margin."""
 
     def intensities(self, name: str, channels: Sequence[int], device: torch.device) -> Tensor:
-        """(C, X, Y, Z) float32 model intensities of the mask's box, for the channels at these positions.
+        """Return model intensities of the mask's box, (C, X, Y, Z) float32, for the channels at these positions.
 
         Raises:
             ValueError: the source has masks only.
@@ -125,5 +125,5 @@ class LesionSource(ABC):
         raise ValueError(f"{type(self).__name__} has masks only, no intensities: take another generator than paste")
 
     def class_statistics(self, name: str, channels: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation, both (K, C) float32 on the CPU, of the lesion's classes; see `intensities`."""
+        """Return mean and standard deviation, (K, C) float32 on the CPU, of a lesion's classes; see `intensities`."""
         raise ValueError(f"{type(self).__name__} has masks only, no intensities: take another generator than paste")

@@ -1,7 +1,7 @@
-"""Cutting lesions out of labelled cases: their masks, their intensities and what a bank says of them."""
+"""Cutting of lesions out of labelled cases: masks, intensities and the rows of a bank."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cc3d
@@ -57,8 +57,8 @@ class LesionCutter:
         """Cut the lesions of a case; what cannot be used is noted in `skipped`.
 
         Args:
-            name: of the case.
-            group: its patient.
+            name: the case's.
+            group: the case's patient.
             image: (C, X, Y, Z) in the channels' order.
             label: (X, Y, Z) integer.
             spacing_mm: voxel size.
@@ -89,7 +89,7 @@ class LesionCutter:
         self.rows.append(lesion_row(name, group, mask, z, spacing_mm, len(self.classes), self.min_voxels))
 
     def collected(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """Header and tensors of a bank of all lesions that were added.
+        """Collect all lesions that were added as header and tensors of a bank.
 
         Raises:
             ValueError: there is none.
@@ -116,10 +116,10 @@ def lesion_row(
     classes: int,
     min_voxels: int = MIN_VOXELS,
 ) -> dict[str, Any]:
-    """What a bank keeps of one lesion: its tight box and `MARGIN_VOX` around it, continued where the volume ends.
+    """Make a bank's row of one lesion: its tight box and `MARGIN_VOX` around it, continued where the volume ends.
 
     Args:
-        name: of the lesion.
+        name: the lesion's, unique in its bank.
         group: its patient.
         mask: (X, Y, Z) uint8, k + 1 in class k of this lesion, 0 elsewhere.
         z: (C, X, Y, Z) float32 model intensities on the CPU.
@@ -130,11 +130,13 @@ def lesion_row(
     found = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
     tight = tuple(slice(int(f[0]), int(f[-1]) + 1) for f in found)
     padded_mask = np.pad(mask[tight], MARGIN_VOX)
-    index = [
-        np.arange(s.start - MARGIN_VOX, s.stop + MARGIN_VOX).clip(0, n - 1)
-        for s, n in zip(tight, mask.shape, strict=True)
-    ]
-    box = z.numpy()[(slice(None), *np.ix_(*index))]
+    x, y, depth = np.ix_(
+        *(
+            np.arange(s.start - MARGIN_VOX, s.stop + MARGIN_VOX).clip(0, n - 1)
+            for s, n in zip(tight, mask.shape, strict=True)
+        )
+    )
+    box = z.numpy()[:, x, y, depth]
     mean, std = _class_statistics(padded_mask, box, classes, min_voxels)
     return {
         "name": name,
@@ -159,13 +161,13 @@ def _class_statistics(mask: np.ndarray, box: np.ndarray, classes: int, min_voxel
     return torch.from_numpy(mean), torch.from_numpy(std)
 
 
-def names_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The part of a bank's header that says who its lesions are."""
+def names_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Make the names and groups of a bank's header."""
     return {"names": [row["name"] for row in rows], "groups": [row["group"] for row in rows]}
 
 
-def tensors_of(rows: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-    """The tensors of a bank of these rows of `lesion_row`."""
+def tensors_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """Join rows of `lesion_row` to the tensors of a bank."""
     return {
         "masks": torch.cat([row["mask"] for row in rows]),
         "intensities": torch.cat([row["intensities"] for row in rows], dim=1),

@@ -1,4 +1,4 @@
-"""Which class each part of a lesion becomes: swaps as in the BraTS 2025 winner, or steering towards a class mix.
+"""Changes of a lesion's classes: swaps as in the BraTS 2025 winner, or steering towards a class mix.
 
 Ferreira et al. (arXiv 2509.24973) exchange classes in the lesion masks before they are inserted: SNFH to ET and
 ET to NETC, with probability 0.7. Two readings of that sentence are offered:
@@ -22,12 +22,12 @@ Swap = tuple[str, str, float]
 
 
 class Swaps:
-    """Explicit class swaps.
+    """Draws class swaps.
 
     Args:
         swaps: triples (from, to, probability); each class may stand first in one swap only.
         draw: ``"joint"`` or ``"each"``; joint swaps must share one probability.
-        classes: the vocabulary; aliases such as SNFH are understood.
+        classes: vocabulary of the names; aliases such as SNFH are understood.
 
     Raises:
         ValueError: an unknown class, a class swapped twice or with itself, a probability outside [0, 1],
@@ -54,7 +54,7 @@ class Swaps:
         self.draw = draw
 
     def sample(self, rng: np.random.Generator) -> dict[str, str]:
-        """The swaps of one lesion, old name to new name; always takes as many random numbers."""
+        """Draw the swaps of one lesion, old name to new name; always takes as many random numbers."""
         uniform = rng.random(len(self.pairs))
         if self.draw == "joint":
             uniform[:] = uniform[:1]
@@ -62,7 +62,7 @@ class Swaps:
 
 
 class ClassMix:
-    """Steering of the inserted classes towards target shares, by choice of donor and swaps.
+    """Steers the inserted classes towards target shares, by choice of donor and swaps.
 
     The running counts are those of the plans, predicted from the donors' class counts and their scale, because the
     voxels that were really written are known to the device alone. A change of class costs a little, so that lesions
@@ -70,7 +70,7 @@ class ClassMix:
 
     Args:
         mix: class name to share of all inserted lesion voxels; shares of classes not named are 0.
-        classes: the vocabulary.
+        classes: vocabulary of the names.
 
     Raises:
         ValueError: an unknown class, a negative share, or shares that do not sum to 1 (within 1 %).
@@ -97,7 +97,7 @@ class ClassMix:
         self.renamed = self.maps != np.arange(k)
 
     def copy(self) -> "ClassMix":
-        """The same target with running counts of its own."""
+        """Copy the mix, with running counts of its own."""
         copied = copy(self)
         copied.counts = self.counts.copy()
         return copied
@@ -105,12 +105,12 @@ class ClassMix:
     def choose(
         self, voxels: np.ndarray, factors: np.ndarray, rng: np.random.Generator, weights: np.ndarray | None = None
     ) -> tuple[int, dict[str, str], np.ndarray]:
-        """Donor and swaps that bring the running counts nearest to the target; `counts` stay as they are.
+        """Choose donor and swaps that bring the running counts nearest to the target; `counts` stay as they are.
 
         Args:
             voxels: (D, K) class counts of the donors that may be taken.
             factors: (D,) volume factor that the insertion's scale gives each of them.
-            rng: of the insertion; at most `considered` donors are compared, drawn at random.
+            rng: the insertion's; at most `considered` donors are compared, drawn at random.
             weights: (D,) above 0, of the donors in that draw; all alike where not given.
 
         Returns:

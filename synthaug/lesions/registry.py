@@ -1,8 +1,8 @@
-"""From what a user gives as `lesions` to a `LesionSource`, and whether it fits what is to be inserted."""
+"""Resolution of a user's `lesions` to a `LesionSource`, and checks that it fits the insertion."""
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 from synthaug.channels import BRATS_CHANNELS, select_channels
 from synthaug.classes import BRATS18, Classes
@@ -12,8 +12,12 @@ from synthaug.lesions.base import LesionSource
 from synthaug.lesions.rebalance import ClassMix, Swaps
 
 
+@overload
+def resolve_lesions(lesions: str | os.PathLike) -> LesionBank: ...
+@overload
+def resolve_lesions(lesions: Any) -> LesionSource: ...
 def resolve_lesions(lesions: Any) -> LesionSource:
-    """The lesion source that was given, or the bank whose path was.
+    """Return the lesion source that was given, or load the bank whose path was.
 
     Raises:
         TypeError: neither of the two.
@@ -30,7 +34,7 @@ def resolve_lesions(lesions: Any) -> LesionSource:
 
 
 def class_order(lesions: LesionSource, classes: Classes) -> list[int]:
-    """Position of each of the lesions' classes in the insertion's.
+    """Find the position of each of the lesions' classes in the insertion's.
 
     Raises:
         ValueError: lesions of other classes.
@@ -88,7 +92,7 @@ def donor_channels(
     swaps: Swaps | None,
     mix: ClassMix | None,
 ) -> list[int] | None:
-    """Positions of the insertion's channels in the source's intensities; None where the generator wants no donor.
+    """Find the insertion's channels in the source's intensities; None where the generator wants no donor.
 
     Raises:
         ValueError: a donor is wanted, and the source has masks only, lacks one of the channels, or has no intensities

@@ -1,16 +1,16 @@
-"""How large a lesion becomes and how it is turned: drawn on the host, from the lesion's own seed."""
+"""Draws of a lesion's size and turn, on the host, from the lesion's own seed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from synthaug.checks import checked_range
 from synthaug.classes import Classes
-from synthaug.insertion.plan import equivalent_diameter_mm
+from synthaug.geometry import triple
 from synthaug.lesions.base import Candidates
-from synthaug.sizes import SizeClasses
+from synthaug.sizes import SizeClasses, equivalent_diameter_mm
 
 LARGEST_UPSCALE = 1.5
 LARGEST_SCALE = 10.0
@@ -21,13 +21,13 @@ TILT_CELLS = 64
 
 @dataclass(frozen=True)
 class SizeWeights:
-    """How much more often lesions of some sizes are to be inserted than they would be; 1 for all changes nothing.
+    """Weights of lesion sizes: how much more often each is to be inserted; 1 for all changes nothing.
 
     Weights tilt what would be drawn anyway: a size that no donor reaches at any scale in the range stays absent.
 
     Args:
         sizes: the size classes, by equivalent diameter.
-        weights: of each of them, above 0; only their ratios matter.
+        weights: one per size class, above 0; only their ratios matter.
 
     Raises:
         ValueError: another number of weights than of classes, or one that is not a finite number above 0.
@@ -43,22 +43,22 @@ class SizeWeights:
         object.__setattr__(self, "weights", values)
 
     def of(self, diameters_mm: np.ndarray) -> np.ndarray:
-        """Weights of these diameters in mm, of the same shape."""
+        """Look up the weights of diameters in mm, an array of the same shape."""
         return np.asarray(self.weights)[self.sizes.index(diameters_mm)]
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON-able values."""
+        """Return the weights as plain JSON-able values."""
         return {"edges_mm": list(self.sizes.edges_mm), "names": list(self.sizes.names), "weights": list(self.weights)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "SizeWeights":
-        """What `to_dict` gave."""
+        """Read the weights that `to_dict` gave."""
         return cls(SizeClasses(tuple(values["edges_mm"]), tuple(values["names"])), tuple(values["weights"]))
 
 
 @dataclass(frozen=True)
 class ScaleRange:
-    """Lesion-scale control: linear factors, or target diameters.
+    """Draws lesion sizes: linear factors, or target diameters.
 
     Attributes:
         scale: range of the linear factor, uniform; ignored where `diameter_mm` is given.
@@ -72,7 +72,7 @@ class ScaleRange:
 
     @classmethod
     def checked(cls, scale: Any, diameter_mm: Any, after_swap: Any, classes: Classes) -> "ScaleRange":
-        """Built from what a user gives; a scalar is a fixed value.
+        """Check what a user gives and make the ranges of it; a scalar is a fixed value.
 
         Raises:
             ValueError: a range that is inverted or not above 0, an unknown class, or both ways of control at once.
@@ -85,7 +85,7 @@ class ScaleRange:
         return cls(checked_range("scale", (1.0, 1.0) if scale is None else scale), target, special)
 
     def draw(self, rng: np.random.Generator, swaps: Mapping[str, str]) -> float:
-        """A linear factor or, where `diameter_mm` is set, a diameter in mm; takes one random number."""
+        """Draw a linear factor or, where `diameter_mm` is set, a diameter in mm; takes one random number."""
         low, high = self._range(swaps)
         return float(low + (high - low) * rng.random())
 
@@ -98,7 +98,7 @@ class ScaleRange:
     def tilted(
         self, drawn: float, swaps: Mapping[str, str], candidates: Candidates, weights: SizeWeights | None
     ) -> float:
-        """What `draw` gave, moved within its range so that sizes come as often as their weights say.
+        """Move what `draw` gave within its range, so that sizes come as often as their weights say.
 
         The uniform draw u becomes the value below which the share u of the weighted range lies. The weight of a
         linear factor is the mean weight of the diameters that the candidates would have; takes no random number.
@@ -117,7 +117,7 @@ class ScaleRange:
         return float(np.interp((drawn - low) / (high - low) * reached[-1], reached, edges))
 
     def factors(self, drawn: float, candidates: Candidates) -> np.ndarray:
-        """(D,) linear factor of each lesion for what `draw` gave."""
+        """Compute the linear factor of each lesion, (D,), from what `draw` gave."""
         if self.diameter_mm is None:
             return np.full(len(candidates), drawn)
         return drawn / equivalent_diameter_mm(candidates.volume_mm3, (1, 1, 1))
@@ -141,9 +141,18 @@ def check_size_control(scale: Any, diameter_mm: Any, after_swap: Any) -> None:
         )
 
 
+class Turn(TypedDict):
+    """One draw of `Turns`, named as the fields of `synthaug.insertion.plan.Insertion` are."""
+
+    axes: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+    angles_deg: tuple[float, float, float]
+    elastic_mm: float
+
+
 @dataclass(frozen=True)
 class Turns:
-    """How lesions may be turned and bent.
+    """Draws how lesions are mirrored, turned and bent.
 
     Attributes:
         flip: probability of a mirror image, per axis.
@@ -157,41 +166,39 @@ class Turns:
     rotate_deg: float = 0.0
     elastic_mm: float = 0.0
 
-    def draw(self, rng: np.random.Generator) -> dict[str, Any]:
-        """`axes`, `flips`, `angles_deg` and `elastic_mm` of one insertion; always takes as many random numbers."""
+    def draw(self, rng: np.random.Generator) -> Turn:
+        """Draw the turn of one insertion; always takes as many random numbers."""
         axes, flips, angles = rng.permutation(3), rng.random(3), rng.uniform(-1, 1, 3)
-        return {
-            "axes": tuple(int(a) for a in axes) if self.rotate90 else (0, 1, 2),
-            "flips": tuple(bool(u < self.flip) for u in flips),
-            "angles_deg": tuple(float(a) for a in angles * self.rotate_deg + 0.0),
-            "elastic_mm": float(self.elastic_mm),
-        }
+        return Turn(
+            axes=triple(int(a) for a in axes) if self.rotate90 else (0, 1, 2),
+            flips=triple(bool(u < self.flip) for u in flips),
+            angles_deg=triple(float(a) for a in angles * self.rotate_deg + 0.0),
+            elastic_mm=float(self.elastic_mm),
+        )
 
 
 def zoom_factors(
     scale: float, lesion_spacing: Sequence[float], host_spacing: Sequence[float], axes: Sequence[int]
 ) -> tuple[float, float, float]:
-    """Host voxels per lesion voxel along X, Y, Z: the scale in mm times the ratio of the voxel sizes."""
-    return tuple(scale * lesion_spacing[axes[i]] / host_spacing[i] for i in range(3))
+    """Compute host voxels per lesion voxel along X, Y, Z: the scale in mm times the ratio of the voxel sizes."""
+    return triple(scale * lesion_spacing[axes[i]] / host_spacing[i] for i in range(3))
 
 
-def extents_vox(
-    candidates: Candidates, factors: np.ndarray, spacing_mm: Sequence[float], turns: Mapping[str, Any]
-) -> np.ndarray:
-    """(D, 3) upper bounds of the lesions' sizes in host voxels after scaling and turning, without their voxels."""
-    axes, spacing = list(turns["axes"]), np.asarray(spacing_mm)
+def extents_vox(candidates: Candidates, factors: np.ndarray, spacing_mm: Sequence[float], turn: Turn) -> np.ndarray:
+    """Bound the lesions' sizes after scaling and turning, (D, 3) host voxels, without reading their voxels."""
+    axes, spacing = list(turn["axes"]), np.asarray(spacing_mm)
     zoom = factors[:, None] * candidates.spacing_mm[:, axes] / spacing
     size = candidates.sizes[:, axes] * zoom
-    if any(turns["angles_deg"]):
-        size = (size * spacing) @ np.abs(rotation_matrix(turns["angles_deg"])).T / spacing
-    size = size + 2 * turns["elastic_mm"] / spacing
+    if any(turn["angles_deg"]):
+        size = (size * spacing) @ np.abs(rotation_matrix(turn["angles_deg"])).T / spacing
+    size = size + 2 * turn["elastic_mm"] / spacing
     # a zoom of exactly 1 keeps the box; otherwise the outermost voxels may gain one on each side
     exact = np.isclose(zoom, 1) & (size == np.round(size))
     return np.where(exact, size, np.ceil(size) + 1).astype(int)
 
 
 def rotation_matrix(angles_deg: Sequence[float]) -> np.ndarray:
-    """(3, 3) rotation about X, then Y, then Z, in mm space."""
+    """Make the (3, 3) matrix of the rotation about X, then Y, then Z, in mm space."""
     matrix = np.eye(3)
     for axis, angle in enumerate(np.deg2rad(angles_deg)):
         c, s = np.cos(angle), np.sin(angle)

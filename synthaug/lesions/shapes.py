@@ -26,7 +26,7 @@ PREFIX = "shape:"
 
 
 class LesionShapes(LesionSource):
-    """Irregular nested lesions, drawn from a seed.
+    """Makes irregular nested lesion masks from a seed.
 
     Args:
         diameter_mm: range of the diameter of the sphere of equal volume, before the insertion's own scale.
@@ -38,6 +38,14 @@ class LesionShapes(LesionSource):
 
     Raises:
         ValueError: an unknown class, shares that are negative or all 0, an inverted range.
+
+    Example:
+        >>> shapes = LesionShapes(diameter_mm=(20, 20), proportions={"NCR": 0.2, "ET": 0.3, "ED": 0.5}, spread=0.0)
+        >>> lesion = shapes.lesion("shape:7")
+        >>> [round(voxels / sum(lesion.voxels), 2) for voxels in lesion.voxels]  # of NCR, ED, ET
+        [0.2, 0.5, 0.3]
+        >>> shapes.mask("shape:7", torch.device("cpu")).shape
+        torch.Size([54, 54, 54])
     """
 
     margin_vox = 3
@@ -71,11 +79,11 @@ class LesionShapes(LesionSource):
         return self._vocabulary
 
     def candidates(self, rng: np.random.Generator, exclude_group: str | None) -> Candidates:
-        """One fresh shape; it is of no patient, so `exclude_group` excludes nothing."""
+        """Draw one fresh shape; it is of no patient, so `exclude_group` excludes nothing."""
         return Candidates([self.lesion(f"{PREFIX}{rng.integers(2**62)}")])
 
     def lesion(self, name: str) -> Lesion:
-        """The shape of that name, which carries its seed.
+        """Make the shape of that name, which carries its seed.
 
         Raises:
             ValueError: the name is not one of a procedural shape.
@@ -90,7 +98,7 @@ class LesionShapes(LesionSource):
         return Lesion(name, None, (GRID,) * 3, (float(spacing),) * 3, voxels)
 
     def mask(self, name: str, device: torch.device) -> Tensor:
-        """(X, Y, Z) uint8, the shape's grid with the margin around it."""
+        """Make a shape's mask, (X, Y, Z) uint8, its grid with the margin around it."""
         voxels = self.lesion(name).voxels
         distance, fields = self._distance(self._seed(name), device)
         order = [self.classes.index(c) for c in self.shares]
@@ -137,8 +145,8 @@ class LesionShapes(LesionSource):
 
 
 def _smooth_field(seed: int, count: int, device: torch.device) -> Tensor:
-    """(count + 1, GRID, GRID, GRID) smooth fields of about unit variance, two octaves each."""
-    total = 0.0
+    """Draw smooth fields of about unit variance, (count + 1, GRID, GRID, GRID), two octaves each."""
+    total = torch.zeros((), device=device)
     for octave, (nodes, weight) in enumerate(((4, 0.85), (8, 0.5))):
         noise = seeded_noise([(seed + octave) % 2**63], (count + 1, nodes, nodes, nodes), device)
         total = total + weight * F.interpolate(noise, size=(GRID,) * 3, mode="trilinear", align_corners=True)

@@ -9,5 +9,5 @@ __all__ = ["trainer_folder"]
 
 
 def trainer_folder() -> Path:
-    """The folder that ``nnUNet_extTrainer`` names, so that nnU-Net finds `nnUNetTrainerSynthAug` by its name."""
+    """Return the folder for ``nnUNet_extTrainer``, in which nnU-Net finds `nnUNetTrainerSynthAug` by its name."""
     return Path(__file__).parent / "trainers"

@@ -33,7 +33,7 @@ class Preprocessed:
     """A preprocessed dataset in one configuration of its plans.
 
     Attributes:
-        folder: of the dataset, with dataset.json, the plans and splits_final.json.
+        folder: the dataset's, with dataset.json, the plans and splits_final.json.
         plans: its plans.
         configuration: the configuration's name.
         dataset_json: its dataset.json.
@@ -73,11 +73,11 @@ class Preprocessed:
 
     @property
     def arrays(self) -> Path:
-        """Where the preprocessed cases are."""
+        """Folder of the preprocessed cases."""
         return self.folder / self.plans.get_configuration(self.configuration).data_identifier
 
     def split(self, fold: int | str) -> tuple[list[str], list[str]]:
-        """Training and validation cases of a fold, as nnU-Net splits them; for fold ``"all"`` all cases, and none.
+        """List a fold's training and validation cases, as nnU-Net splits them; for fold ``"all"`` all cases, and none.
 
         Raises:
             ConfigError: the split has no such fold.
@@ -96,7 +96,7 @@ class Preprocessed:
 def build_bank(
     data: Preprocessed, fold: int | str, settings: Settings, per: str = "lesion", min_voxels: int = 27
 ) -> LesionBank:
-    """The bank of a fold's training cases.
+    """Cut a bank from a fold's training cases.
 
     Training cases of patients who are in the fold's validation set too are left out, and named in a log warning and in
     `LesionBank.skipped`.
@@ -104,7 +104,7 @@ def build_bank(
     Args:
         data: the dataset.
         fold: number of the fold, or ``"all"``.
-        settings: of classes, channels, host and patient groups; what they say of the insertion has no say here.
+        settings: say which classes, channels, host and patient groups; their insertion section is not read.
         per: ``"lesion"`` for connected components one by one, ``"case"`` for all of a case's lesions as one.
         min_voxels: smallest lesion that is kept.
 
@@ -128,7 +128,7 @@ def build_bank(
 
 
 def _samples(data: Preprocessed, task: Task, groups: dict[str, str]) -> Iterator[tuple]:
-    """Name, patient, raw intensities, lesion classes, spacing and host tissue of each case."""
+    """Read name, patient, raw intensities, lesion classes, spacing and host tissue of each case."""
     dataset = infer_dataset_class(str(data.arrays))(str(data.arrays), list(groups))
     for case, group in groups.items():
         image, label = (torch.from_numpy(np.array(a[:])) for a in dataset.load_case(case)[:2])
@@ -141,6 +141,6 @@ def _samples(data: Preprocessed, task: Task, groups: dict[str, str]) -> Iterator
 
 
 def shares_of(bank: LesionBank) -> Sequence[str]:
-    """Voxels per class of a bank, in words."""
+    """Count a bank's voxels per class, in words."""
     totals = np.sum([lesion.voxels for lesion in bank], axis=0)
     return [f"{name} {total}" for name, total in zip(bank.classes, totals, strict=True)]

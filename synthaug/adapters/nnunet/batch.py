@@ -1,6 +1,7 @@
 """Insertion into nnU-Net's batches: its labels, its intensities, its case names."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from synthaug.adapters.nnunet.settings import Settings
 from synthaug.adapters.nnunet.task import BLOCKED, Task
 from synthaug.config import ConfigError
 from synthaug.data.cases import group_function
+from synthaug.generators.base import TumorGenerator
 from synthaug.generators.procedural import ProceduralGenerator
 from synthaug.insertion.insertion import TumorInsertion
 from synthaug.lesions.bank import LesionBank
@@ -16,7 +18,7 @@ from synthaug.lesions.shapes import LesionShapes
 
 
 class BatchInsertion:
-    """`TumorInsertion` for nnU-Net's batches.
+    """Inserts tumours into nnU-Net's batches, which have its labels and its normalised intensities.
 
     Args:
         task: the dataset and its plans.
@@ -28,26 +30,22 @@ class BatchInsertion:
         self.task, self.engine, self.group_of = task, engine, group_of
 
     @classmethod
-    def of(cls, task: Task, settings: Settings, bank: LesionBank | None, **options) -> "BatchInsertion":
-        """The insertion that the settings describe.
+    def of(cls, task: Task, settings: Settings, bank: LesionBank | None, **options: Any) -> "BatchInsertion":
+        """Make the insertion that the settings describe.
 
         Args:
             task: the dataset and its plans.
-            settings: what is to be inserted.
-            bank: the fold's, or None where the settings name none.
+            settings: read from the user's YAML file.
+            bank: lesions of the fold's training cases, or None where the settings name no bank.
             **options: further arguments of `TumorInsertion`.
 
         Raises:
             ConfigError: what `TumorInsertion` refuses: classes, channels, swaps or a generator that do not fit.
         """
         try:
-            lesions = bank
-            if settings.lesions == "shapes":
-                lesions = LesionShapes(classes=task.classes, proportions=settings.proportions)
-            generator = ProceduralGenerator.fit(bank) if settings.generator == "fitted" else settings.generator
             engine = TumorInsertion(
-                lesions,
-                generator,
+                _lesions(task, settings, bank),
+                _generator(settings, bank),
                 classes=task.classes,
                 channels=task.channels,
                 **settings.insertion.engine_options | {"ignore_label": BLOCKED},
@@ -84,8 +82,24 @@ class BatchInsertion:
         return self.task.units.written(image, raw, new_raw), torch.where(new_view == view, label, new_view)
 
 
+def _lesions(task: Task, settings: Settings, bank: LesionBank | None) -> LesionBank | LesionShapes:
+    if settings.lesions == "shapes":
+        return LesionShapes(classes=task.classes, proportions=settings.proportions)
+    if bank is None:
+        raise ValueError("lesions: bank: expected the fold's bank, got none")
+    return bank
+
+
+def _generator(settings: Settings, bank: LesionBank | None) -> str | TumorGenerator:
+    if settings.generator != "fitted":
+        return settings.generator
+    if bank is None:
+        raise ValueError("generator: fitted: expected the bank whose statistics it learns, got none")
+    return ProceduralGenerator.fit(bank)
+
+
 def groups_of(cases: Iterable[str], settings: Settings) -> dict[str, str]:
-    """Patient of each case.
+    """Find the patient of each case by the settings' pattern.
 
     Raises:
         ConfigError: the settings' pattern does not match a case.

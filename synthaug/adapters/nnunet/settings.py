@@ -1,4 +1,4 @@
-"""What the YAML file named by ``SYNTHAUG_CONFIG`` may say; each key is explained in configs/nnunet.yaml."""
+"""Models of the YAML file that ``SYNTHAUG_CONFIG`` names; each key is explained in configs/nnunet.yaml."""
 
 import os
 import re
@@ -17,7 +17,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 
 class InsertionSettings(InsertionOptions):
-    """What `TumorInsertion` is told."""
+    """Options of `TumorInsertion` that may be set for nnU-Net."""
 
     @field_validator("ignore_label")
     @classmethod
@@ -38,7 +38,7 @@ class InsertionSettings(InsertionOptions):
 
 
 class HostSettings(Section):
-    """Where lesions may lie, besides nnU-Net's own mask of the non-zero region."""
+    """Limits of the host tissue, besides nnU-Net's own mask of the non-zero region."""
 
     labels: tuple[str, ...] = ()
     range: dict[str, tuple[float | None, float | None]] = Field(default_factory=dict)
@@ -83,7 +83,7 @@ class Settings(Section):
         return self
 
     def bank_path(self, fold: int | str) -> Path:
-        """The bank's file for a fold.
+        """Return the bank's file for a fold.
 
         Raises:
             ConfigError: the settings name none.
@@ -94,10 +94,10 @@ class Settings(Section):
 
 
 def read_settings(path: str | os.PathLike | None = None) -> Settings:
-    """Read the settings.
+    """Read the settings from their YAML file.
 
     Args:
-        path: of the YAML file; by default the one that the environment variable ``SYNTHAUG_CONFIG`` names.
+        path: the YAML file; by default the one that the environment variable ``SYNTHAUG_CONFIG`` names.
 
     Returns:
         The settings; a relative `bank`, and a relative `generator` folder, are meant from the file's own folder.
@@ -111,9 +111,9 @@ def read_settings(path: str | os.PathLike | None = None) -> Settings:
             f"{VARIABLE} is not set: it names the YAML file that says what is to be inserted, for example "
             f"export {VARIABLE}=/path/to/nnunet.yaml (synthaug configs show nnunet explains each key)"
         )
-    path = Path(path)
-    settings = read_config(path, Settings)
-    home, changes = path.resolve().parent, {}
+    file = Path(path)
+    settings = read_config(file, Settings)
+    home, changes = file.resolve().parent, dict[str, Any]()
     if settings.bank is not None:
         changes["bank"] = home / settings.bank.expanduser()
     if (home / settings.generator).is_dir():

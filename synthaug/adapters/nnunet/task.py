@@ -1,4 +1,4 @@
-"""What nnU-Net's dataset.json and plans say about a task, in the words of an insertion."""
+"""Classes, channels, spacing and host tissue of an nnU-Net task, read from dataset.json and the plans."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from synthaug.channels import canonical_channels
 from synthaug.classes import Classes, get_classes
 from synthaug.config import ConfigError
 from synthaug.data.labels import label_names
+from synthaug.geometry import triple
 from synthaug.host import host_tissue
 
 BLOCKED = -1
@@ -66,7 +67,7 @@ class Task:
         return cls(
             classes=classes,
             channels=channels,
-            spacing_mm=tuple(float(s) for s in chosen.spacing),
+            spacing_mm=triple(float(s) for s in chosen.spacing),
             units=units,
             host_values=host_values,
             blocked_values=tuple(sorted(blocked)),
@@ -75,7 +76,7 @@ class Task:
         )
 
     def view(self, label: Tensor) -> Tensor:
-        """A label map as an insertion sees it: host labels 0, avoided ones `BLOCKED`, lesion classes as they are.
+        """Convert a label map for insertion: host labels to 0, avoided ones to `BLOCKED`, lesion classes stay.
 
         Args:
             label: (B, 1, X, Y, Z) integer with nnU-Net's values, also `OUTSIDE`.
@@ -84,7 +85,7 @@ class Task:
         return torch.where(_among(label, self.blocked_values), BLOCKED, view)
 
     def host(self, raw: Tensor, label: Tensor) -> Tensor:
-        """Where lesions may lie in a sample, (1, X, Y, Z) bool.
+        """Find where lesions may lie in a sample, (1, X, Y, Z) bool.
 
         That is in nnU-Net's non-zero region, not where a channel is constant (`synthaug.host`), in the host labels
         where some are named, and where the mean of 3 x 3 x 3 voxels is in the host's range: noise alone must not
@@ -133,7 +134,7 @@ def _label_value(name: str, named: Mapping[str, int], key: str) -> int:
 
 
 def _classes(settings: Settings, named: Mapping[str, int], host_values: Sequence[int]) -> Classes:
-    """The lesion classes: as given, or all labels that are not the host's."""
+    """Choose the lesion classes: those given, or all labels that are not the host's."""
     wanted, name = settings.classes, "dataset.json"
     if wanted is None:
         values = {label: value for label, value in named.items() if value not in host_values}
@@ -165,7 +166,7 @@ def _channels(settings: Settings, dataset_json: Mapping[str, Any]) -> tuple[str,
 
 
 def _host_range(host: HostSettings, channels: Sequence[str], units: Units) -> tuple:
-    """Bounds per channel; one that the plans' clipping makes void is an error."""
+    """Resolve the bounds per channel; one that the plans' clipping makes void is an error."""
     named = {}
     for name, bounds in host.range.items():
         (known,) = canonical_channels([name])
@@ -197,7 +198,7 @@ def _known_statistics(host: HostSettings, configuration: ConfigurationManager) -
 
 
 def _among(label: Tensor, values: Sequence[int]) -> Tensor:
-    """Where a label map has one of these values; without `torch.isin`, which would copy them to the device."""
+    """Find the voxels that have one of these values; without `torch.isin`, which would copy them to the device."""
     found = torch.zeros_like(label, dtype=torch.bool)
     for value in values:
         found = found | (label == value)

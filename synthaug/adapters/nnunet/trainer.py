@@ -9,7 +9,7 @@ patches, `validation_step` and the final validation are nnU-Net's own.
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
@@ -36,12 +36,16 @@ TARGET_TRANSFORMS = (
 )
 """The transforms that make targets of a label map; they come last in nnU-Net's training transforms."""
 
-
 CUDA = torch.device("cuda")
 
+if TYPE_CHECKING:
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer as _Mixed  # which the mixin extends
+else:
+    _Mixed = object
 
-class InsertionMixin:
-    """Tumour insertion for any trainer derived from `nnUNetTrainer`.
+
+class InsertionMixin(_Mixed):
+    """Adds tumour insertion to any trainer derived from `nnUNetTrainer`.
 
     ``class MyTrainer(InsertionMixin, nnUNetTrainerDA5)`` inserts with that trainer's augmentation, losses and lengths.
     Settings come from the YAML file that the environment variable ``SYNTHAUG_CONFIG`` names; they are read when
@@ -53,13 +57,15 @@ class InsertionMixin:
             validation cases.
     """
 
-    def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict, device=CUDA):
+    my_init_kwargs: dict[str, Any]
+
+    def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict, device: torch.device = CUDA):
         check_configuration(PlansManager(plans).get_configuration(configuration), configuration)
         super().__init__(plans, configuration, fold, dataset_json, device)
         self.insertion: BatchInsertion | None = None
         self.target_transforms: list[BasicTransform] = []
         self._loaded_insertion: dict[str, Any] | None = None
-        self._counted = Counter()
+        self._counted: Counter[Any] = Counter()
 
     def on_train_start(self) -> None:
         """Make the insertion first, so that nothing is begun with settings that do not fit."""
@@ -70,7 +76,7 @@ class InsertionMixin:
         super().on_train_start()
 
     def make_insertion(self, settings: Settings) -> BatchInsertion:
-        """The insertion of this fold, continued where a checkpoint was loaded.
+        """Make the insertion of this fold, continued where a checkpoint was loaded.
 
         Raises:
             ConfigError: as the class says.
@@ -97,7 +103,7 @@ class InsertionMixin:
         return insertion
 
     def get_training_transforms(self, *args, **kwargs) -> BasicTransform:
-        """The parent's transforms up to the targets; the others are kept for `train_step`.
+        """Return the parent's transforms up to the targets, and keep the others for `train_step`.
 
         Raises:
             ConfigError: the parent changes patches after it made targets, so that insertion has no place.
@@ -123,7 +129,7 @@ class InsertionMixin:
         return super().train_step(batch | {"data": image, "target": self.targets(label)})
 
     def targets(self, label: Tensor) -> Tensor | list[Tensor]:
-        """Targets of the loss, as nnU-Net's own workers would make them of this label.
+        """Make the loss's targets of a label, as nnU-Net's own workers would.
 
         Args:
             label: (B, 1, X, Y, Z) integer with nnU-Net's values.
@@ -139,8 +145,14 @@ class InsertionMixin:
         super().on_epoch_end()
 
     def epoch_summary(self) -> str:
-        """Insertions since the last call, of all processes, in words; makes the device be waited for."""
-        total = self._counts()
+        """Say in words what was inserted since the last call, in all processes; makes the device be waited for.
+
+        Raises:
+            RuntimeError: training has not begun.
+        """
+        if self.insertion is None:
+            raise RuntimeError("epoch_summary before on_train_start: there is no insertion yet")
+        total = self._counts(self.insertion)
         new = total - self._counted
         self._counted = total
         words = f"synthaug: {new['samples']} samples, {new['asked']} insertions asked, {new['done']} done"
@@ -152,14 +164,14 @@ class InsertionMixin:
         return words
 
     def save_checkpoint(self, filename: str) -> None:
-        """The parent's checkpoint, with where the insertion stands among the trainer's arguments."""
+        """Save the parent's checkpoint, with the insertion's state among the trainer's arguments."""
         if self.insertion is not None and not self.disable_checkpointing:
             states = self._of_all_ranks(self.insertion.engine.state_dict())
             self.my_init_kwargs = self.my_init_kwargs | {"synthaug": {"ranks": states}}
         super().save_checkpoint(filename)
 
     def load_checkpoint(self, filename_or_checkpoint: dict | str) -> None:
-        """The parent's, and where the insertion stood; it is taken up when training starts."""
+        """Load the parent's checkpoint and the insertion's state, which is restored when training starts."""
         super().load_checkpoint(filename_or_checkpoint)
         own = self.my_init_kwargs.get("synthaug")
         if own is None:
@@ -167,13 +179,13 @@ class InsertionMixin:
         self._loaded_insertion = own
 
     def _record(self, settings: Settings) -> Path | None:
-        """Beside the log file and called like it, one for each process."""
+        """Name this process's file of rows, beside the log file and called like it; None where none is wanted."""
         log = Path(self.log_file)
         name = f"{log.stem.replace('training_log', 'insertions')}_{self.local_rank}.jsonl"
         return log.with_name(name) if settings.record else None
 
     def _continue(self, insertion: BatchInsertion, saved: dict[str, Any]) -> None:
-        """Go on where each process stood; with another number of processes all go on after the furthest of them."""
+        """Restore each process's state; with another number of processes all go on after the furthest of them."""
         states = saved["ranks"]
         if self.local_rank < len(states):
             state = states[self.local_rank]
@@ -187,10 +199,10 @@ class InsertionMixin:
             raise ConfigError(f"the checkpoint's insertion does not fit the settings: {error}") from error
         self._counted = self._counts(insertion)
 
-    def _counts(self, insertion: BatchInsertion | None = None) -> Counter:
-        """Samples and insertions since the start of the training, of all processes; waits for the device."""
-        total = Counter()
-        for report in self._of_all_ranks((insertion or self.insertion).engine.report().to_dict()):
+    def _counts(self, insertion: BatchInsertion) -> Counter[Any]:
+        """Count samples and insertions since the start of the training, in all processes; waits for the device."""
+        total: Counter[Any] = Counter()
+        for report in self._of_all_ranks(insertion.engine.report().to_dict()):
             total.update({key: report[key] for key in ("samples", "asked", "done")})
             for kind in ("refused", "voxels"):
                 total.update({(kind, name): n for name, n in report[kind].items()})
@@ -199,7 +211,7 @@ class InsertionMixin:
     def _of_all_ranks(self, value: Any) -> list[Any]:
         if not self.is_ddp:
             return [value]
-        values = [None] * dist.get_world_size()
+        values: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(values, value)
         return values
 
@@ -209,7 +221,7 @@ class nnUNetTrainerSynthAug(InsertionMixin, nnUNetTrainer):  # noqa: N801 (nnU-N
 
 
 def load_bank(settings: Settings, fold: int | str, train: Sequence[str], validation: Sequence[str]) -> LesionBank:
-    """The fold's bank, which may hold no patient that the fold validates on.
+    """Load the fold's bank, which may hold no patient that the fold validates on.
 
     Fold ``"all"`` trains on its validation cases, and so may take its donors from them.
 
@@ -235,7 +247,7 @@ def load_bank(settings: Settings, fold: int | str, train: Sequence[str], validat
 
 
 def made_target(label: Tensor, transforms: Sequence[BasicTransform]) -> Tensor | list[Tensor]:
-    """The target of one sample: its label (1, X, Y, Z), which may be overwritten, through nnU-Net's transforms."""
+    """Make the target of one sample by nnU-Net's transforms; its label (1, X, Y, Z) may be overwritten."""
     sample = {"segmentation": label}
     for transform in transforms:
         if isinstance(transform, ConvertSegmentationToRegionsTransform):
@@ -246,7 +258,8 @@ def made_target(label: Tensor, transforms: Sequence[BasicTransform]) -> Tensor |
 
 
 def collated(targets: Sequence[Tensor | list[Tensor]]) -> Tensor | list[Tensor]:
-    """Samples to a batch, level by level where there are several."""
-    if isinstance(targets[0], list):
-        return [torch.stack(level) for level in zip(*targets, strict=True)]
-    return torch.stack(list(targets))
+    """Stack samples to a batch, level by level where there are several."""
+    tensors = [target for target in targets if isinstance(target, Tensor)]
+    if tensors:
+        return torch.stack(tensors)
+    return [torch.stack(level) for level in zip(*targets, strict=True)]

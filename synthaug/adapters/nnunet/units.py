@@ -1,4 +1,4 @@
-"""Intensities as nnU-Net normalised them, and as they were before."""
+"""Conversion between intensities as nnU-Net normalised them and as they were before."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ EPSILON = 1e-8
 
 @dataclass(frozen=True)
 class Units:
-    """Normalised intensities to raw ones and back, channel by channel.
+    """Converts normalised intensities to raw ones and back, channel by channel.
 
     `CTNormalization` clips to the plans' percentiles, subtracts their mean and divides by their standard deviation: all
     but the clipping can be undone, which gives Hounsfield units. The other schemes use numbers of each case that are
@@ -34,7 +34,7 @@ class Units:
 
     @classmethod
     def of(cls, schemes: Sequence[str], properties: Mapping[str, Mapping[str, Any]]) -> "Units":
-        """From the plans.
+        """Read the conversion off the plans.
 
         Args:
             schemes: name of each channel's normalisation.
@@ -56,18 +56,18 @@ class Units:
         return all(low == -torch.inf for low in self.low)
 
     def limits(self, channel: int) -> tuple[float, float]:
-        """Lowest and highest raw value of a channel."""
+        """Return the lowest and highest raw value of a channel."""
         return self.low[channel], self.high[channel]
 
     def raw(self, image: Tensor) -> Tensor:
-        """(B, C, X, Y, Z) normalised to raw values, float32; the image itself where they are the same."""
+        """Convert normalised (B, C, X, Y, Z) to raw values, float32; the image itself where they are the same."""
         if self.identity:
             return image
         mean, std = (_per_channel(v, image) for v in (self.mean, self.std))
         return image.float() * std + mean
 
     def written(self, image: Tensor, raw: Tensor, changed: Tensor) -> Tensor:
-        """The image with the voxels that changed in raw values: clipped and normalised as nnU-Net does.
+        """Write the voxels that changed in raw values into the image, clipped and normalised as nnU-Net does.
 
         All other voxels are the image's own, bit for bit: the way to raw values and back would round them.
 

@@ -23,7 +23,7 @@ LAYOUTS: dict[str, type[Layout]] = {
 
 
 def make_layout(config: "CohortConfig") -> Layout:
-    """The layout that a configuration names.
+    """Make the layout that a configuration names.
 
     Raises:
         ConfigError: the layout cannot hold the configuration's channels.

@@ -1,4 +1,4 @@
-"""What all layouts share: a case's files from its host's, voxel for voxel; a layout adds names and a description."""
+"""The base of layouts: makes a case's files of its host's, voxel for voxel; a layout adds names and descriptions."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ class StoredChannel:
     """One channel of a case, ready to be written.
 
     Attributes:
-        like: the file it came from.
+        like: the host's file, whose header and dtype it takes.
         raw: (X, Y, Z) stored values.
     """
 
@@ -37,10 +37,10 @@ class StoredChannel:
 
 
 class Layout(ABC):
-    """How a cohort lies on disk: paths of a case's files, what is in them, and the files that describe the whole.
+    """Names a case's files, makes their content, and describes the whole cohort.
 
     Args:
-        config: of the cohort.
+        config: the cohort's configuration.
     """
 
     def __init__(self, config: "CohortConfig"):
@@ -49,52 +49,52 @@ class Layout(ABC):
 
     @abstractmethod
     def image_paths(self, name: str) -> list[str]:
-        """Files of a case's images in the cohort's folder, as many as `image_contents` gives."""
+        """Name the files of a case's images in the cohort's folder, as many as `image_contents` gives."""
 
     @abstractmethod
     def label_path(self, name: str) -> str:
-        """File of a case's label in the cohort's folder."""
+        """Name the file of a case's label in the cohort's folder."""
 
     @abstractmethod
     def description(self, provenance: Mapping[str, Any], written: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
-        """The layout's own files about the whole cohort, by path.
+        """Write the layout's own files about the whole cohort, as bytes by path.
 
         Args:
             provenance: versions, generator, hash of the configuration.
-            written: records of the cases that have files, by index.
+            written: one record per case that has files, by index.
         """
 
     @property
     def label_values(self) -> dict[str, int]:
         """Class name to value in the written labels, in the order of the values; the hosts' own."""
         values = self.classes.values
-        return {name: values[name] for name in sorted(values, key=values.get)}
+        return {name: values[name] for name in sorted(values, key=values.__getitem__)}
 
     def synthetic_name(self, index: int) -> str:
-        """Name of a synthetic case."""
+        """Name a synthetic case."""
         return f"{self.prefix}_{index:06d}"
 
     def real_name(self, name: str) -> str:
-        """Name of a real case that is written beside the synthetic ones."""
+        """Name a real case that is written beside the synthetic ones."""
         return name
 
     def image_contents(self, channels: Sequence[StoredChannel]) -> list[bytes]:
-        """Contents of a case's image files: one for each channel."""
+        """Encode a case's image files: one for each channel."""
         return [nifti_bytes(channel.like.header, channel.raw, self.compression) for channel in channels]
 
     def case_files(
         self, name: str, host: "Host", image: np.ndarray | None, label: np.ndarray | None
     ) -> dict[str, bytes]:
-        """The files of a case, by path in the cohort's folder; the label comes last.
+        """Write the files of a case, as bytes by path in the cohort's folder; the label comes last.
 
         A voxel that did not change keeps its stored value, bit for bit; changed ones are rounded and clipped to the
         range of the file's dtype, through its scale factors.
 
         Args:
-            name: of the new case.
-            host: where everything else comes from.
-            image: (C, x, y, z) of the host's box, or None for the host as it is.
-            label: (x, y, z), likewise.
+            name: name of the new case.
+            host: host, whose files are changed.
+            image: (C, x, y, z), the host's box with lesions, or None for the host as it is.
+            label: (x, y, z), the box's label with lesions, or None for the host as it is.
         """
         contents = self.image_contents([self._channel(host, i, image) for i in range(len(self.channels))])
         files = dict(zip(self.image_paths(name), contents, strict=True))
@@ -102,12 +102,12 @@ class Layout(ABC):
 
     @property
     def about_in_short(self) -> dict[str, str]:
-        """What a ``dataset.json`` begins with."""
+        """First entries of a ``dataset.json``."""
         return self.about.model_dump(include={"name", "description", "reference", "licence"})
 
     @staticmethod
     def provenance_entry(provenance: Mapping[str, Any]) -> dict[str, Any]:
-        """What a ``dataset.json`` says of where the cases come from."""
+        """Make the entry of a ``dataset.json`` that says where the cases come from."""
         return {**provenance, "manifest": "manifest.jsonl: one row for every synthetic lesion"}
 
     def _channel(self, host: "Host", number: int, image: np.ndarray | None) -> StoredChannel:
@@ -139,7 +139,7 @@ class Layout(ABC):
 
 
 def renumbered(values: np.ndarray, classes: Classes, to: Mapping[str, int]) -> np.ndarray:
-    """A label map in other values; itself where they are the same."""
+    """Change the values of a label map; the map itself where they are the same."""
     if all(classes.values[name] == value for name, value in to.items()):
         return values
     out = values.copy()

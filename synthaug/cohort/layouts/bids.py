@@ -26,10 +26,10 @@ PARTICIPANT_COLUMNS = {
 
 
 class BIDSLayout(Layout):
-    """The Brain Imaging Data Structure.
+    """Lays a cohort out as the Brain Imaging Data Structure.
 
     Args:
-        config: of the cohort.
+        config: the cohort's configuration.
 
     Raises:
         ConfigError: a channel that BIDS has no name for.
@@ -42,23 +42,23 @@ class BIDSLayout(Layout):
             raise ConfigError(f"layout: BIDS has no anatomical suffix for {', '.join(unnamed)}; choose another layout")
 
     def synthetic_name(self, index: int) -> str:
-        """``sub-synth000012``: a subject's label has letters and digits only."""
+        """Name a synthetic case, such as ``sub-synth000012``: a subject's label has letters and digits only."""
         return f"sub-{self.prefix}{index:06d}"
 
     def real_name(self, name: str) -> str:
-        """The real case's name without what BIDS does not allow."""
+        """Name a real case, without what BIDS does not allow."""
         return bids_name(re.sub("^sub-", "", name))
 
     def image_paths(self, name: str) -> list[str]:
-        """One file for each channel, in the subject's ``anat``."""
+        """Name one file for each channel, in the subject's ``anat``."""
         return [f"{name}/anat/{name}_{SUFFIXES[c]}.nii.gz" for c in self.channels]
 
     def label_path(self, name: str) -> str:
-        """A discrete segmentation among the derivatives."""
+        """Name the label, a discrete segmentation among the derivatives."""
         return f"{PIPELINE}/{name}/anat/{name}_desc-tumour_dseg.nii.gz"
 
     def description(self, provenance: Mapping[str, Any], written: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
-        """Both ``dataset_description.json``, participants, README, the labels' names, and what BIDS is to ignore."""
+        """Write both ``dataset_description.json``, participants, README, the labels' names and ``.bidsignore``."""
         about, name = self.about, self.about.name
         text = f"{about.description}.\n\nSource and licence: {about.licence}. Reference: {about.reference}.\n\n"
         text += "manifest.jsonl has one row for every synthetic lesion: host, donor, place, size, seed.\n"

@@ -11,7 +11,7 @@ TAGS_2023 = {"t1": "t1n", "t1ce": "t1c", "t2": "t2w", "flair": "t2f"}
 
 
 class BraTSLayout(Layout):
-    """The layout of BraTS; the vocabulary says of which years."""
+    """Lays a cohort out as BraTS does, in the years that the vocabulary says."""
 
     @property
     def is_recent(self) -> bool:
@@ -19,16 +19,16 @@ class BraTSLayout(Layout):
         return self.classes.name in ("BRATS23", "BRATS24")
 
     def image_paths(self, name: str) -> list[str]:
-        """One file for each channel, in the case's folder."""
+        """Name one file for each channel, in the case's folder."""
         tags = [TAGS_2023.get(c, c) if self.is_recent else c for c in self.channels]
         return [self._path(name, tag) for tag in tags]
 
     def label_path(self, name: str) -> str:
-        """``seg`` beside the channels."""
+        """Name the label, ``seg`` beside the channels."""
         return self._path(name, "seg")
 
     def description(self, provenance: Mapping[str, Any], written: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
-        """``dataset.json``, which BraTS has not: what the data set is, its channels and labels."""
+        """Write a ``dataset.json``, which BraTS has not: what the data set is, its channels and labels."""
         content = {
             **self.about.model_dump(mode="json"),
             "channels": list(self.channels),

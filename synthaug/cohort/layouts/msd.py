@@ -11,18 +11,18 @@ from synthaug.data.nifti import nifti_bytes
 
 
 class MSDLayout(Layout):
-    """The layout of the Medical Segmentation Decathlon: one 4-D image for each case."""
+    """Lays a cohort out as the Medical Segmentation Decathlon does: one 4-D image for each case."""
 
     def image_paths(self, name: str) -> list[str]:
-        """One file for all channels."""
+        """Name one file for all channels."""
         return [f"imagesTr/{name}.nii.gz"]
 
     def label_path(self, name: str) -> str:
-        """One file for each case."""
+        """Name the label, one file for each case."""
         return f"labelsTr/{name}.nii.gz"
 
     def image_contents(self, channels: Sequence[StoredChannel]) -> list[bytes]:
-        """All channels in one file: in their common dtype, or scaled in float32 where scale factors differ."""
+        """Encode all channels in one file: in their common dtype, or in float32 where scale factors differ."""
         first = channels[0]
         if len(channels) == 1:
             return super().image_contents(channels)
@@ -34,7 +34,7 @@ class MSDLayout(Layout):
         return [nifti_bytes(header, np.stack(scaled, -1), self.compression, UNSCALED)]
 
     def description(self, provenance: Mapping[str, Any], written: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
-        """``dataset.json`` with the list of all pairs of image and label."""
+        """Write ``dataset.json`` with the list of all pairs of image and label."""
         content = {
             **self.about_in_short,
             "release": provenance["versions"]["synthaug"],

@@ -8,7 +8,7 @@ from synthaug.cohort.layouts.base import Layout
 
 
 class NNUNetLayout(Layout):
-    """The layout of nnU-Net v2, which wants label values 1, 2, 3, ..."""
+    """Lays a cohort out as nnU-Net v2 does, which wants label values 1, 2, 3, ..."""
 
     @property
     def label_values(self) -> dict[str, int]:
@@ -16,15 +16,15 @@ class NNUNetLayout(Layout):
         return {name: i + 1 for i, name in enumerate(super().label_values)}
 
     def image_paths(self, name: str) -> list[str]:
-        """One file for each channel, numbered."""
+        """Name one file for each channel, numbered."""
         return [f"imagesTr/{name}_{i:04d}.nii.gz" for i in range(len(self.channels))]
 
     def label_path(self, name: str) -> str:
-        """One file for each case."""
+        """Name the label, one file for each case."""
         return f"labelsTr/{name}.nii.gz"
 
     def description(self, provenance: Mapping[str, Any], written: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
-        """``dataset.json`` as nnU-Net's planning reads it."""
+        """Write ``dataset.json`` as nnU-Net's planning reads it."""
         content = {
             **self.about_in_short,
             "channel_names": {str(i): name for i, name in enumerate(self.channels)},

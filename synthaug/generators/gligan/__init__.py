@@ -1,1 +1,1 @@
-"""GliGAN: the released generators, as they were trained."""
+"""Generators that run the released GliGAN weights as they were trained."""

@@ -1,4 +1,4 @@
-"""PyTorch checkpoints of other projects: found by channel, read as weights only, loaded into a network or refused."""
+"""Checkpoints of other projects: found by channel, read as weights only, loaded into a network or refused."""
 
 import pickle
 import re
@@ -20,7 +20,7 @@ UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyErr
 
 
 def find_checkpoint(folder: Path, channel: str) -> Path | None:
-    """The checkpoint of a channel, or None.
+    """Find the checkpoint of a channel; None where there is none.
 
     Args:
         folder: searched for ``<channel>/weights/generator*``, ``<channel>/generator*``, ``generator_<channel>`` and
@@ -45,7 +45,7 @@ def _step(path: Path) -> int:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by parameter name, unwrapped and without prefixes of wrapping modules.
+    """Read the tensors of a checkpoint by parameter name, unwrapped and without prefixes of wrapping modules.
 
     Raises:
         ValueError: the file is damaged, or it is a pickle that holds more than weights, or no weights at all.
@@ -82,9 +82,9 @@ def fill(network: nn.Module, state: Mapping[str, Tensor], path: Path, architectu
     """Load a state, all of it and nothing else, in float32.
 
     Args:
-        network: to load into.
-        state: of `read_state`.
-        path: for messages.
+        network: takes the weights.
+        state: what `read_state` gave.
+        path: the file, for messages.
         architecture: what the network is called in messages.
 
     Raises:

@@ -47,7 +47,7 @@ STEM = "swinViT.patch_embed.proj.weight"
 
 
 class GliGAN(TumorGenerator):
-    """The generators of the GliGAN release, one per channel.
+    """Paints lesions by the networks of the GliGAN release, one per channel.
 
     Crops go through the networks one by one: a 96^3 crop keeps a device busy by itself, and so a result cannot
     depend on who else is in the batch. Surroundings are scaled by the crop alone, and regions of one constant value
@@ -57,10 +57,10 @@ class GliGAN(TumorGenerator):
         folder: with the checkpoints where the release has them, ``t1ce/weights/generator_400000.pt`` and so on (the
             highest number is taken), or as ``t1ce/generator_400000.pt``, ``generator_t1ce.pt`` or ``t1ce.pt``; also
             ``.pth`` and ``.safetensors``, and BraTS 2023's names of the channels. Pickles are read as weights only.
-        channels: to load, of t1ce, t1, t2 and flair; by default those that the folder has.
+        channels: which of t1ce, t1, t2 and flair to load; by default those that the folder has.
         regions: the label channels in order, each with the classes that it unites; by default the ones of `REGIONS`
             for the network's number of input channels.
-        feature_size: of the networks.
+        feature_size: features of the networks' first level.
         crop_sizes: sides of the crops in voxels, multiples of 32 from 64 on; the weights were trained at 96.
 
     Raises:
@@ -69,6 +69,10 @@ class GliGAN(TumorGenerator):
             that do not fit the network; impossible crop sizes.
         ImportError: MONAI is not installed.
     """
+
+    channels: tuple[str, ...]
+    classes: tuple[str, ...]
+    crop_sizes: tuple[int, ...]
 
     def __init__(
         self,
@@ -96,7 +100,7 @@ class GliGAN(TumorGenerator):
             self._networks[channel] = network
 
     def bind(self, channels: tuple[str, ...], classes: tuple[str, ...]) -> "GliGAN":
-        """The generator for these channels and classes in this order, sharing the networks; see `TumorGenerator.bind`.
+        """Bind the generator to these channels and classes; the networks are shared. See `TumorGenerator.bind`.
 
         Raises:
             ValueError: a channel or class that it does not know; both sides and the folder are named.
@@ -138,7 +142,7 @@ class GliGAN(TumorGenerator):
         return torch.stack([self._one(c, m, s) for c, m, s in zip(context, mask, seeds, strict=True)])
 
     def _one(self, context: Tensor, mask: Tensor, seed: int) -> Tensor:
-        """One crop (C, X, Y, Z) with its classes (K, X, Y, Z)."""
+        """Paint one crop (C, X, Y, Z) with its classes (K, X, Y, Z)."""
         lesion = mask.amax(0) > 0
         # drawn for every channel, so that a channel looks the same whichever others are there
         noise = seeded_noise([seed], (len(CHANNELS), *mask.shape[1:]), context.device)[0]
@@ -151,7 +155,7 @@ class GliGAN(TumorGenerator):
         return low + (torch.stack(painted).clamp(-1, 1) + 1) / 2 * (high - low)
 
     def _united(self, mask: Tensor) -> Tensor:
-        """Classes (K, X, Y, Z) to regions (R, X, Y, Z)."""
+        """Unite classes (K, X, Y, Z) to regions (R, X, Y, Z)."""
         table = [[float(name in members) for name in self.classes] for members in self.regions.values()]
         return einsum(mask, on_device(table, mask.device, mask.dtype), "k x y z, r k -> r x y z").clamp(max=1)
 
@@ -177,7 +181,7 @@ def to_unit(context: Tensor, lesion: Tensor, noise: Tensor) -> tuple[Tensor, Ten
 
 
 def _background(context: Tensor, lesion: Tensor, noise: Tensor) -> Tensor:
-    """Where each channel is constant over a region (C, X, Y, Z): background, and outside the volume."""
+    """Find where each channel is constant over a region, (C, X, Y, Z): background, and outside the volume."""
     known = lesion.expand_as(context)
     found = torch.zeros_like(known)
     # two values at most: the background's own, and that of voxels outside the volume where it is another
@@ -197,7 +201,7 @@ def rescaled(noisy: Tensor) -> Tensor:
 
 
 def _find_channels(folder: Path, channels: Sequence[str] | None) -> dict[str, Path]:
-    """The checkpoint of every channel wanted."""
+    """Find the checkpoint of every channel wanted."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected the one with GliGAN's checkpoints")
     wanted = CHANNELS if channels is None else canonical_channels(channels)
@@ -215,7 +219,7 @@ def _find_channels(folder: Path, channels: Sequence[str] | None) -> dict[str, Pa
 
 
 def _stem(state: Mapping[str, Tensor], path: Path, feature_size: int) -> int:
-    """Input channels of the network that a state belongs to, after a check that it is a SwinUNETR of that size."""
+    """Count the input channels of a state's network, after a check that it is a SwinUNETR of that size."""
     stem = state.get(STEM)
     if stem is None or stem.ndim != 5:
         keys = ", ".join(sorted(state)[:3]) or "none"
@@ -225,7 +229,9 @@ def _stem(state: Mapping[str, Tensor], path: Path, feature_size: int) -> int:
     return stem.shape[1]
 
 
-def _checked_regions(regions, in_channels: int, folder: str | os.PathLike) -> dict[str, tuple[str, ...]]:
+def _checked_regions(
+    regions: Mapping[str, Sequence[str]] | None, in_channels: int, folder: str | os.PathLike
+) -> dict[str, tuple[str, ...]]:
     if regions is None and in_channels not in REGIONS:
         known = ", ".join(f"{n} ({', '.join(r)})" for n, r in REGIONS.items())
         raise ValueError(

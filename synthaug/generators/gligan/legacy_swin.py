@@ -17,7 +17,7 @@ class LegacyPatchMerging(nn.Module):
     """Joins 2 x 2 x 2 neighbours in the order of MONAI up to 1.4, with MONAI's parameter names.
 
     Args:
-        dim: channels C that come in; 2 C go out.
+        dim: number C of channels that come in; 2 C go out.
         norm_layer: the normalisation of the joined channels.
         spatial_dims: must be 3.
 
@@ -33,12 +33,12 @@ class LegacyPatchMerging(nn.Module):
         self.reduction = nn.Linear(8 * dim, 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, X, Y, Z, C) with even X, Y, Z to (B, X / 2, Y / 2, Z / 2, 2 C)."""
+        """Join (B, X, Y, Z, C) with even X, Y, Z to (B, X / 2, Y / 2, Z / 2, 2 C)."""
         return self.reduction(self.norm(torch.cat([x[:, i::2, j::2, k::2] for i, j, k in SLICES], dim=-1)))
 
 
 def legacy_swin_unetr(in_channels: int, feature_size: int = 48) -> nn.Module:
-    """MONAI's SwinUNETR with one output channel and the slice order that GliGAN was trained with.
+    """Make MONAI's SwinUNETR with one output channel and the slice order that GliGAN was trained with.
 
     Args:
         in_channels: the noisy crop and the regions; 4, 5 or 2 in the release.
@@ -56,6 +56,9 @@ def legacy_swin_unetr(in_channels: int, feature_size: int = 48) -> nn.Module:
         raise ImportError('GliGAN needs MONAI\'s SwinUNETR: pip install "monai>=1.5"') from error
     with torch.random.fork_rng(devices=[]):
         network = SwinUNETR(
-            in_channels=in_channels, out_channels=1, feature_size=feature_size, downsample=LegacyPatchMerging
+            in_channels=in_channels,
+            out_channels=1,
+            feature_size=feature_size,
+            downsample=LegacyPatchMerging,  # type: ignore[arg-type] # MONAI calls it as a class, and says a module
         )
     return network.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Convolutions as the generators' networks use them: in the layout, precision and implementation that cost least."""
+"""Convolutions of the generators' networks, in the layout, precision and implementation that cost least."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -8,9 +8,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from synthaug.geometry import Box, bounding_box
-
-EVERYWHERE: Box = (slice(None), slice(None), slice(None))
+from synthaug.geometry import EVERYWHERE, Box, bounding_box, triple
 
 SLAB = 24
 """Thickness in voxels of the pieces that full resolution is worked on in. It is even, as space-to-depth wants."""
@@ -26,6 +24,8 @@ class Conv3d(nn.Conv3d):
     the time that a crop of 32 x 32 x 32 voxels takes in float32.
     """
 
+    padding: tuple[int, ...]
+
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return convolved(x, weight, bias, self.stride, self.padding)
 
@@ -37,7 +37,7 @@ def convolved(
     stride: tuple[int, ...] = (1, 1, 1),
     padding: tuple[int, ...] = (0, 0, 0),
 ) -> Tensor:
-    """`torch.nn.functional.conv3d`, by oneDNN as `Conv3d` says."""
+    """Convolve as `torch.nn.functional.conv3d` does, by oneDNN as `Conv3d` says."""
     kind = x.device.type
     if kind != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled() or torch.is_autocast_enabled(kind):
         return F.conv3d(x, weight, bias, stride, padding)
@@ -45,7 +45,7 @@ def convolved(
 
 
 def autocast_without_gradients(device: str) -> torch.autocast:
-    """Autocast as it is, but none where gradients are wanted.
+    """Make a context of the autocast that is on, but of none where gradients are wanted.
 
     For the deepest level, a handful of voxels: oneDNN's bf16 weight gradients read stray memory there.
     """
@@ -54,7 +54,7 @@ def autocast_without_gradients(device: str) -> torch.autocast:
 
 
 def space_to_depth_conv(parts: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> Tensor:
-    """A 1 x 1 x 1 convolution on the 2 x 2 x 2 voxels of all parts brought to channels, ``n (c i j k) x y z``.
+    """Convolve, 1 x 1 x 1, the 2 x 2 x 2 voxels of all parts brought to channels, ``n (c i j k) x y z``.
 
     As one strided convolution, which is the same and takes half of the time: the rearranged tensor is never made.
 
@@ -72,7 +72,7 @@ def space_to_depth_conv(parts: Sequence[Tensor], weight: Tensor, bias: Tensor | 
 
 
 def slabs(image: Tensor) -> list[slice]:
-    """Pieces along X of (N, C, X, Y, Z), to be worked on one by one; a single one where that helps nothing.
+    """Divide (N, C, X, Y, Z) along X into slices to be worked on one by one; a single one where that helps nothing.
 
     On CPUs the largest tensors, those at full resolution, then stay in the cache and in memory that is there already:
     fresh memory costs a page fault for every 4096 bytes.
@@ -83,12 +83,12 @@ def slabs(image: Tensor) -> list[slice]:
 
 
 def joined(pieces: Sequence[Tensor]) -> Tensor:
-    """The tensor (N, C, X, Y, Z) of the pieces that were made of `slabs`."""
+    """Join pieces that were made of `slabs` to a tensor (N, C, X, Y, Z)."""
     return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces), 2)
 
 
 def beside_each_other(parts: Sequence[Tensor]) -> Tensor:
-    """The parts (N, c, X, Y, Z) as one tensor (N, sum of c, X, Y, Z), in the precision that a convolution will ask for.
+    """Concatenate parts (N, c, X, Y, Z) to (N, sum of c, X, Y, Z), in the precision that a convolution asks for.
 
     Without gradients it is also written once, in the layout of convolutions. These are the largest tensors of a
     network, and on CPUs to concatenate, round and transpose them costs as much as the convolution that reads them.
@@ -106,22 +106,22 @@ def beside_each_other(parts: Sequence[Tensor]) -> Tensor:
 
 
 def added(x: Tensor, change: Tensor) -> Tensor:
-    """``x + change``, in the memory of a change that nobody else looks at, where no gradients are wanted."""
+    """Add ``x + change``, in the memory of a change that nobody else looks at, where no gradients are wanted."""
     return x + change if torch.is_grad_enabled() or x.dtype != change.dtype else change.add_(x)
 
 
 def activated(x: Tensor) -> Tensor:
-    """SiLU, in the memory of an input that nobody else looks at, where no gradients are wanted."""
+    """Apply SiLU, in the memory of an input that nobody else looks at, where no gradients are wanted."""
     return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 def filled_boxes(where: Tensor) -> list[Box]:
-    """Boxes, one behind the other along X, that together hold all voxels that are set, and few others.
+    """Find boxes, one behind the other along X, that together hold all voxels that are set, and few others.
 
     Args:
         where: (N, X, Y, Z) bool on the CPU; a box is for all N.
     """
-    filled = where.numpy().any(0)
+    filled = where.any(0).numpy()
     boxes = []
     for start in range(0, filled.shape[0], SLAB):
         slab = filled[start : start + SLAB]
@@ -134,7 +134,7 @@ def filled_boxes(where: Tensor) -> list[Box]:
 def drawn_detail(
     half: Tensor, parts: Sequence[Tensor], head: nn.Conv3d, out: nn.Conv3d, boxes: Sequence[Box] | None
 ) -> list[tuple[Box, Tensor]]:
-    """A network's last two convolutions (3 x 3 x 3), at full resolution.
+    """Apply a network's last two convolutions (3 x 3 x 3), at full resolution.
 
     Args:
         half: (N, c, X / 2, Y / 2, Z / 2), features that are enlarged to twice their size.
@@ -151,15 +151,15 @@ def drawn_detail(
         return [(EVERYWHERE, out(activated(x)).float())]
     made, size = [], parts[0].shape[2:]
     for box in boxes:
-        around = [slice(max(0, s.start - REACH), min(n, s.stop + REACH)) for s, n in zip(box, size, strict=True)]
-        inner = [slice(s.start - a.start, s.stop - a.start) for s, a in zip(box, around, strict=True)]
+        around = triple(slice(max(0, s.start - REACH), min(n, s.stop + REACH)) for s, n in zip(box, size, strict=True))
+        inner = triple(slice(s.start - a.start, s.stop - a.start) for s, a in zip(box, around, strict=True))
         x = head(beside_each_other([enlarged(half, size, around), *(part[..., *around] for part in parts)]))
         made.append((box, out(activated(x))[..., *inner].float()))
     return made
 
 
 def placed(pieces: Sequence[tuple[Box, Tensor]], whole: Tensor) -> Tensor:
-    """The tensor `whole` (N, C, X, Y, Z), changed in place to the pieces in their boxes; one that is all is itself."""
+    """Write the pieces into their boxes of `whole` (N, C, X, Y, Z), in place; return a piece that is all itself."""
     for box, piece in pieces:
         if box == EVERYWHERE:
             return piece
@@ -168,7 +168,7 @@ def placed(pieces: Sequence[tuple[Box, Tensor]], whole: Tensor) -> Tensor:
 
 
 def enlarged(image: Tensor, size: Sequence[int], box: Sequence[slice] = EVERYWHERE) -> Tensor:
-    """Trilinear interpolation, as `torch.nn.functional.interpolate` does it, by matrices along each axis.
+    """Interpolate trilinearly, as `torch.nn.functional.interpolate` does, by matrices along each axis.
 
     Several times faster on CPUs for images of few voxels that become many.
 
@@ -190,5 +190,5 @@ def enlarged(image: Tensor, size: Sequence[int], box: Sequence[slice] = EVERYWHE
 
 @cache
 def _interpolation(old: int, new: int, device: torch.device) -> Tensor:
-    """(new, old) weights of linear interpolation between voxel centres."""
+    """Make the weights (new, old) of linear interpolation between voxel centres."""
     return F.interpolate(torch.eye(old)[None], size=new, mode="linear")[0].T.contiguous().to(device)

@@ -21,7 +21,7 @@ from synthaug.generators.learned.convolution import (
     space_to_depth_conv,
 )
 from synthaug.generators.learned.flow import Scene, preconditioning
-from synthaug.generators.learned.painter import Painter, Residual, hidden_of
+from synthaug.generators.learned.painter import Painter, TwoConvolutions, hidden_of
 from synthaug.geometry import Box
 
 FREQUENCIES = 8
@@ -31,7 +31,7 @@ HALO_SCALE = 0.2
 """Unit of the network's answer outside the lesion, in model intensities: little changes there."""
 
 
-class TimedResidual(Residual):
+class TimedResidual(TwoConvolutions):
     """A residual block whose features are scaled and shifted by what the time says; starts as a plain one."""
 
     def __init__(self, width: int, embedding: int, hidden: int | None = None):
@@ -41,7 +41,7 @@ class TimedResidual(Residual):
         nn.init.zeros_(self.modulation.bias)
 
     def forward(self, x: Tensor, embedded: Tensor) -> Tensor:
-        """x (N, width, X, Y, Z), embedded (N, embedding)."""
+        """Change x (N, width, X, Y, Z) as embedded (N, embedding) says; of the same shape."""
         scale, shift = self.modulation(embedded)[:, :, None, None, None].to(x.dtype).chunk(2, 1)
         modulated = torch.addcmul(shift, self.first(F.silu(x)), 1 + scale)
         return added(x, self.second(activated(modulated)))
@@ -49,7 +49,7 @@ class TimedResidual(Residual):
 
 @dataclass(frozen=True)
 class Known:
-    """What a denoiser makes of a scene once, for all states on the path.
+    """A denoiser's intermediate results of a scene, for all states on the path.
 
     Attributes:
         mean: (N, C, X, Y, Z) the image of a lesion that is its class's mean throughout, in model intensities.
@@ -77,6 +77,8 @@ class Denoiser(nn.Module):
         embedding: features of time and stride.
         hidden: features inside each block, as `Painter`'s.
     """
+
+    matrices: Tensor
 
     def __init__(
         self,
@@ -136,7 +138,7 @@ class Denoiser(nn.Module):
             time: (N,) t, 0 to 1.
             stride: (N,) 0 to 1.
             boxes: where an answer is wanted, everywhere if None; elsewhere it is 0.
-            known: of the scene, where `known` made it already.
+            known: what `known` made of the scene; made here where not given.
 
         Returns:
             u_0 or its expectation (N, C, X, Y, Z) float32, meaningful inside the lesion, and the tissue around it as
@@ -150,14 +152,14 @@ class Denoiser(nn.Module):
         return (skip * state).addcmul_(scale, answer), around
 
     def known(self, scene: Scene) -> Known:
-        """What does not depend on the state: most of the stem's work, which is then done once and not in every call."""
+        """Compute what does not depend on the state, most of the stem's work, so that it is done once."""
         flags = scene.flags.expand_as(scene.context)
         parts = (scene.std, scene.fine, flags, scene.mean, scene.mask, scene.lesion)
         return Known(scene.context + scene.mean, self._stem(parts, self.stem.weight[:, self._image :], self.stem.bias))
 
     @property
     def _image(self) -> int:
-        """The first inputs of the stem, which are the image's."""
+        """Number of the stem's first inputs, which are the image's."""
         return 8 * self.channels
 
     def _stem(self, parts: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -180,7 +182,7 @@ class Denoiser(nn.Module):
 
     @torch.no_grad()
     def start_from(self, other: "Denoiser | Painter") -> None:
-        """Take over trained weights; of a painter, all but those that its noise went through.
+        """Copy trained weights; of a painter, all but those that its noise went through.
 
         Raises:
             ValueError: a network of another shape; both sides are named.
@@ -201,6 +203,6 @@ class Denoiser(nn.Module):
 
 
 def fourier(time: Tensor) -> Tensor:
-    """Times (N,) in [0, 1] as sines and cosines (N, 2 * FREQUENCIES) of half a turn to 64."""
+    """Encode times (N,) in [0, 1] as sines and cosines (N, 2 * FREQUENCIES) of half a turn to 64."""
     turns = math.pi * time[:, None] * 2 ** torch.arange(FREQUENCIES, device=time.device)
     return torch.cat((turns.sin(), turns.cos()), 1)

@@ -13,19 +13,19 @@ from synthaug.generators.learned.styled import CROP_SIZES, StyledGenerator
 
 
 class DiffusionGenerator(StyledGenerator):
-    """A trained denoiser with its prior over styles, sampled with a scheduler of diffusers.
+    """Paints lesions by a trained denoiser and its prior over styles, sampled with a scheduler of diffusers.
 
     The time that `generate` takes is linear in the steps; the memory does not depend on them.
 
     Args:
         denoiser: the network, trained for `channels` and `classes` in this order.
-        prior: Gaussian over styles, of the same.
+        prior: Gaussian over styles of these channels and classes.
         channels: canonical channel names that the network knows.
         classes: class names that it knows.
         truncation: how far styles stray from the mean patient's, 0 to 1.
         crop_sizes: sides that the crops may have along each axis, ascending multiples of 16.
         batched, precision: as for `StyledGenerator`.
-        steps: calls of the network.
+        steps: number of calls of the network.
         scheduler: ``"flow_match_euler"``, ``"ddim"`` or ``"dpmsolver++"``.
         guidance: classifier-free guidance on the classes; 1 is none, else each step but a jump takes two calls.
         strength: share of the path that is gone, above 0 to 1; below 1, the lesion grows out of noised host tissue,

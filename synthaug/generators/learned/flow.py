@@ -38,15 +38,15 @@ SMOOTH_DETAIL = 0.25
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything about N crops that does not change along the path. Maps are images, 0 outside the lesion.
+    """N crops with all that does not change along the path. Maps are images, 0 outside the lesion.
 
     Attributes:
         context: (N, C, X, Y, Z) host in model intensities, 0 in the lesion and in channels that are not available.
         mask: (N, K, X, Y, Z) float, one-hot classes.
         lesion: (N, 1, X, Y, Z) float.
-        mean: (N, C, X, Y, Z) of the style, in model intensities.
-        std: likewise.
-        fine: likewise, RMS of the finest band of texture.
+        mean: (N, C, X, Y, Z) the style's mean, in model intensities.
+        std: (N, C, X, Y, Z) the style's standard deviation, in model intensities.
+        fine: (N, C, X, Y, Z) RMS of the finest band of texture, in model intensities.
         flags: (N, C, 1, 1, 1) float, 1 for channels that are available.
     """
 
@@ -60,29 +60,29 @@ class Scene:
 
     @classmethod
     def of(cls, host: Tensor, mask: Tensor, style: Tensor, available: Tensor) -> "Scene":
-        """The scene of a host crop (N, C, X, Y, Z), mask, style (N, K, C, 3) and availability (N, C)."""
+        """Make the scene of a host crop (N, C, X, Y, Z), mask, style (N, K, C, 3) and availability (N, C)."""
         lesion, flags = mask.sum(1, keepdim=True), available[:, :, None, None, None]
         return cls(host * (1 - lesion) * flags, mask, lesion, *style_maps(style, mask, available), flags)
 
     def without_classes(self, dropped: Tensor) -> "Scene":
-        """The scene with the classes withheld from the samples where `dropped` (N,) is 1; the lesion stays known."""
+        """Withhold the classes from the samples where `dropped` (N,) is 1; the lesion stays known."""
         kept = (1 - dropped.to(self.mask))[:, None, None, None, None]
         return replace(self, mask=self.mask * kept)
 
     def image(self, whitened: Tensor) -> Tensor:
-        """Crops in model intensities from a lesion in whitened units, on the host."""
+        """Convert a lesion in whitened units to crops in model intensities, on the host."""
         return self.context + self.mean + self.std * whitened
 
     def painted(self, whitened: Tensor, around: Tensor) -> Tensor:
-        """Crops in model intensities from a lesion in whitened units and the tissue around it."""
+        """Compose crops in model intensities of a lesion in whitened units and the tissue around it."""
         return torch.where(self.lesion > 0, self.image(whitened), around) * self.flags
 
     def whitened(self, image: Tensor) -> Tensor:
-        """The inverse of `image` inside the lesion; 0 elsewhere and in channels that are not available."""
+        """Invert `image` inside the lesion; 0 elsewhere and in channels that are not available."""
         return torch.where(self.std > 0, (image - self.mean) / self.std.clamp(min=1e-6), 0.0)
 
     def noise(self, noise: Sequence[Tensor], mixing: Tensor) -> Tensor:
-        """Noise of unit variance with the style's texture, from standard normal images of `noise_shapes`.
+        """Make noise of unit variance with the style's texture, from standard normal images of `noise_shapes`.
 
         Args:
             noise: (N, *shape) each.
@@ -97,7 +97,7 @@ class Scene:
         return white.sqrt() * fine + (1 - white).sqrt() * rest
 
     def _mixed(self, noise: Tensor, mixing: Tensor) -> Tensor:
-        """Each class's voxels with the channels mixed by its matrix (K, C, C)."""
+        """Mix the channels of each class's voxels by its matrix (K, C, C)."""
         images, mixed = noise.flatten(2), torch.zeros_like(noise).flatten(2)
         for k, matrix in enumerate(mixing):
             mixed.addcmul_(self.mask[:, k : k + 1].flatten(2), matrix @ images)
@@ -106,10 +106,10 @@ class Scene:
 
 @dataclass(frozen=True)
 class Point:
-    """Where N lesions stand on their paths: all that the network is given.
+    """Positions of N lesions on their paths: all that the network is given.
 
     Attributes:
-        scene: of the N crops.
+        scene: the N crops.
         state: (N, C, X, Y, Z) u_t, whitened.
         time: (N,) t, 0 to 1.
         stride: (N,) how far the next step goes, 0 to t; see `synthaug.generators.learned.denoiser.Denoiser`.
@@ -122,14 +122,14 @@ class Point:
 
     @classmethod
     def joined(cls, first: "Point", second: "Point") -> "Point":
-        """Both, one after the other along N."""
+        """Concatenate both, one after the other along N."""
         parts = [torch.cat((getattr(first.scene, f.name), getattr(second.scene, f.name))) for f in fields(Scene)]
         rest = [torch.cat((getattr(first, name), getattr(second, name))) for name in ("state", "time", "stride")]
         return cls(Scene(*parts), *rest)
 
 
 def channel_mixing(correlations: Tensor, present: Tensor, shrinkage: float = 0.1) -> Tensor:
-    """Matrices that give independent channels the mean correlations of P patients' lesions.
+    """Compute matrices that give independent channels the mean correlations of P patients' lesions.
 
     Args:
         correlations: (P, 2, K, C, C) of `synthaug.generators.learned.style.channel_correlations`.
@@ -148,12 +148,12 @@ def channel_mixing(correlations: Tensor, present: Tensor, shrinkage: float = 0.1
 
 
 def noise_shapes(channels: int, size: Sequence[int]) -> list[tuple[int, ...]]:
-    """Shapes of the noise images for a crop of this size: (C, X, Y, Z), (C, X / 2, Y / 2, Z / 2) and so on."""
+    """List the shapes of the noise images for a crop of this size: (C, X, Y, Z), (C, X / 2, Y / 2, Z / 2), ..."""
     return [(channels, *(s >> level for s in size)) for level in range(OCTAVES + 1)]
 
 
 def smooth_noise(octaves: Sequence[Tensor]) -> Tensor:
-    """Smooth noise of about unit variance from standard normal images at 1/2, 1/4, ... of the resolution.
+    """Make smooth noise of about unit variance from standard normal images at 1/2, 1/4, ... of the resolution.
 
     Args:
         octaves: (N, C, X / 2, Y / 2, Z / 2), (N, C, X / 4, ...), ...
@@ -170,7 +170,7 @@ def smooth_noise(octaves: Sequence[Tensor]) -> Tensor:
 
 @cache
 def _spread(level: int) -> float:
-    """Standard deviation of white noise that linear interpolation enlarged to twice its size, `level` times."""
+    """Compute the standard deviation of white noise after `level` enlargements to twice its size, linear ones."""
     weights = np.eye(16)
     for _ in range(level):  # each value lies a quarter of the way to one of its neighbours
         left, right = np.roll(weights, 1, axis=1), np.roll(weights, -1, axis=1)
@@ -179,18 +179,18 @@ def _spread(level: int) -> float:
 
 
 def on_path(lesion: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-    """u_t = (1 - t) u_0 + t n, for times (N,)."""
+    """Compute u_t = (1 - t) u_0 + t n, for times (N,)."""
     t = time[:, None, None, None, None]
     return (1 - t) * lesion + t * noise
 
 
 def angle(time: Tensor) -> Tensor:
-    """The angle w of times t: u_t / sqrt((1 - t)^2 + t^2) is cos(w) u_0 + sin(w) n, of unit variance throughout."""
+    """Compute the angle w of times t: u_t / sqrt((1 - t)^2 + t^2) is cos(w) u_0 + sin(w) n, of unit variance."""
     return torch.atan2(time, 1 - time)
 
 
 def preconditioning(time: Tensor, stride: Tensor) -> tuple[Tensor, Tensor]:
-    """Factors of u_t and of the network's answer F in what is found, skip * u_t + scale * F, for times (N,).
+    """Compute the factors of u_t and the network's answer F in what is found, skip * u_t + scale * F, for times (N,).
 
     For stride 0 that is the expectation of u_0, and the factors are those of Karras et al. 2022 (arXiv 2206.00364,
     section 5) for unit variances: F then has unit variance at every time, and is the v = du/dw of Salimans & Ho 2022
@@ -203,7 +203,7 @@ def preconditioning(time: Tensor, stride: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def loss_weight(time: Tensor, weighting: str, gamma: float = 5.0) -> Tensor:
-    """Weight of the squared error of u_0 at times (N,), with SNR = ((1 - t) / t)^2.
+    """Weigh the squared error of u_0 at times (N,), with SNR = ((1 - t) / t)^2.
 
     ``"flow"`` is 1 / t^2, the squared error of the velocity n - u_0 (Lipman et al. 2023, equation 14); ``"min_snr"`` is
     min(SNR, gamma) (Hang et al. 2023, arXiv 2303.09556, equation 6), here plus 1, so that pure noise has a say.

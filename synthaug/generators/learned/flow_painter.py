@@ -15,8 +15,8 @@ class FlowPainter(nn.Module):
     """Paints a lesion's voxels by following the flow from noise; called as `Painter` is.
 
     Args:
-        denoiser: the network.
-        steps: calls of the network.
+        denoiser: finds the lesion behind a state on the path.
+        steps: number of calls of the denoiser.
         scheduler: one of `synthaug.generators.learned.samplers.SCHEDULERS`.
         guidance: classifier-free guidance on the classes (Ho & Salimans 2022, arXiv 2207.12598): 1 is none, above 1
             leans away from what would be painted without knowing the class, at the price of a second call in each step
@@ -52,7 +52,7 @@ class FlowPainter(nn.Module):
         self.channels, self.classes, self.factor = denoiser.channels, denoiser.classes, denoiser.factor
 
     def noise_shapes(self, size: Sequence[int]) -> list[tuple[int, ...]]:
-        """Shapes of the noise images for a crop of this size."""
+        """List the shapes of the noise images for a crop of this size."""
         return noise_shapes(self.channels, size)
 
     def forward(
@@ -112,7 +112,7 @@ class FlowPainter(nn.Module):
         stride: float,
         boxes: Sequence[Box] | None,
     ) -> tuple[Tensor, Tensor]:
-        """The lesion found and its surroundings, of a scene and, for guidance, of the one without classes."""
+        """Find the lesion and its surroundings, of a scene and, for guidance, of the one without classes."""
         times, strides = (state.new_full((len(state),), value) for value in (time, stride))
         (scene, known), *blinded = seen
         found, around = self.denoiser(scene, state, times, strides, boxes, known)

@@ -12,6 +12,6 @@ __all__ = ["CROP_SIZES", "GANGenerator"]
 
 
 class GANGenerator(StyledGenerator):
-    """A trained GAN's painter with its prior over styles; arguments are those of `StyledGenerator`."""
+    """Paints lesions by a trained GAN's painter and its prior over styles; arguments as for `StyledGenerator`."""
 
     painter: Painter

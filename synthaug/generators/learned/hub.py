@@ -1,10 +1,10 @@
-"""Generators in and out of folders: ``config.json`` and ``model.safetensors``, never a pickle.
+"""Saving and loading of generators: ``config.json`` and ``model.safetensors``, never a pickle.
 
 A name is looked for among the weights shipped with the package, then as a folder, then on the Hugging Face hub.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,11 +54,16 @@ class _Kind:
     transient: tuple[str, ...] = ("batched", "precision")
 
     def network_of(self, generator: StyledGenerator) -> nn.Module:
-        """The module whose weights are stored."""
+        """Return the module whose weights are stored."""
         return generator.painter if self.part == "painter" else getattr(generator.painter, self.part)
 
+    def made(self, *parts: Any, **options: Any) -> StyledGenerator:
+        """Make a generator of this kind, of a network, a prior, channels, classes and the kind's own options."""
+        make: Callable[..., StyledGenerator] = self.generator
+        return make(*parts, **options)
+
     def options(self) -> tuple[str, ...]:
-        """What a user may say when loading."""
+        """List the options that a user may set when loading."""
         fixed = ("refined",)
         return ("truncation", "crop_sizes", *self.transient, *(s for s in self.sampling if s not in fixed))
 
@@ -80,7 +85,7 @@ KINDS = (
 
 
 def shipped_generators() -> tuple[str, ...]:
-    """Names of the generators whose weights come with the package."""
+    """List the names of the generators whose weights come with the package."""
     return tuple(sorted(p.parent.name for p in SHIPPED.glob(f"*/{CONFIG}")))
 
 
@@ -88,12 +93,20 @@ def save_generator(generator: StyledGenerator, folder: str | Path, dtype: torch.
     """Write a generator as ``config.json`` and ``model.safetensors``.
 
     Args:
-        generator: to write; not bound to a subset of its channels.
+        generator: the generator to write, not bound to a subset of its channels.
         folder: made where it is not there.
-        dtype: of the stored weights; the style prior stays in float32.
+        dtype: dtype of the stored weights; the style prior stays in float32.
 
     Raises:
         TypeError: a kind of generator that is not stored in files.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> generator = load_generator("brats-gan")
+        >>> with TemporaryDirectory() as folder:
+        ...     save_generator(generator, folder)
+        ...     load_generator(folder).classes
+        ('NCR', 'ED', 'ET')
     """
     kind = _kind_of(generator)
     network = kind.network_of(generator)
@@ -120,14 +133,14 @@ def load_generator(
     revision: str | None = None,
     **options: Any,
 ) -> StyledGenerator:
-    """Load a generator.
+    """Load a generator by name, folder or hub id.
 
     Args:
-        name: of shipped weights (``"brats-gan"``, ``"brats-diffusion"``), a folder, or the id of a Hugging Face
+        name: name of shipped weights (``"brats-gan"``, ``"brats-diffusion"``), a folder, or the id of a Hugging Face
             repository (``"owner/name"``; needs ``huggingface_hub``).
         channels: canonical names that it must know, where given.
         classes: names that it must know, where given.
-        revision: of the Hugging Face repository.
+        revision: branch, tag or commit of the Hugging Face repository.
         **options: in place of what was saved: ``truncation``, ``crop_sizes``, ``batched``, ``precision``; of a
             diffusion generator also ``steps``, ``scheduler``, ``guidance``, ``strength``.
 
@@ -140,6 +153,16 @@ def load_generator(
             that the generator refuses.
         TypeError: an option that this kind of generator does not have; those it has are named.
         ImportError: a hub id without ``huggingface_hub``.
+
+    Example:
+        >>> generator = load_generator("brats-gan", channels=("t1ce", "flair"), truncation=0.5)
+        >>> generator.channels, generator.classes
+        (('flair', 't1', 't1ce', 't2'), ('NCR', 'ED', 'ET'))
+        >>> bound = generator.bind(("t1ce", "flair"), ("NCR", "ED", "ET"))
+        >>> context, mask = torch.zeros(1, 2, 32, 32, 32), torch.zeros(1, 3, 32, 32, 32)
+        >>> mask[:, 1, 12:20, 12:20, 12:20] = 1
+        >>> bound.generate(context, mask, seeds=[7]).shape
+        torch.Size([1, 2, 32, 32, 32])
     """
     folder = _locate(str(name), revision)
     kind, config = _read_config(folder / CONFIG)
@@ -151,19 +174,19 @@ def load_generator(
         )
     found_channels, found_classes = tuple(config["channels"]), tuple(config["classes"])
     for what, wanted, found in (("channels", channels, found_channels), ("classes", classes, found_classes)):
-        if unknown := [n for n in wanted or () if n not in found]:
-            raise ValueError(f"{folder}: made for the {what} {', '.join(found)}; asked for {', '.join(unknown)} too")
+        if absent := [n for n in wanted or () if n not in found]:
+            raise ValueError(f"{folder}: made for the {what} {', '.join(found)}; asked for {', '.join(absent)} too")
     with torch.random.fork_rng(devices=[]):
         network = kind.network(len(found_channels), len(found_classes), **config[kind.part])
     prior = StylePrior(len(found_classes), len(found_channels))
     _fill(network, f"{kind.part}.", state, folder / WEIGHTS)
     _fill(prior, "prior.", state, folder / WEIGHTS)
     saved = {name: config[name] for name in ("truncation", "crop_sizes", *kind.sampling)}
-    return kind.generator(network, prior, found_channels, found_classes, **(saved | options))
+    return kind.made(network, prior, found_channels, found_classes, **(saved | options))
 
 
 def stored_network(generator: StyledGenerator) -> nn.Module:
-    """The network of a generator whose weights `save_generator` writes.
+    """Return the network of a generator, whose weights `save_generator` writes.
 
     Raises:
         TypeError: a kind of generator that is not stored in files.
@@ -172,7 +195,7 @@ def stored_network(generator: StyledGenerator) -> nn.Module:
 
 
 def with_shape(generator: StyledGenerator, **shape: Any) -> StyledGenerator:
-    """A generator whose network has another shape, with weights yet to be given; all else as in this one.
+    """Make a generator whose network has another shape, with weights yet to be given; all else as in this one.
 
     Args:
         generator: not bound to a subset of its channels.
@@ -187,10 +210,10 @@ def with_shape(generator: StyledGenerator, **shape: Any) -> StyledGenerator:
     same = {name: getattr(old, attribute) for name, attribute in kind.shape.items()}
     with torch.random.fork_rng(devices=[]):
         network = kind.network(len(generator.channels), len(generator.classes), **(same | shape))
-    options = {"truncation": generator.truncation, "crop_sizes": generator.crop_sizes}
+    options: dict[str, Any] = {"truncation": generator.truncation, "crop_sizes": generator.crop_sizes}
     options |= {name: getattr(generator.painter, name) for name in kind.sampling}
     options |= {name: getattr(generator, name) for name in kind.transient}
-    return kind.generator(network, generator.prior, generator.channels, generator.classes, **options)
+    return kind.made(network, generator.prior, generator.channels, generator.classes, **options)
 
 
 def _kind_of(generator: StyledGenerator) -> _Kind:

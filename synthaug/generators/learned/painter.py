@@ -43,12 +43,12 @@ FEATURE_GAIN = 2**0.5
 """Undoes what a leaky ReLU takes from the spread of the critic's features."""
 
 
-class Residual(nn.Module):
-    """Two 3 x 3 x 3 convolutions beside a shortcut; starts as almost the identity.
+class TwoConvolutions(nn.Module):
+    """The two 3 x 3 x 3 convolutions of a residual block, the second with small weights at first.
 
     Args:
-        width: features in and out.
-        hidden: features between the convolutions; `width` where not given.
+        width: number of features in and out.
+        hidden: number of features between the convolutions; `width` where not given.
     """
 
     def __init__(self, width: int, hidden: int | None = None):
@@ -58,13 +58,17 @@ class Residual(nn.Module):
         with torch.no_grad():
             self.second.weight.mul_(0.3)
 
+
+class Residual(TwoConvolutions):
+    """A residual block; starts as almost the identity."""
+
     def forward(self, x: Tensor) -> Tensor:
-        """(N, width, X, Y, Z) to the same."""
+        """Change (N, width, X, Y, Z); of the same shape."""
         return added(x, self.second(activated(self.first(F.silu(x)))))
 
 
 def hidden_of(widths: Sequence[int], hidden: Sequence[int] | None) -> tuple[int, ...]:
-    """Features inside each block of a U-Net of these widths, on the way down, then up; as outside where not given.
+    """List the features inside each block of a U-Net, on the way down, then up; as outside where not given.
 
     Raises:
         ValueError: another number of blocks.
@@ -83,7 +87,7 @@ class NoiseInjection(nn.Module):
         self.mix = Conv3d(channels, width, 1, bias=False)
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        """x (N, width, X, Y, Z), noise (N, channels, X, Y, Z)."""
+        """Add noise (N, channels, X, Y, Z) to x (N, width, X, Y, Z)."""
         return added(x, self.mix(noise))
 
 
@@ -136,7 +140,7 @@ class Painter(nn.Module):
         self.factor = 2 ** len(widths)
 
     def noise_shapes(self, size: Sequence[int]) -> list[tuple[int, ...]]:
-        """Shapes of the noise images for a crop of this size: (C, x, y, z), then (C, x/2, y/2, z/2) and so on."""
+        """List the shapes of the noise images for a crop of this size: (C, x, y, z), (C, x/2, y/2, z/2), ..."""
         levels = 1 + len(self.noise)
         return [(self.channels, *(s >> level for s in size)) for level in range(levels)]
 
@@ -191,13 +195,13 @@ class Painter(nn.Module):
 
 
 def _changed(start: Tensor, detail: Tensor, mask: Tensor, style: Tensor, available: Tensor) -> Tensor:
-    """The painting: its start, changed by the network's answer, which is in standard deviations of the class."""
+    """Change the painting's start by the network's answer, which is in standard deviations of the class."""
     _, std, _ = style_maps(style, mask, available)
     return start + detail * torch.where(mask.sum(1, keepdim=True) > 0, std, 0.2)
 
 
 def _coarse(noise: Tensor, size: Sequence[int]) -> Tensor:
-    """Smooth noise of `COARSE` times unit variance: features of 8 and, mostly, 16 voxels.
+    """Make smooth noise of `COARSE` times unit variance: features of 8 and, mostly, 16 voxels.
 
     Args:
         noise: (N, C, x, y, z), standard normal, at 1/8 of the resolution.
@@ -209,7 +213,7 @@ def _coarse(noise: Tensor, size: Sequence[int]) -> Tensor:
 
 
 class PatchCritic(nn.Module):
-    """Real or painted, patch by patch at 1/2, 1/4 and 1/8 of the resolution, given the classes.
+    """Judges whether lesions are real or painted, by patches at 1/2, 1/4 and 1/8 of the resolution, given the classes.
 
     One trunk with a verdict at each depth sees patches of about 8, 22 and 52 voxels, at the price of one critic.
     Spectral normalisation (Miyato et al. 2018, arXiv 1802.05957) bounds its features without a second backward pass;

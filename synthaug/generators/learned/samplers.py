@@ -1,4 +1,4 @@
-"""From noise to a lesion with the schedulers of diffusers, whichever path they were made for.
+"""Sampling of a lesion from noise by the schedulers of diffusers, whichever path they were made for.
 
 A scheduler's state is a u_0 + b n with its own a and b at each step. Divided by a + b, every such state lies on the
 flow's path (`synthaug.generators.learned.flow`) at t = b / (a + b), where the network knows it. What comes back is the
@@ -31,7 +31,7 @@ TRAIN_STEPS = 1000
 
 
 def make_scheduler(name: str, steps: int) -> Any:
-    """A scheduler of diffusers with its timesteps set, from pure noise on.
+    """Make a scheduler of diffusers with its timesteps set, from pure noise on.
 
     Raises:
         ValueError: another name than those in `SCHEDULERS`, or fewer than one step.
@@ -45,6 +45,7 @@ def make_scheduler(name: str, steps: int) -> Any:
         import diffusers
     except ImportError as error:
         raise ImportError("the diffusion generator needs: pip install diffusers") from error
+    scheduler: Any
     if name == "flow_match_euler":
         scheduler = diffusers.FlowMatchEulerDiscreteScheduler(TRAIN_STEPS)
         # its own grid ends with a step from t = 0.001, which would waste one of few
@@ -82,7 +83,7 @@ def sample(
         denoise: gives the expectation of u_0 for a state on the flow's path (N, ...) and its time t in (0, 1].
         noise: (N, ...) n.
         scheduler: one of `SCHEDULERS`.
-        steps: of the whole path, one call for each.
+        steps: number of steps of the whole path, one call for each.
         start: (N, ...) u_0 to start from, noised, where `strength` is below 1.
         strength: share of the path that is gone, as in diffusers' image-to-image pipelines: of 4 steps, 0.75 goes the
             last three.
@@ -118,7 +119,7 @@ def sample(
 
 
 def _wanted(kind: str, found: Tensor, state: Tensor, a: float, b: float) -> Tensor:
-    """What a scheduler wants to know, from the u_0 that was found behind its state a u_0 + b n."""
+    """Convert the u_0 that was found behind a state a u_0 + b n to what the scheduler expects."""
     if kind == "sample":
         return found
     # derivatives of the state: by t, n - u_0; by the share of the quarter circle, that of a = cos, b = sin
@@ -127,14 +128,14 @@ def _wanted(kind: str, found: Tensor, state: Tensor, a: float, b: float) -> Tens
 
 @dataclass(frozen=True)
 class SolverPlan:
-    """What is known of a scheduler's steps beforehand, as plain numbers: reading them waits for no device.
+    """A scheduler's steps as plain numbers, known beforehand: reading them waits for no device.
 
     Attributes:
         solver: the scheduler; to be copied, for it keeps what it saw.
         timesteps: what `solver.step` is to be told.
         levels: factors a and b of u_0 and of the noise in its state before each step.
-        kind: what it expects: u_0 (``"sample"``), or the state's derivative by t (``"velocity"``) or by the share of
-            the quarter circle that is still to go (``"angle"``).
+        kind: the scheduler's input: u_0 (``"sample"``), or the state's derivative by t (``"velocity"``) or by the share
+            of the quarter circle that is still to go (``"angle"``).
     """
 
     solver: Any
@@ -145,7 +146,7 @@ class SolverPlan:
 
 @cache
 def prepared(name: str, steps: int) -> SolverPlan:
-    """The plan of a scheduler; see `make_scheduler`."""
+    """Plan a scheduler's steps; see `make_scheduler`."""
     solver = make_scheduler(name, steps)
     timesteps = tuple(solver.timesteps.tolist())
     if name == "ddim":

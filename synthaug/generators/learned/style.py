@@ -1,4 +1,4 @@
-"""Appearance in numbers: what a lesion looks like, per class and channel, and how that varies between patients.
+"""Style: statistics of a lesion's appearance, per class and channel, and a prior of how they vary between patients.
 
 Two tumours of one shape differ most in their first-order statistics: oedema is four host standard deviations above
 normal tissue on one patient's FLAIR and one on another's. A network that is not told which is asked for answers with
@@ -6,7 +6,7 @@ the mean of all. So these statistics are an input, the *style*: measured on the 
 a Gaussian over patients when lesions are generated.
 """
 
-from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ MIN_VOXELS = 24
 
 
 def moving_average(image: Tensor, window: int = 3, dilation: int = 1) -> Tensor:
-    """Average over a cube of `window` voxels, `dilation` apart, one axis after the other; edges are replicated.
+    """Average each cube of `window` voxels, `dilation` apart, one axis after the other; edges are replicated.
 
     Pooling does the same, many times slower on CPUs.
 
@@ -34,17 +34,18 @@ def moving_average(image: Tensor, window: int = 3, dilation: int = 1) -> Tensor:
     padded = F.pad(image, (half,) * 6, mode="replicate")
     for dim in (2, 3, 4):
         size = image.shape[dim]
-        padded = sum(padded.narrow(dim, i * dilation, size) for i in range(window)) / window
+        shifted = (padded.narrow(dim, i * dilation, size) for i in range(window))
+        padded = cast(Tensor, sum(shifted)) / window  # a window has a voxel or more, so that the sum is no 0
     return padded
 
 
 def fine_detail(image: Tensor) -> Tensor:
-    """What a moving average over 3 voxels removes: the finest band of texture. (N, C, X, Y, Z) to the same."""
+    """Subtract a moving average over 3 voxels from (N, C, X, Y, Z): the finest band of texture is left."""
     return image - moving_average(image)
 
 
 def class_moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and mean square of `values` over each class.
+    """Compute mean and mean square of `values` over each class.
 
     Args:
         values: (N, C, X, Y, Z) float.
@@ -60,7 +61,7 @@ def class_moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def lesion_style(image: Tensor, mask: Tensor) -> Tensor:
-    """Statistics of a lesion per class and channel.
+    """Compute the statistics of a lesion per class and channel.
 
     Args:
         image: (N, C, X, Y, Z) float, model intensities.
@@ -77,7 +78,7 @@ def lesion_style(image: Tensor, mask: Tensor) -> Tensor:
 
 
 def channel_correlations(image: Tensor, mask: Tensor) -> Tensor:
-    """How alike the channels' textures are inside each class.
+    """Correlate the channels' textures inside each class.
 
     Args:
         image: (N, C, X, Y, Z) float.
@@ -100,7 +101,7 @@ def channel_correlations(image: Tensor, mask: Tensor) -> Tensor:
 
 
 def present_classes(mask: Tensor, least: int = MIN_VOXELS) -> Tensor:
-    """(N, K) float: 1 where a class has voxels enough to have statistics."""
+    """Tell which classes have voxels enough for statistics: 1 where they have, (N, K) float."""
     return (mask.sum((2, 3, 4)) >= least).to(mask.dtype)
 
 
@@ -129,6 +130,9 @@ class StylePrior(nn.Module):
         classes: number K of classes.
         channels: number C of channels.
     """
+
+    mean: Tensor
+    factor: Tensor
 
     def __init__(self, classes: int, channels: int):
         super().__init__()
@@ -165,11 +169,11 @@ class StylePrior(nn.Module):
         self.mean.copy_(mean.flatten())
         self.factor.copy_(torch.linalg.cholesky(covariance + 1e-5 * torch.eye(len(covariance), dtype=torch.double)))
 
-    def sample(self, noise: Tensor, truncation: float | Sequence[float] = 1.0) -> Tensor:
-        """Styles of standard normal `noise` (N, K * C * 3), each number clipped at 2, scaled by `truncation`."""
+    def sample(self, noise: Tensor, truncation: float = 1.0) -> Tensor:
+        """Draw styles from standard normal `noise` (N, K * C * 3), each number clipped at 2, scaled by `truncation`."""
         z = noise.clamp(-2, 2) * truncation
         return (self.mean + z @ self.factor.T).unflatten(-1, self.shape)
 
     def noise_size(self) -> int:
-        """How many normal numbers one style takes."""
+        """Return how many normal numbers one style takes."""
         return self.mean.numel()

@@ -1,13 +1,15 @@
-"""What the trained generators share: a network with its prior over styles, for any subset of its channels."""
+"""The base of the trained generators: a network with its prior over styles, for any subset of its channels."""
 
 import copy
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.learned.convolution import filled_boxes
+from synthaug.generators.learned.flow_painter import FlowPainter
+from synthaug.generators.learned.painter import Painter
 from synthaug.generators.learned.style import StylePrior
 from synthaug.geometry import Box
 from synthaug.precision import PRECISIONS, resolve_precision
@@ -19,12 +21,11 @@ CROP_SIZES = tuple(range(32, 129, 16))
 
 
 class StyledGenerator(TumorGenerator):
-    """A trained painter with its prior over styles.
+    """Paints lesions by a trained network and its prior over styles.
 
     Args:
-        painter: a module called as `synthaug.generators.learned.painter.Painter` is, trained for `channels` and
-            `classes` in this order.
-        prior: Gaussian over styles, of the same.
+        painter: the network, trained for `channels` and `classes` in this order.
+        prior: Gaussian over styles of these channels and classes.
         channels: canonical channel names that the network knows.
         classes: class names that it knows.
         truncation: how far styles stray from the mean patient's, 0 (always the mean) to 1 (as the patients do).
@@ -40,13 +41,16 @@ class StyledGenerator(TumorGenerator):
             that do not fit.
     """
 
+    channels: tuple[str, ...]
+    classes: tuple[str, ...]
+    crop_sizes: tuple[int, ...]
     margin_vox = 6
     cubic = False
     needs_support = True
 
     def __init__(
         self,
-        painter: nn.Module,
+        painter: Painter | FlowPainter,
         prior: StylePrior,
         channels: Sequence[str],
         classes: Sequence[str],
@@ -65,7 +69,8 @@ class StyledGenerator(TumorGenerator):
             raise ValueError(f"truncation: expected 0 to 1.5, got {truncation}")
         if precision not in PRECISIONS:
             raise ValueError(f"precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
-        self.painter = painter.eval().requires_grad_(False).to(memory_format=torch.channels_last_3d)
+        painter = painter.eval().requires_grad_(False)
+        self.painter = painter.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload] # torch's lack it
         self.prior, self.batched, self.precision = prior, batched, precision
         self.channels, self.classes = tuple(channels), tuple(classes)
         self.truncation, self.crop_sizes = truncation, tuple(crop_sizes)
@@ -73,7 +78,7 @@ class StyledGenerator(TumorGenerator):
         self._class_index = tuple(range(len(self.classes)))
 
     def bind(self, channels: tuple[str, ...], classes: tuple[str, ...]) -> "StyledGenerator":
-        """The generator for these channels (any subset of its own, in any order) and classes; shares the weights.
+        """Bind the generator to these channels (any subset of its own, in any order) and classes; shares the weights.
 
         Raises:
             ValueError: a channel or class that it does not know; both sides are named.
@@ -106,9 +111,9 @@ class StyledGenerator(TumorGenerator):
         together = len(seeds) if self._batched(context.device) else 1
         rows = [slice(i, i + together) for i in range(0, len(seeds), together)]
         # the host may look at voxels where it need not wait for them
-        look = support is not None and context.device.type == "cpu"
+        look = support if context.device.type == "cpu" else None
         painted = [
-            self._paint(context[r].float(), mask[r].float(), seeds[r], filled_boxes(support[r]) if look else None)
+            self._paint(context[r].float(), mask[r].float(), seeds[r], None if look is None else filled_boxes(look[r]))
             for r in rows
         ]
         return painted[0] if len(painted) == 1 else torch.cat(painted)
@@ -151,7 +156,7 @@ class StyledGenerator(TumorGenerator):
 
     @staticmethod
     def _full(x: Tensor, index: Sequence[int], size: int) -> tuple[Tensor, Tensor]:
-        """Tensor (N, c, ...) at the places `index` of (N, size, ...), zeros elsewhere, and which places were filled."""
+        """Spread (N, c, ...) over the places `index` of (N, size, ...), zeros elsewhere; and tell which were filled."""
         if tuple(index) == tuple(range(size)):
             return x, x.new_ones((len(x), size))
         place = on_device(index, x.device)

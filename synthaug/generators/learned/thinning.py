@@ -1,4 +1,4 @@
-"""Thinner networks for the same paintings: features inside residual blocks that others can stand in for are taken out.
+"""Thinning of networks: features inside residual blocks that others can stand in for are taken out.
 
 Between the two convolutions of a block lie features that the block alone sees. Which of them the second convolution
 can do without, and what its weights must become then, is a least-squares problem for each block: the optimal brain
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from synthaug.generators.learned.painter import Residual
+from synthaug.generators.learned.painter import TwoConvolutions
 
 TAPS = 27
 """Weights of a block's second convolution (3 x 3 x 3) for each pair of features."""
@@ -31,13 +31,13 @@ NEAR = 7
 """Side in voxels of the cube within which a voxel counts as near a lesion."""
 
 
-def blocks(network: nn.Module) -> dict[str, Residual]:
-    """The residual blocks that `hidden` describes, by name and in its order, of a painter or denoiser."""
+def blocks(network: nn.Module) -> dict[str, TwoConvolutions]:
+    """List the residual blocks that `hidden` describes, by name and in its order, of a painter or denoiser."""
     return {f"{way}.{i}": block for way in ("encode", "decode") for i, block in enumerate(getattr(network, way))}
 
 
-def thinner_blocks(network: nn.Module, hidden: Sequence[int]) -> dict[str, Residual]:
-    """Those blocks that have more features inside than `hidden` says.
+def thinner_blocks(network: nn.Module, hidden: Sequence[int]) -> dict[str, TwoConvolutions]:
+    """List the blocks that have more features inside than `hidden` says.
 
     Raises:
         ValueError: another number of blocks, or more features than a block has.
@@ -50,23 +50,24 @@ def thinner_blocks(network: nn.Module, hidden: Sequence[int]) -> dict[str, Resid
 
 
 def near(lesion: Tensor) -> Tensor:
-    """Where a lesion (N, 1, X, Y, Z) is, and the voxels around it, as a float image of this shape."""
+    """Grow a lesion (N, 1, X, Y, Z) by the voxels around it; a float image of this shape."""
     return F.max_pool3d(lesion, NEAR, 1, NEAR // 2)
 
 
 class Moments:
-    """Second moments of what a block's second convolution sees (its input's 3 x 3 x 3 neighbourhoods and a 1) and
-    answers, in double precision.
+    """Sums second moments of what a block's second convolution sees and answers, in double precision.
+
+    It sees its input's 3 x 3 x 3 neighbourhoods and a 1.
 
     Args:
-        block: whose second convolution is watched until `close`.
+        block: its second convolution is watched until `close`.
 
     Attributes:
         gram: (27 h + 1, 27 h + 1), for h features inside.
         cross: (27 h + 1, width).
     """
 
-    def __init__(self, block: Residual):
+    def __init__(self, block: TwoConvolutions):
         inside, width = block.second.in_channels, block.second.out_channels
         self.gram = torch.zeros(TAPS * inside + 1, TAPS * inside + 1, dtype=torch.double)
         self.cross = torch.zeros(TAPS * inside + 1, width, dtype=torch.double)
@@ -75,17 +76,19 @@ class Moments:
         self._hook = block.second.register_forward_hook(self._see)
 
     def close(self) -> None:
-        """Watch no longer."""
+        """Stop watching the block."""
         self._hook.remove()
 
     def _see(self, _module: nn.Module, given: tuple[Tensor], answer: Tensor) -> None:
+        if self.where is None:
+            raise RuntimeError("Moments: expected `where` before the network is called, got none")
         (features,) = given
         where = F.interpolate(self.where, size=features.shape[2:])[:, 0]
         for x, y, w in zip(features, answer, where, strict=True):
             self._add(x.float().cpu(), y.float().cpu(), w.cpu())
 
     def _add(self, features: Tensor, answer: Tensor, where: Tensor) -> None:
-        """Features (h, X, Y, Z) and answer (width, X, Y, Z) at some of the voxels where (X, Y, Z) is set."""
+        """Add features (h, X, Y, Z) and answer (width, X, Y, Z) at some of the voxels where (X, Y, Z) is set."""
         voxels = where.flatten().nonzero()[:, 0]
         voxels = voxels[torch.randperm(len(voxels), generator=self.rng)[:MOST_VOXELS]]
         x, y, z = torch.unravel_index(voxels, where.shape)
@@ -98,11 +101,11 @@ class Moments:
 
 
 def surviving(moments: Moments, count: int) -> tuple[list[int], Tensor]:
-    """The features that a block keeps, and the second convolution that answers best with them.
+    """Choose the features that a block keeps, and fit the second convolution that answers best with them.
 
     Args:
-        moments: of the block.
-        count: how many to keep, at least 1 and no more than there are.
+        moments: the block's moments.
+        count: number of features to keep, at least 1 and no more than there are.
 
     Returns:
         Their numbers, ascending, and least-squares weights (27 count + 1, width), the bias last.
@@ -130,8 +133,8 @@ def thin(student: nn.Module, teacher: nn.Module, moments: Mapping[str, Moments])
 
     Args:
         student: a painter or denoiser of the teacher's shape but for `hidden`.
-        teacher: whose weights are taken.
-        moments: of those blocks of the teacher that are thinner in the student, by name.
+        teacher: gives the weights.
+        moments: by name, those of the teacher's blocks that are thinner in the student.
     """
     state, thinner = dict(teacher.state_dict()), blocks(student)
     for name, seen in moments.items():

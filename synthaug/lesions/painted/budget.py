@@ -1,4 +1,4 @@
-"""How much may be painted beside a training, so that insertion stays within a share of the step time.
+"""The budget of painting beside a training, by which insertion stays within a share of the step time.
 
 An account: each step pays in its share of the time that it took, insertion pays out the seconds that it took itself,
 and a painting its CPU seconds divided by the training's threads. What is left buys paintings.
@@ -22,11 +22,11 @@ class SmallBudgetWarning(UserWarning):
 
 
 class Budget:
-    """The account.
+    """Keeps account of the seconds that insertion and painting may take.
 
     Args:
-        share: of the step time that insertion may take, in (0, 1).
-        clock: seconds that pass; another for tests.
+        share: part of the step time that insertion may take, in (0, 1).
+        clock: gives the present time in seconds.
 
     Attributes:
         allowance: seconds that are left.
@@ -49,7 +49,7 @@ class Budget:
         self._warned = False
 
     def step(self) -> None:
-        """A step begins, and the one before it ends; warns where insertion takes more than its share, once."""
+        """Begin a step, and end the one before it; warns once where insertion takes more than its share."""
         now = self.clock()
         if self._began is not None:
             seconds = now - self._began
@@ -64,7 +64,7 @@ class Budget:
         self._warn()
 
     def spend(self, seconds: float) -> None:
-        """Insertion took these seconds itself."""
+        """Charge the seconds that insertion took itself."""
         self._since += seconds
 
     def buy(self) -> float | None:
@@ -75,12 +75,12 @@ class Budget:
         return self.typical
 
     def settle(self, seconds: float, price: float) -> None:
-        """A painting that was bought took these seconds of the training's."""
+        """Correct the price of a bought painting to the seconds of the training's that it took."""
         self.allowance -= seconds - price
         self.learn(seconds)
 
     def learn(self, seconds: float) -> None:
-        """A painting takes about so long."""
+        """Update the mean price of a painting by the seconds that one took."""
         self.typical = seconds if self.typical is None else 0.8 * self.typical + 0.2 * seconds
 
     def _warn(self) -> None:

@@ -1,4 +1,4 @@
-"""Painting lesions ahead of their insertion: a mask in its size, a generator, a neutral host.
+"""Painting of lesions ahead of their insertion: a mask in its size, a generator, a neutral host.
 
 A painting is a function of its recipe, the bank and the generator. The host is none in particular: a texture like
 tissue's, of mean 0 and standard deviation 1 in every channel. Compared with painting in real hosts (24 lesions by
@@ -21,7 +21,9 @@ from synthaug.generators.base import TumorGenerator
 from synthaug.generators.identity import fingerprint, generator_facts, settings_of
 from synthaug.generators.procedural import texture
 from synthaug.generators.registry import resolve_generator
+from synthaug.geometry import triple
 from synthaug.insertion.draw import Decider
+from synthaug.insertion.limits import Limits
 from synthaug.insertion.render import one_hot, render
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.base import Lesion
@@ -40,7 +42,7 @@ class Painting:
     """A painted lesion.
 
     Attributes:
-        row: what a bank's file keeps of it, of `synthaug.lesions.cutting.lesion_row`.
+        row: its row in a bank, as `synthaug.lesions.cutting.lesion_row` gives it.
         intensities: (C, X, Y, Z) float16 model intensities on the painter's device.
     """
 
@@ -49,10 +51,10 @@ class Painting:
 
     @property
     def lesion(self) -> Lesion:
-        """What the host knows of it."""
+        """The painting as a `Lesion`."""
         row = self.row
-        sizes = [tuple(row[key]) for key in ("size", "spacing_mm", "voxels")]
-        return Lesion(row["name"], row["group"], *sizes)
+        size, spacing_mm = triple(row["size"]), triple(row["spacing_mm"])
+        return Lesion(row["name"], row["group"], size, spacing_mm, tuple(row["voxels"]))
 
     @property
     def mask(self) -> Tensor:
@@ -64,12 +66,12 @@ class LesionPainter:
     """Paints lesions by number, or again by name.
 
     Args:
-        bank: of the donors.
+        bank: donors, whose masks are painted.
         generator: name, folder, hub id, or `TumorGenerator`; one that needs no donor.
         scale, diameter_mm, scale_after_swap, swaps, swap_draw: as for `TumorInsertion`.
         spacing_mm: voxel size of the paintings, that of the patches into which they will be inserted.
-        seed, rank: of the recipes.
-        device: on which the generator works.
+        seed, rank: decide the recipes.
+        device: device of the generator.
         **generator_options: of `synthaug.load_generator`.
 
     Raises:
@@ -114,12 +116,15 @@ class LesionPainter:
             mix=None,
             scale=sizes,
             turns=NO_TURNS,
-            min_voxels=MIN_VOXELS,
-            clearance_mm=0.0,
-            halo_mm=0.0,
-            generator_margin=max(self.generator.margin_vox, MARGIN_VOX),
-            crop_sizes=self.generator.crop_sizes,
-            cubic=self.generator.cubic,
+            limits=Limits(
+                min_voxels=MIN_VOXELS,
+                clearance_mm=0.0,
+                halo_mm=0.0,
+                generator_margin=max(self.generator.margin_vox, MARGIN_VOX),
+                crop_sizes=self.generator.crop_sizes,
+                cubic=self.generator.cubic,
+                prefer_mild=sizes.diameter_mm is not None,
+            ),
             seed=int(checked_at_least("seed", seed)),
             rank=rank,
         )
@@ -138,13 +143,13 @@ class LesionPainter:
         }
 
     def copied(self) -> "LesionPainter":
-        """A painter with a generator of its own, for another thread."""
+        """Copy the painter with a generator of its own, for another thread."""
         other = copy.copy(self)
         other.generator = copy.deepcopy(self.generator)
         return other
 
     def paint(self, number: int) -> Painting:
-        """Painting `number` of the sequence.
+        """Paint lesion `number` of the sequence.
 
         Raises:
             ValueError: no donor has a size that is asked for.
@@ -159,7 +164,7 @@ class LesionPainter:
         )
 
     def repaint(self, name: str) -> Painting:
-        """The painting of that name.
+        """Paint again the lesion of that name.
 
         Raises:
             ValueError: not the name of a painting, one by another generator, or of a donor that the bank lacks.
@@ -173,7 +178,7 @@ class LesionPainter:
         return painting
 
     def read(self, bank: LesionBank) -> list[Painting]:
-        """The lesions of a painted bank as paintings.
+        """Read the lesions of a painted bank as paintings.
 
         Raises:
             ValueError: a bank that was not painted, or one with other classes, channels or generator than this one.
@@ -193,7 +198,7 @@ class LesionPainter:
 
     @torch.no_grad()
     def _painted(self, recipe: Recipe) -> Painting | None:
-        """None where resampling leaves fewer voxels than the floor."""
+        """Paint a recipe; None where resampling leaves fewer voxels than the floor."""
         row = self.recipes.insertion(recipe)
         mask = render(self.bank, row, self.classes, None, CPU).mask
         if int((mask > 0).sum()) < MIN_VOXELS:
@@ -209,7 +214,7 @@ class LesionPainter:
         return Painting(self._complete(kept, recipe), self._box(kept).to(self.device))
 
     def _complete(self, row: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
-        """With the donor's own statistics of the classes that the painting lacks: a row must not depend on others."""
+        """Add the donor's own statistics of classes that the painting lacks: a row must not depend on others."""
         known = self.bank.class_statistics(recipe.lesion, range(len(self.bank.channels)))
         for key, value in zip(("mean", "std"), known, strict=True):
             row[key] = torch.where(row[key].isnan(), value, row[key])
@@ -221,12 +226,12 @@ class LesionPainter:
 
 
 def neutral_host(seed: int, channels: int, size: Sequence[int]) -> Tensor:
-    """(C, X, Y, Z) float32 on the CPU: a texture of about mean 0 and standard deviation 1, as host tissue's."""
+    """Make a host, (C, X, Y, Z) float32 on the CPU: a texture of about mean 0 and standard deviation 1."""
     return texture(seed_for(seed, Purpose.NEUTRAL_HOST), channels, size, CPU)
 
 
-def _checked_spacing(spacing_mm: Any) -> tuple[float, ...]:
+def _checked_spacing(spacing_mm: Any) -> tuple[float, float, float]:
     values = tuple(checked_range("spacing_mm", s)[0] for s in spacing_mm)
     if len(values) != 3:
         raise ValueError(f"spacing_mm: expected 3 values, got {spacing_mm}")
-    return values
+    return triple(values)

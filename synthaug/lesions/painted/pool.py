@@ -4,6 +4,7 @@ import os
 import time
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
@@ -20,19 +21,19 @@ FEW = 8
 
 
 class Pool:
-    """Paintings `first` to ``first + count - 1`` of a painter's sequence.
+    """Holds paintings `first` to ``first + count - 1`` of a painter's sequence.
 
     Args:
-        painter: of the sequence.
-        count: of paintings in the window.
+        painter: paints the sequence.
+        count: number of paintings in the window.
         start: a painted bank whose lesions stand for the first of the sequence, or None.
         progress: show a progress bar where many are painted at once.
 
     Attributes:
-        first: where the window begins.
-        seconds: that paintings in the background took, of one CPU core or of the accelerator.
-        waited: seconds for which they were waited for.
-        typical: seconds of the last one, wherever it was made; None before there was one.
+        first: number of the window's first painting.
+        seconds: time of one CPU core or of the accelerator that paintings in the background took.
+        waited: seconds that the training waited for them.
+        typical: seconds that the last one took, wherever it was made; None before there was one.
     """
 
     def __init__(self, painter: LesionPainter, count: int, start: LesionBank | None, progress: bool):
@@ -42,14 +43,19 @@ class Pool:
         self.typical: float | None = None
         self._window: dict[int, Painting] = {}
         self._late: OrderedDict[str, Painting] = OrderedDict()
-        self._forget_thread()
+        self._candidates: Candidates | None = None
+        self._by_name: dict[str, Painting] | None = None
+        self._threads: PaintingThreads | None = None
+        self._asked: dict[int, Future[Timed]] = {}
+        self._end: Callable[[], Any] | None = None
+        self._process = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the thread, which no other process can have."""
+        """Leave out the thread, which no other process can have."""
         return self.__dict__ | {"_threads": None, "_asked": {}, "_end": None}
 
     def move(self, first: int) -> None:
-        """Let the window begin at `first`; paintings that are not there are painted, and waited for."""
+        """Move the window's beginning to `first`; paintings that are not there are painted, and waited for."""
         if first == self.first and len(self._window) == self.count:
             return
         wanted = range(first, first + self.count)
@@ -74,7 +80,7 @@ class Pool:
             self._asked[number] = self._thread().submit(number)
 
     def ready(self, number: int) -> Timed | None:
-        """A painting that was asked for, if it is there.
+        """Return a painting that was asked for, if it is there.
 
         Raises:
             Exception: what the painting failed with.
@@ -83,17 +89,17 @@ class Pool:
         return future.result() if future is not None and future.done() else None
 
     def candidates(self) -> Candidates:
-        """The window's lesions; each keeps its place until the one that follows it by `count` takes it."""
+        """List the window's lesions; each keeps its place until the one that follows it by `count` takes it."""
         if self._candidates is None:
             self._candidates = Candidates([painting.lesion for painting in self.paintings()])
         return self._candidates
 
     def paintings(self) -> list[Painting]:
-        """Those of the window, in the order of `candidates`."""
+        """List the window's paintings, in the order of `candidates`."""
         return [self._window[n] for n in sorted(self._window, key=lambda n: n % self.count)]
 
     def find(self, name: str) -> Painting:
-        """The painting of that name, painted again where it is here no more.
+        """Find the painting of that name, painted again where it is here no more.
 
         Raises:
             ValueError: what `LesionPainter.repaint` says.
@@ -105,10 +111,10 @@ class Pool:
         return self._by_name.get(name) or self._late[name]
 
     def close(self) -> None:
-        """Let the thread end; a painting that is needed starts another."""
+        """Stop the thread; a painting that is needed starts another."""
         if self._end is not None:
             self._end()
-        self._forget_thread()
+        self._threads, self._asked, self._end, self._process = None, {}, None, 0
 
     def _taken(self, number: int) -> Painting:
         self.ask(number)
@@ -134,11 +140,3 @@ class Pool:
             self._threads, self._process = PaintingThreads(self.painter), os.getpid()
             self._end = weakref.finalize(self, self._threads.close)
         return self._threads
-
-    def _forget_thread(self) -> None:
-        self._threads: PaintingThreads | None = None
-        self._asked: dict[int, Future[Timed]] = {}
-        self._end: Any = None
-        self._process = 0
-        self._candidates: Candidates | None = None
-        self._by_name: dict[str, Painting] | None = None

@@ -1,4 +1,4 @@
-"""What is painted ahead of its insertion, lesion by lesion: drawn from a seed, and written into the lesion's name.
+"""Recipes of lesions that are painted ahead: drawn from a seed, and written into the lesion's name.
 
 Recipe n is a function of the seed and n alone, so that a run goes on, or back, to any n without those before it. The
 donors come in shuffled rounds, each once in a round where its size allows; a size that the donor whose turn it is
@@ -12,8 +12,9 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
+from synthaug.geometry import triple
+from synthaug.insertion.asked import Insertion
 from synthaug.insertion.draw import Decider
-from synthaug.insertion.plan import Insertion
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.base import Candidates
 from synthaug.lesions.scale import Turns, extents_vox
@@ -42,7 +43,7 @@ class Recipe:
         spacing_mm: voxel size of the painting, to 4 decimals.
         swaps: classes renamed in the mask, old name to new name.
         painter: name of the generator and `synthaug.generators.identity.fingerprint`.
-        seed: of the painting.
+        seed: the painting's own, from which its noise follows.
     """
 
     lesion: str
@@ -54,7 +55,7 @@ class Recipe:
 
     @property
     def name(self) -> str:
-        """Of the painted lesion, such as ``"P1/0 x0.512 1x1x1mm ED:ET by brats-gan-0a1b2c3d #7"``; says all of it."""
+        """The painted lesion's name, such as ``"P1/0 x0.512 1x1x1mm ED:ET by brats-gan-0a1b2c3d #7"``; says all."""
         spacing = "x".join(f"{s:.{SPACING_DIGITS}f}".rstrip("0").rstrip(".") for s in self.spacing_mm)
         swaps = "+".join(f"{quote(a, safe='')}:{quote(b, safe='')}" for a, b in self.swaps.items())
         scale = f"{self.scale:.{SCALE_DIGITS}f}"
@@ -63,7 +64,7 @@ class Recipe:
 
     @classmethod
     def parse(cls, name: str) -> "Recipe":
-        """The recipe of a painted lesion's name.
+        """Read a recipe from a painted lesion's name.
 
         Raises:
             ValueError: it is not such a name.
@@ -75,7 +76,7 @@ class Recipe:
         return cls(
             lesion=match["lesion"],
             scale=float(match["scale"]),
-            spacing_mm=tuple(float(s) for s in match["spacing"].split("x")),
+            spacing_mm=triple(float(s) for s in match["spacing"].split("x")),
             swaps={unquote(a): unquote(b) for a, b in pairs},
             painter=match["painter"],
             seed=int(match["seed"]),
@@ -86,26 +87,26 @@ class Recipes:
     """Draws recipes.
 
     Args:
-        bank: of the donors.
-        decider: whose sizes, swaps, limits and crops apply; its seed and rank are those of the recipes.
+        bank: donors, whose masks are painted.
+        decider: draws sizes and swaps and knows limits and crops; its seed and rank are those of the recipes.
         spacing_mm: voxel size of the paintings.
         painter: name of the generator.
     """
 
     def __init__(self, bank: LesionBank, decider: Decider, spacing_mm: Sequence[float], painter: str):
         self.bank, self.decider, self.painter = bank, decider, painter
-        self.spacing_mm = tuple(round(float(s), SPACING_DIGITS) for s in spacing_mm)
+        self.spacing_mm = triple(round(float(s), SPACING_DIGITS) for s in spacing_mm)
         self._donors = bank.candidates(stream(0), None)
 
     def draw(self, number: int, attempt: int) -> Recipe | None:
-        """Recipe `number`; another attempt where the one before came to nothing. None where no donor has its size."""
+        """Draw recipe `number`, or a further attempt where one came to nothing; None where no donor has its size."""
         decider = self.decider
         rng = stream(Purpose.RECIPES, decider.seed, decider.rank, number, attempt)
         seed, swaps = int(rng.integers(2**32)), decider.swaps.sample(rng) if decider.swaps else {}
         drawn = decider.scale.draw(rng, swaps)
         factors = decider.scale.factors(drawn, self._donors).round(SCALE_DIGITS)
         extents = extents_vox(self._donors, factors, self.spacing_mm, NO_TURNS.draw(rng))
-        usable, refused = decider.usable(self._donors, factors, extents, self.spacing_mm, ANY_VOLUME)
+        usable, refused = decider.limits.usable(self._donors, factors, extents, self.spacing_mm, ANY_VOLUME)
         if refused:
             return None
         turn, place = divmod(number + attempt, len(self._donors))
@@ -117,7 +118,7 @@ class Recipes:
         return Recipe(lesion.name, float(factors[pick]), self.spacing_mm, swaps, self.painter, seed)
 
     def insertion(self, recipe: Recipe) -> Insertion:
-        """The row that `synthaug.insertion.render.render` makes the mask of."""
+        """Make the insertion by which `synthaug.insertion.render.render` makes the mask."""
         lesion = self.bank.lesion(recipe.lesion)
         upright = NO_TURNS.draw(stream(0))
         extent = extents_vox(Candidates([lesion]), np.array([recipe.scale]), recipe.spacing_mm, upright)[0]
@@ -132,5 +133,5 @@ class Recipes:
             swaps=recipe.swaps,
             scale=recipe.scale,
             spacing_mm=recipe.spacing_mm,
-            crop_vox=self.decider.crop(extent, recipe.spacing_mm),
+            crop_vox=self.decider.limits.crop(extent, recipe.spacing_mm),
         )

@@ -1,4 +1,4 @@
-"""Lesions that a generator keeps painting anew while training runs: its looks at the price of paste.
+"""`PaintedLesions`: a generator paints lesions anew while training runs; its looks at the price of paste.
 
 The pool at any time is a window on the painter's sequence; to repaint is to move it on by one. With `refresh` the
 window's place follows from the running number of the sample alone, so that plans, resumed runs and replays get the same
@@ -30,22 +30,22 @@ LEAST_AHEAD, MOST_BOUGHT = 2, 16
 
 
 class PaintedLesions(LesionSource):
-    """A pool of lesions that were painted ahead; inserted with ``generator="paste"``, at scale 1.
+    """Paints a pool of lesions ahead, to be inserted with ``generator="paste"``, at scale 1.
 
     Whole lesions are painted, not crops of hosts that the insertion would have to keep: so this is a source of lesions
     like any other, the insertion does not know of it, and a plan's rows name paintings that are painted again from
     their names, bit for bit.
 
     Args:
-        bank: of the donors, whose masks are painted.
+        bank: donors, whose masks are painted.
         generator: name, folder, hub id, or `TumorGenerator`; one that needs no donor.
-        count: paintings in the pool.
-        refresh: paintings that are made anew for each sample that is seen, such as 0.1; the oldest goes.
+        count: number of paintings in the pool.
+        refresh: number of paintings that are made anew for each sample that is seen, such as 0.1; the oldest goes.
         budget: instead, share of the step time, in (0, 1), that insertion and painting together may take: as much is
             painted anew as fits. Which painting comes when then depends on the clock. With neither, the pool stays.
         start: a painted bank of the same generator, with which the pool begins.
-        seed, rank: of everything random; ranks of a distributed run paint different lesions.
-        device: on which the generator works and the paintings are kept.
+        seed, rank: decide every draw; ranks of a distributed run paint different lesions.
+        device: device of the generator and of the paintings.
         progress: show a progress bar while the pool is filled, which is when it is first needed.
         **options: sizes, swaps and `spacing_mm` of the paintings, and options of the generator, as for
             `LesionBank.painted`.
@@ -53,8 +53,22 @@ class PaintedLesions(LesionSource):
     Raises:
         ValueError: both `refresh` and `budget`, numbers out of range, a `start` that is no painted bank or one of
             other classes, channels or generator, and what `LesionBank.painted` raises.
+
+    Example:
+        >>> image = np.random.default_rng(0).normal(100, 10, (2, 32, 32, 32))
+        >>> label = np.zeros((32, 32, 32), np.int16)
+        >>> label[10:20, 10:20, 10:20] = 2
+        >>> bank = LesionBank.from_arrays([("P1", "P1", image, label, (1, 1, 1))], "BRATS18", ("t1", "t2"))
+        >>> lesions = PaintedLesions(bank, "procedural", count=3, refresh=0.5)
+        >>> len(lesions), [lesion.size_vox for lesion in lesions.to_bank()]
+        (3, [(10, 10, 10), (10, 10, 10), (10, 10, 10)])
+        >>> lesions.follow(4)  # after 4 samples, 2 are painted anew
+        >>> lesions.repainted
+        2
+        >>> lesions.close()
     """
 
+    channels: tuple[str, ...]
     margin_vox = MARGIN_VOX
 
     def __init__(
@@ -81,7 +95,8 @@ class PaintedLesions(LesionSource):
         self.bank, self.classes, self.channels = bank, bank.classes, bank.channels
         self.groups = bank.groups | (set() if start is None else start.groups)
         self.changes = bool(self.refresh or self.budget)
-        self._new_step, self._prices = False, {}
+        self._new_step = False
+        self._prices: dict[int, float] = {}
         self._process = os.getpid()
         if not self.changes:
             self.pool.move(0)
@@ -103,11 +118,11 @@ class PaintedLesions(LesionSource):
 
     @property
     def repainted(self) -> int:
-        """Paintings that were made anew since the first pool."""
+        """Number of paintings that were made anew since the first pool."""
         return self.pool.first
 
     def follow(self, number: int) -> None:
-        """Bring the pool to where it is to be for sample `number`; waits for paintings that are due.
+        """Move the pool to its place for sample `number`; waits for paintings that are due.
 
         Raises:
             RuntimeError: this is a loader worker, which does not know how training goes on.
@@ -156,28 +171,28 @@ class PaintedLesions(LesionSource):
         return self.pool.waited
 
     def spent(self, seconds: float) -> None:
-        """Planning or applying took these seconds."""
+        """Charge the budget with the seconds that planning or applying took."""
         self._new_step = True
         if self.budget is not None:
             self.budget.spend(seconds)
 
     def state_dict(self) -> dict[str, Any]:
-        """How many paintings were made anew."""
+        """Return how many paintings were made anew."""
         return {"repainted": self.pool.first}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue with the pool of that time."""
+        """Restore the pool of that time."""
         if self.changes and state:
             self._prices.clear()
             self.pool.move(int(state["repainted"]))
 
     def close(self) -> None:
-        """Let the painting thread end, as it does with this object; where a painting is needed, another starts."""
+        """Stop the painting thread, as this object's end does; where a painting is needed, another starts."""
         self._prices.clear()
         self.pool.close()
 
     def candidates(self, rng: np.random.Generator, exclude_group: str | None) -> Candidates:
-        """The pool, without those of `exclude_group`."""
+        """List the pool's lesions, without those of `exclude_group`."""
         self.pool.move(self.pool.first)
         found = self.pool.candidates()
         if exclude_group is None:
@@ -186,7 +201,7 @@ class PaintedLesions(LesionSource):
         return found.at(np.array([i for i, x in enumerate(found.lesions) if x.group != own], dtype=int))
 
     def lesion(self, name: str) -> Lesion:
-        """The lesion of that name; painted again where it is in the pool no more.
+        """Find the lesion of that name, painted again where it is in the pool no more.
 
         Raises:
             ValueError: it is not the name of a painting by this generator from this bank.
@@ -194,27 +209,27 @@ class PaintedLesions(LesionSource):
         return self.pool.find(name).lesion
 
     def mask(self, name: str, device: torch.device) -> Tensor:
-        """(X, Y, Z) uint8: 0 outside the lesion, k + 1 in class k; the tight box and 3 voxels around it."""
+        """Return a lesion's mask, (X, Y, Z) uint8, k + 1 in class k: the tight box and 3 voxels around it."""
         return self.pool.find(name).mask.to(device, non_blocking=True)
 
     def intensities(self, name: str, channels: Sequence[int], device: torch.device) -> Tensor:
-        """(C, X, Y, Z) float32 model intensities of the mask's box."""
+        """Return model intensities of the mask's box, (C, X, Y, Z) float32."""
         whole = self.pool.find(name).intensities
         if whole.is_cuda:
             whole.record_stream(torch.cuda.current_stream(whole.device))
         return whole[list(channels)].to(device, non_blocking=True).float()
 
     def class_statistics(self, name: str, channels: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (K, C) of the painting's classes; of the donor's where it lacks a class."""
+        """Return mean and standard deviation (K, C) of a painting's classes; the donor's where it lacks a class."""
         row = self.pool.find(name).row
         return row["mean"][:, list(channels)], row["std"][:, list(channels)]
 
     def to_bank(self) -> LesionBank:
-        """The present pool as a painted bank, to be saved; rows of plans that were made with it repeat from there."""
+        """Copy the present pool to a painted bank, to be saved; rows of plans made with it repeat from there."""
         self.pool.move(self.pool.first)
         return self.bank.of_rows([painting.row for painting in self.pool.paintings()], self.pool.painter.facts)
 
 
 def in_worker() -> bool:
-    """Whether this is a worker of a data loader: torch's, or a daemonic child process such as batchgenerators'."""
+    """Tell whether this is a data loader's worker: torch's, or a daemonic process such as batchgenerators'."""
     return get_worker_info() is not None or multiprocessing.current_process().daemon

@@ -1,4 +1,4 @@
-"""Threads that paint, beside the one that trains.
+"""Threads that paint beside the training thread.
 
 Each has a generator of its own and one intra-op thread, so that paintings do not depend on how many cores there are,
 that the CPU time of the thread is all that a painting costs, and that the training keeps its threads: several teams of
@@ -32,7 +32,7 @@ class PaintingThreads:
 
     Args:
         painter: copied for each thread.
-        count: of threads; on accelerators one is enough, which has a stream of its own.
+        count: number of threads; on accelerators one is enough, which has a stream of its own.
     """
 
     def __init__(self, painter: LesionPainter, count: int = 1):
@@ -47,12 +47,12 @@ class PaintingThreads:
         return self._pool.submit(_paint, self._own, what)
 
     def close(self) -> None:
-        """Let the threads end after what they are painting now; the rest is cancelled."""
+        """Stop the threads after what they are painting now; the rest is cancelled."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def painted_by(painter: LesionPainter, what: Sequence[int | str], progress: bool = False) -> list[Timed]:
-    """Paintings of these numbers and names, made by as many threads as torch would use."""
+    """Paint these numbers and names by as many threads as torch would use."""
     if not what:
         return []
     threads = PaintingThreads(painter, min(len(what), torch.get_num_threads() if painter.device.type == "cpu" else 1))
@@ -81,9 +81,9 @@ def _paint(own: threading.local, what: int | str) -> Timed:
         painting = paint(what)
         return Timed(painting, time.thread_time() - began)
     with torch.cuda.device(painter.device), torch.cuda.stream(own.stream):
-        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        began.record()
+        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        first.record()
         painting = paint(what)
-        ended.record()
+        last.record()
         own.stream.synchronize()  # waits in this thread alone; whoever takes the painting finds it ready
-    return Timed(painting, began.elapsed_time(ended) / 1000)
+    return Timed(painting, first.elapsed_time(last) / 1000)
