@@ -96,7 +96,8 @@ def generate(
         >>> with TemporaryDirectory() as folder:
         ...     hosts, out = Path(folder) / "brats", Path(folder) / "Dataset501_Synthetic"
         ...     cases = write_phantom_dataset(hosts, count=1, size=(48, 48, 48), tumour_free=1)
-        ...     config = CohortConfig(cases=hosts, count=2, layout="nnunet", lesions=shapes)
+        ...     known = {"classes": "BRATS18", "lesions": shapes}
+        ...     config = CohortConfig(cases=hosts, count=2, layout="nnunet", **known)
         ...     summary, sound = generate(config, out), verify(out).sound
         ...     files = sorted(path.name for path in (out / "labelsTr").iterdir())
         >>> summary.complete, sound, files

@@ -13,7 +13,7 @@ from synthaug.lesions.base import Candidates
 from synthaug.sizes import SizeClasses, equivalent_diameter_mm
 
 LARGEST_UPSCALE = 1.5
-LARGEST_SCALE = 10.0
+LARGEST_SCALE = 25.0
 """A factor above it is a percentage."""
 SMALLEST_MM = 0.5
 TILT_CELLS = 64
