@@ -1,12 +1,22 @@
 """The commands ``synthaug bank build``, ``show`` and ``paint``."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from synthaug.cli.errors import one_line_errors, parsed_swap
-from synthaug.cli.options import DEFAULT_CHANNELS, ERRORS, ChannelsOption, ClassesOption, LayoutOption, PerOption
+from synthaug.cli.options import (
+    ERRORS,
+    ChannelsOption,
+    ClassesOption,
+    GroupOption,
+    LayoutOption,
+    PerOption,
+    split_channels,
+    tell_taken,
+)
 
 bank_app = typer.Typer(help="Lesion banks: real masks and intensities in one file.", no_args_is_help=True)
 
@@ -15,19 +25,28 @@ bank_app = typer.Typer(help="Lesion banks: real masks and intensities in one fil
 def build(
     folder: Annotated[Path, typer.Argument(help="Folder of labelled cases.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The bank file to write.")],
-    classes: ClassesOption = "BRATS18",
-    channels: ChannelsOption = DEFAULT_CHANNELS,
+    classes: ClassesOption = None,
+    channels: ChannelsOption = None,
     per: PerOption = "lesion",
     min_voxels: Annotated[int, typer.Option(help="Smallest lesion kept.")] = 27,
     layout: LayoutOption = "auto",
+    group_pattern: GroupOption = None,
 ) -> None:
     """Cut the lesions of labelled cases into one bank file."""
     from synthaug import LesionBank
+    from synthaug.data.dataset import find_dataset
 
+    # what is left out is said once, below, and not by logging as well
+    logging.getLogger("synthaug.lesions").addHandler(logging.NullHandler())
     with one_line_errors(*ERRORS):
-        bank = LesionBank.from_folder(folder, classes, channels.split(","), per, min_voxels, layout)
+        data = find_dataset(folder, classes, split_channels(channels), layout, group_pattern)
+        tell_taken(data.taken)
+        bank = LesionBank.from_cases(data.training, data.classes, data.channels, per, min_voxels)
         bank.save(out)
-    typer.echo(f"{len(bank)} lesions of {len(bank.groups)} patients in {out}")
+    used = len({lesion.name.rpartition("/")[0] or lesion.name for lesion in bank})
+    typer.echo(
+        f"{len(bank)} lesions of {len(bank.groups)} patients in {out}, from {used} of {len(data.training)} cases"
+    )
     for reason in bank.skipped:
         typer.echo(f"left out: {reason}", err=True)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from synthaug.cli.errors import one_line_errors
-from synthaug.cli.options import DEFAULT_CHANNELS, ERRORS, ChannelsOption, ClassesOption, LayoutOption
+from synthaug.cli.options import ERRORS, ChannelsOption, ClassesOption, LayoutOption, split_channels
 
 
 def imbalance(
@@ -14,8 +14,8 @@ def imbalance(
     out: Annotated[Path, typer.Option(help="Folder of the page, its picture, the figures and insertion.yaml.")] = Path(
         "imbalance-report"
     ),
-    classes: ClassesOption = "BRATS18",
-    channels: ChannelsOption = DEFAULT_CHANNELS,
+    classes: ClassesOption = None,
+    channels: ChannelsOption = None,
     min_voxels: Annotated[int, typer.Option(help="Smaller components are specks.", min=1)] = 27,
     seed: Annotated[int, typer.Option(help="Of the voxels that are drawn.", min=0)] = 0,
     layout: LayoutOption = "auto",
@@ -24,5 +24,5 @@ def imbalance(
     from synthaug.imbalance import run_imbalance
 
     with one_line_errors(*ERRORS):
-        text = run_imbalance(folder, out, classes, channels.split(","), layout, min_voxels, seed)
+        text = run_imbalance(folder, out, classes, split_channels(channels), layout, min_voxels, seed)
     typer.echo(f"{text}\n\n{out / 'imbalance.html'}, {out / 'insertion.yaml'}")

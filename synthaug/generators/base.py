@@ -55,9 +55,12 @@ class TumorGenerator(ABC):
             ValueError: a channel or class that the generator does not know; the message names both sides.
         """
         for what, wanted, known in (("channels", channels, self.channels), ("classes", classes, self.classes)):
-            if known is not None and not set(wanted) <= set(known):
+            unknown = [] if known is None else [name for name in wanted if name not in known]
+            if unknown:
+                also = "; where these are the same tissues, name them so in `classes`" if what == "classes" else ""
                 raise ValueError(
-                    f"{type(self).__name__} knows the {what} {', '.join(known)}; the insertion has {', '.join(wanted)}"
+                    f"{type(self).__name__} knows the {what} {', '.join(known)}; the insertion has "
+                    f"{', '.join(wanted)}{also}"
                 )
         return self
 

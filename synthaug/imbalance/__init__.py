@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from synthaug.classes import Classes
+from synthaug.data.dataset import ClassesGiven
 from synthaug.figures.slices import require_matplotlib
 from synthaug.files import replace_file
 from synthaug.imbalance.measure import Measurements, measure_cases, measure_folder
@@ -31,8 +31,8 @@ FILES = ("imbalance.html", "imbalance.png", "imbalance.json", "insertion.yaml")
 def run_imbalance(
     folder: str | os.PathLike,
     out: str | os.PathLike,
-    classes: Classes | str = "BRATS18",
-    channels: Sequence[str] = ("flair", "t1", "t1ce", "t2"),
+    classes: ClassesGiven = None,
+    channels: Sequence[str] | None = None,
     layout: str = "auto",
     min_voxels: int = MIN_VOXELS,
     seed: int = 0,
@@ -42,8 +42,8 @@ def run_imbalance(
     Args:
         folder: labelled cases; only read.
         out: folder for `FILES`; made if it is not there.
-        classes: vocabulary of the labels.
-        channels: channels whose intensities are compared.
+        classes: vocabulary of the labels; where not given, what the data say (`synthaug.data.dataset`).
+        channels: whose intensities are compared; where not given, those of the cases.
         layout: layout of `folder`, see `synthaug.data.find_cases`.
         min_voxels: smaller components are specks.
         seed: seed of the voxels and sizes that are drawn.

@@ -10,7 +10,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from synthaug.classes import Classes
+from synthaug.checks import in_short
+from synthaug.classes import NO_LESIONS, Classes
 from synthaug.frames import cropped, host_frame
 from synthaug.host import HostSample
 
@@ -67,8 +68,8 @@ class LesionCutter:
             host: (X, Y, Z) bool, host tissue; derived from the image where not given.
             affine: (4, 4), voxel indices to mm, without which the lesions' places in their host are not known.
         """
-        if unknown := self.classes.unknown_values(label):
-            return self.skip(f"{name}: label values {unknown} are not in {self.classes}")
+        if problem := self.classes.strange_values(label):
+            return self.skip(f"{name}: {problem}; {NO_LESIONS}")
         mask = self.classes.index_map(label)
         components = cc3d.connected_components(mask > 0, connectivity=26) if self.per == "lesion" else (mask > 0)
         sizes = np.bincount(components.ravel().astype(np.int64))
@@ -96,10 +97,11 @@ class LesionCutter:
             ValueError: there is none.
         """
         if not self.rows:
-            reasons = "; ".join(self.skipped) or "no case was given"
+            reasons = in_short(self.skipped) or "no case was given"
             raise ValueError(f"lesion bank: expected at least one lesion, got none ({reasons})")
         header = {
             "classes": list(self.classes.names),
+            "values": dict(self.classes.values),
             "channels": list(self.channels),
             "per": self.per,
             "skipped": self.skipped,

@@ -52,8 +52,8 @@ def read_lesion_volume(case: Case, channels: Sequence[str], classes: Classes) ->
     """
     volume = load_case(case, channels)
     image, label = torch.from_numpy(volume.image), torch.from_numpy(volume.label).long()
-    if unknown := classes.unknown_values(label):
-        raise ValueError(f"{case.name}: the label has the values {unknown}, which {classes!r} does not have")
+    if problem := classes.strange_values(label):
+        raise ValueError(f"{case.name}: {problem}")
     host = HostSample.of(image, label)
     index = torch.from_numpy(classes.index_map(volume.label)) * host.tissue
     voxels = tuple((index == k + 1).flatten().nonzero()[:, 0] for k in range(len(classes)))

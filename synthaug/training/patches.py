@@ -110,8 +110,8 @@ def cache_case(
     """
     volume = load_case(case, channels, require_label=not tumour_free)
     label = np.zeros(volume.image.shape[1:], np.int16) if volume.label is None else volume.label
-    if unknown := classes.unknown_values(label):
-        raise CaseError(f"{case.name}: {case.label} holds the values {unknown}; expected 0 and those of {classes!r}")
+    if problem := classes.strange_values(label):
+        raise CaseError(f"{case.name}: {case.label}: {problem}")
     try:
         image = zscore_host(volume.image)
     except ValueError as error:

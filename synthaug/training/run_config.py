@@ -4,10 +4,11 @@ A trainer's configuration is a `RunConfig` whose `data` is a `CasesConfig`, each
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from synthaug.classes import VOCABULARIES
 from synthaug.config import Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -36,11 +37,29 @@ class CasesConfig(Section):
     layout: Literal["auto", "brats", "nnunet", "msd", "bids"] = "auto"
     group_pattern: str | None = None
     channels: tuple[str, ...] = ("flair", "t1", "t1ce", "t2")
-    classes: str | dict[str, int] = "BRATS18"
+    classes: str | dict[str, int]
     train: tuple[str, ...] | None = None
     validation: tuple[str, ...] = ()
     batch: PositiveInt = 2
     workers: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _said_by_the_data(cls, values: Any) -> Any:
+        """The configuration with the classes that the data set says, where it has none; phantoms have BraTS's."""
+        if not isinstance(values, dict) or values.get("classes") is not None:
+            return values
+        if values.get("folder") is None:
+            return values | {"classes": "BRATS18"}
+        from synthaug.data.dataset import find_classes, named_cases
+
+        folder = Path(values["folder"])
+        try:
+            cases = named_cases(folder, values.get("layout", "auto"), values.get("channels"))
+            found = find_classes(folder, cases)[0]
+        except ValueError as error:
+            raise ValueError(f"classes: {error}") from error
+        return values | {"classes": found.name if found.name in VOCABULARIES else dict(found.values)}
 
     @model_validator(mode="after")
     def _one_source(self):

@@ -15,6 +15,7 @@ from synthaug.adapters.nnunet.units import Units
 from synthaug.channels import canonical_channels
 from synthaug.classes import Classes, get_classes
 from synthaug.config import ConfigError
+from synthaug.data.labels import label_names
 from synthaug.geometry import triple
 from synthaug.host import host_tissue
 
@@ -124,24 +125,6 @@ def check_configuration(configuration: ConfigurationManager, name: str) -> None:
             f"{configuration.previous_stage_name} that it reads do not show inserted tumours; train 3d_fullres, or "
             "insert in the first stage alone"
         )
-
-
-def label_names(labels: Mapping[str, Any]) -> dict[str, int]:
-    """List the names of the single label values, without background and ignore, in the order of the values.
-
-    Where labels are regions, a value is called after the smallest region that holds it: in ``{"whole tumor": [1, 2, 3],
-    "tumor core": [2, 3], "enhancing tumor": 3}`` 1 is ``"whole tumor"``, 2 ``"tumor core"``. Where several values share
-    their smallest region, the value is added to the name.
-
-    Example:
-        >>> label_names({"background": 0, "whole": [1, 2], "core": 2, "ignore": 3})
-        {'whole': 1, 'core': 2}
-    """
-    regions = {k: v if isinstance(v, (list, tuple)) else [v] for k, v in labels.items() if k != "ignore"}
-    values = sorted({int(v) for members in regions.values() for v in members} - {0})
-    smallest = {v: min((k for k in regions if v in regions[k]), key=lambda k: len(regions[k])) for v in values}
-    names = list(smallest.values())
-    return {name if names.count(name) == 1 else f"{name} {value}": value for value, name in smallest.items()}
 
 
 def _label_value(name: str, named: Mapping[str, int], key: str) -> int:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from synthaug.checks import checked_at_least
+from synthaug.classes import Classes
 from synthaug.generators.base import TumorGenerator
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.base import Candidates, Lesion, LesionSource
@@ -100,6 +101,15 @@ class PaintedLesions(LesionSource):
         self._process = os.getpid()
         if not self.changes:
             self.pool.move(0)
+
+    @property
+    def vocabulary(self) -> Classes | None:
+        """That of the donors' bank."""
+        return self.bank.vocabulary
+
+    def group_of(self, given: str) -> str:
+        """The donors' patient group that is meant, as `LesionBank.group_of` knows it."""
+        return self.bank.group_of(given)
 
     def __len__(self) -> int:
         return self.pool.count
@@ -193,7 +203,8 @@ class PaintedLesions(LesionSource):
         found = self.pool.candidates()
         if exclude_group is None:
             return found
-        return found.at(np.array([i for i, x in enumerate(found.lesions) if x.group != exclude_group], dtype=int))
+        own = self.group_of(exclude_group)
+        return found.at(np.array([i for i, x in enumerate(found.lesions) if x.group != own], dtype=int))
 
     def lesion(self, name: str) -> Lesion:
         """Find the lesion of that name, painted again where it is in the pool no more.
