@@ -20,6 +20,7 @@ from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_datas
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from synthaug.adapters.nnunet.batch import groups_of
+from synthaug.adapters.nnunet.hosts import case_affine, case_tissue
 from synthaug.adapters.nnunet.settings import Settings
 from synthaug.adapters.nnunet.task import Task
 from synthaug.config import ConfigError
@@ -129,16 +130,14 @@ def build_bank(
 
 
 def _samples(data: Preprocessed, task: Task, groups: dict[str, str]) -> Iterator[tuple]:
-    """Read name, patient, raw intensities, lesion classes, spacing and host tissue of each case."""
+    """Read name, patient, raw intensities, lesion classes, spacing, host tissue and affine of each case."""
     dataset = infer_dataset_class(str(data.arrays))(str(data.arrays), list(groups))
     for case, group in groups.items():
-        image, label = (torch.from_numpy(np.array(a[:])) for a in dataset.load_case(case)[:2])
-        raw = task.units.raw(image[None].float())
-        view = task.view(label[None])
-        # what is avoided is no lesion, and no tissue to take statistics from either
-        host = task.host(raw[0], label) & (view[0] != BLOCKED)
+        image, label, _, properties = dataset.load_case(case)
+        raw, view, host = case_tissue(task, image, label)
         lesions = torch.where(view == BLOCKED, 0, view)
-        yield case, group, raw[0].numpy(), lesions[0, 0].numpy(), task.spacing_mm, host[0].numpy()
+        affine = case_affine(properties, data.plans.transpose_forward, task.spacing_mm)
+        yield case, group, raw.numpy(), lesions[0].numpy(), task.spacing_mm, host[0].numpy(), affine
 
 
 def shares_of(bank: LesionBank) -> Sequence[str]:

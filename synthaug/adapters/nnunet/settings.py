@@ -32,15 +32,6 @@ class InsertionSettings(ScheduledOptions):
         if value is not None:
             raise ValueError("host: expected the section host of the settings, which says where lesions may lie")
 
-    @field_validator("place")
-    @classmethod
-    def _without_frames(cls, value: str | None) -> str | None:
-        if value not in (None, "anywhere"):
-            raise ValueError(
-                f"place: expected anywhere, got {value}: nnU-Net's loader does not tell where in its case a patch lies"
-            )
-        return value
-
     @model_validator(mode="after")
     def _no_files(self):
         refuse_files(self)
@@ -69,6 +60,7 @@ class Settings(Section):
     group_pattern: str | None = None
     host: HostSettings = HostSettings()
     insertion: InsertionSettings = InsertionSettings()
+    intensities: Literal["device", "workers"] = "device"
     record: bool = False
 
     @field_validator("group_pattern")

@@ -1,8 +1,11 @@
 """`nnUNetTrainerSynthAug`: nnU-Net's own training with tumours inserted on the device.
 
-nnU-Net makes patches in worker processes and ends their transforms with the targets: regions, and copies at the
-resolutions of deep supervision. Insertion needs the label before that. So the workers stop short of the targets; the
-training step inserts on the device, and then applies the very transforms that were left out there. Validation
+nnU-Net makes patches in worker processes: it changes their shapes, then their intensities and resolution, and ends with
+the targets: regions, and copies at the resolutions of deep supervision. Insertion comes after the shapes and before the
+rest, so that lesions are not sharper than what is around them. So the workers stop short of the intensities; the
+training step inserts on the device, changes the intensities there in batches (`synthaug.adapters.nnunet.intensities`),
+and applies the very transforms that make the targets. Where lesions go by place, batches also say where in their cases
+the patches lie (`synthaug.adapters.nnunet.tracking`). Validation
 patches, `validation_step` and the final validation are nnU-Net's own.
 """
 
@@ -11,22 +14,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
 from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor
 from torch import distributed as dist
 
 from synthaug.adapters.nnunet.batch import BatchInsertion, groups_of
+from synthaug.adapters.nnunet.hosts import frames_of_cases
+from synthaug.adapters.nnunet.intensities import DeviceIntensities, split
 from synthaug.adapters.nnunet.settings import Settings, read_settings
 from synthaug.adapters.nnunet.task import Task, check_configuration
+from synthaug.adapters.nnunet.tracking import PLACES, TrackedTransforms, tracking_loaders
 from synthaug.config import ConfigError
 from synthaug.data.folds import refuse_shared_patients
+from synthaug.frames import changed
 from synthaug.insertion.schedule import ProbSchedule
 from synthaug.lesions.bank import LesionBank
 
@@ -66,15 +75,19 @@ class InsertionMixin(_Mixed):
         self.insertion: BatchInsertion | None = None
         self.schedule: ProbSchedule | None = None
         self.target_transforms: list[BasicTransform] = []
+        self.settings: Settings | None = None
+        self.intensities: DeviceIntensities | None = None
+        self.host_frames: dict[str, np.ndarray] | None = None
         self._loaded_insertion: dict[str, Any] | None = None
         self._counted: Counter[Any] = Counter()
 
     def on_train_start(self) -> None:
         """Make the insertion first, so that nothing is begun with settings that do not fit."""
-        settings = read_settings()
+        self.settings = settings = read_settings()
         if not self.was_initialized:
             self.initialize()
         self.insertion = self.make_insertion(settings)
+        self.host_frames = self.find_hosts() if self.insertion.by_place else None
         try:
             self.schedule = settings.insertion.schedule(self.num_epochs)
         except ValueError as error:
@@ -108,8 +121,25 @@ class InsertionMixin(_Mixed):
         self.print_to_log_file("synthaug settings:", settings.model_dump(mode="json"), also_print_to_console=False)
         return insertion
 
+    def find_hosts(self) -> dict[str, np.ndarray]:
+        """Find the frames (3, 4) of all training cases, which are read for that once."""
+        if self.insertion is None:
+            raise RuntimeError("find_hosts before on_train_start: there is no insertion yet")
+        cases, _ = self.do_split()
+        folder = self.preprocessed_dataset_folder
+        dataset = infer_dataset_class(folder)(folder, cases)
+        self.print_to_log_file(f"synthaug: lesions go by place; looking where the hosts of {len(cases)} cases are")
+        return frames_of_cases(dataset, cases, self.insertion.task, self.plans_manager.transpose_forward)
+
+    def get_dataloaders(self) -> tuple:
+        """Make the parent's loaders, which say where patches lie if lesions go by place."""
+        if self.host_frames is None:
+            return super().get_dataloaders()
+        with tracking_loaders(super().get_dataloaders.__func__):
+            return super().get_dataloaders()
+
     def get_training_transforms(self, *args, **kwargs) -> BasicTransform:
-        """Return the parent's transforms up to the targets, and keep the others for `train_step`.
+        """Return the parent's transforms up to the intensities or the targets, and keep the others for `train_step`.
 
         Raises:
             ConfigError: the parent changes patches after it made targets, so that insertion has no place.
@@ -123,16 +153,37 @@ class InsertionMixin(_Mixed):
                 f"{type(self).__name__}: expected the training transforms to end with those that make targets, "
                 f"got {', '.join(late)} after {type(transforms[first]).__name__}"
             )
-        return ComposeTransforms(before)
+        if self.settings is not None and self.settings.intensities == "device":
+            before = self._without_intensities(before)
+        return ComposeTransforms(before) if self.host_frames is None else TrackedTransforms(before)
+
+    def _without_intensities(self, transforms: list[BasicTransform]) -> list[BasicTransform]:
+        """Keep the changes of intensity for the device; where one is not known there, leave all to the workers."""
+        try:
+            transforms, self.intensities = split(transforms)
+        except ValueError as error:
+            self.print_to_log_file(
+                f"synthaug: intensities: device does not know {error}, so lesions go in after nnU-Net's noise and blur"
+            )
+        return transforms
 
     def train_step(self, batch: dict) -> dict:
-        """Insert on the device, make the targets there, and take the parent's step."""
+        """Insert on the device, change intensities and make the targets there, and take the parent's step."""
         if self.insertion is None:
             raise RuntimeError("train_step before on_train_start: there is no insertion yet")
         image = batch["data"].to(self.device, non_blocking=True)
         label = batch["target"].to(self.device, non_blocking=True)
-        image, label = self.insertion(image, label, batch["keys"])
+        image, label = self.insertion(image, label, batch["keys"], self.frames(batch))
+        if self.intensities is not None:
+            image = self.intensities(image, label)
         return super().train_step(batch | {"data": image, "target": self.targets(label)})
+
+    def frames(self, batch: dict) -> list[np.ndarray] | None:
+        """Find the frames (3, 4) of a batch's patches; None where lesions do not go by place."""
+        if self.host_frames is None:
+            return None
+        known = zip(batch["keys"], batch[PLACES].numpy(), strict=True)
+        return [changed(self.host_frames[str(case)], to_case) for case, to_case in known]
 
     def targets(self, label: Tensor) -> Tensor | list[Tensor]:
         """Make the loss's targets of a label, as nnU-Net's own workers would.
