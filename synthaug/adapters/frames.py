@@ -5,7 +5,7 @@ world (`host_from_world`). Where it does not, an image of host coordinates goes 
 the others, and the frame is read off what comes out (`coordinates`, `fitted_frame`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,22 @@ from synthaug.insertion.insertion import TumorInsertion
 NEEDING = ("home", "like-data")
 """Place rules that need frames."""
 
+HOST_FROM_WORLD = "host_from_world"
+"""Entry of an image's metadata: (3, 4) map from world to host coordinates; see `synthaug.adapters.monai`."""
+
 TO_RAS = {"LPS": np.diag([-1.0, -1.0, 1.0, 1.0])}
 """Conversion of the world that an affine leads to, by its name; RAS where it has none."""
 
 PROBES = 24
 """Most voxels along an axis at which an image of coordinates is looked at."""
 
-FAR = 0.35
+REACH = 6
+"""Voxels over which the change of coordinates is measured, so that the nearest voxel's will do."""
+
+LEAST = 8
+"""Fewest voxels that a frame is fitted to."""
+
+FAR = 0.5
 """How far a voxel's change of coordinates may lie from the median, as a share of it, to be taken for the host's own."""
 
 
@@ -50,6 +59,25 @@ def frames_by_affine(from_world: Any, affine: Any) -> np.ndarray:
     """Compose maps from world to host, (3, 4) or (B, 3, 4), with the samples' affines: their frames, (B, 3, 4)."""
     known = np.asarray(torch.as_tensor(from_world, device="cpu"), np.float64).reshape(-1, 3, 4)
     return known @ np.asarray(torch.as_tensor(affine, device="cpu"), np.float64).reshape(-1, 4, 4)
+
+
+def frames_of_tensors(tensors: Iterable[Any]) -> np.ndarray | None:
+    """Read the frames (B, 3, 4) off the first of some samples or batches that knows its host, None where none does.
+
+    Args:
+        tensors: MONAI's `MetaTensor`s, or others, which know nothing.
+    """
+    for tensor in tensors:
+        meta = getattr(tensor, "meta", None)
+        if isinstance(meta, Mapping) and HOST_FROM_WORLD in meta:
+            return frames_by_affine(meta[HOST_FROM_WORLD], tensor.affine)
+    return None
+
+
+def goes_by_place(insertion: TumorInsertion) -> bool:
+    """Tell whether an insertion makes use of frames."""
+    rule = insertion.options.place
+    return rule in NEEDING or (rule is None and insertion.places is not None)
 
 
 def needed_frames(insertion: TumorInsertion, frames: Any, advice: str) -> Any:
@@ -92,22 +120,21 @@ def fitted_frame(image: Tensor) -> np.ndarray:
     Raises:
         ValueError: no part of it is of the host.
     """
-    shape = np.array(image.shape[1:])
-    axes = [np.unique(np.linspace(0, n - 2, min(PROBES, n - 1)).round().astype(int)) for n in shape]
-    voxels = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
     values = image.detach().cpu().double().numpy()
+    reach = np.array([min(REACH, n // 2) for n in values.shape[1:]])
+    voxels = _lattice([n - r for n, r in zip(values.shape[1:], reach, strict=True)])
     here = values[:, *voxels.T].T
-    steps = np.stack([values[:, *(voxels + step).T].T - here for step in np.eye(3, dtype=int)], -1)
-    size = np.linalg.det(steps)
-    inside = np.abs(size) > 1e-15
+    steps = np.stack([values[:, *(voxels + r).T].T - here for r in np.diag(reach)], -1) / reach
+    inside = np.abs(np.linalg.det(steps)) > 1e-15
     if inside.any():
         usual = np.median(steps[inside], axis=0)
-        off = np.linalg.norm(steps - usual, axis=(1, 2))
-        inside &= off < FAR * np.linalg.norm(usual)
-    if inside.sum() < 4:
+        inside &= np.linalg.norm(steps - usual, axis=(1, 2)) < FAR * np.linalg.norm(usual)
+    if inside.sum() < LEAST:
         raise ValueError("frame: expected a sample that shows some of its host, got one of padding alone")
-    known = np.concatenate([voxels[inside], np.ones((inside.sum(), 1))], 1)
-    return np.linalg.lstsq(known, here[inside], rcond=None)[0].T
+    frame = _fit(voxels[inside], here[inside])
+    off = np.linalg.norm(place(frame, voxels[inside]) - here[inside], axis=1)
+    good = off <= 3 * np.median(off) + 1e-12
+    return _fit(voxels[inside][good], here[inside][good])
 
 
 def followed(frame: np.ndarray, source_vox: Tensor) -> np.ndarray:
@@ -117,9 +144,18 @@ def followed(frame: np.ndarray, source_vox: Tensor) -> np.ndarray:
         frame: (3, 4) of the volume before.
         source_vox: (X, Y, Z, 3), for each voxel of the sample the voxel index before, not rounded.
     """
-    shape = source_vox.shape[:3]
-    axes = [np.unique(np.linspace(0, n - 1, min(PROBES, n)).round().astype(int)) for n in shape]
-    voxels = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    voxels = _lattice(source_vox.shape[:3])
     before = source_vox[tuple(torch.from_numpy(v) for v in voxels.T)].double().numpy()
+    return _fit(voxels, place(frame, before))
+
+
+def _lattice(shape: Sequence[int]) -> np.ndarray:
+    """Choose voxels (N, 3) spread evenly over a volume."""
+    axes = [np.unique(np.linspace(0, n - 1, min(PROBES, n)).round().astype(int)) for n in shape]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+
+
+def _fit(voxels: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Fit the affine map (3, 4) from voxels (N, 3) to values (N, 3)."""
     known = np.concatenate([voxels, np.ones((len(voxels), 1))], 1)
-    return np.linalg.lstsq(known, place(frame, before), rcond=None)[0].T
+    return np.linalg.lstsq(known, values, rcond=None)[0].T

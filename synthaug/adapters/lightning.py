@@ -4,6 +4,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
+from synthaug.adapters.frames import frames_of_tensors, needed_frames
 from synthaug.adapters.images import EngineBatch, check_label, chosen_insertion, chosen_spacing, host_map
 from synthaug.generators.base import TumorGenerator
 from synthaug.insertion.insertion import TumorInsertion
@@ -12,6 +15,11 @@ from synthaug.lesions.base import LesionSource
 __all__ = ["TumorInsertionMixin"]
 
 CHECKPOINT_KEY = "synthaug"
+
+ADVICE = (
+    "give batches an entry of (B, 3, 4) frames (synthaug.frames) and its key as insert_tumors(frames=...), or with "
+    "MONAI add StoreHostFramed(keys) to the transforms, before any crop"
+)
 
 if TYPE_CHECKING:
     from lightning import LightningModule as _Mixed  # what follows the mixin, and has the hooks that it extends
@@ -72,6 +80,7 @@ class TumorInsertionMixin(_Mixed):
         groups: Any = None,
         profile: Any = None,
         host: Any = None,
+        frames: Any = None,
     ) -> None:
         """Set the insertion, and the entries of a batch that it reads and changes.
 
@@ -85,12 +94,16 @@ class TumorInsertionMixin(_Mixed):
             groups: key or position of the samples' patient groups, if there are any.
             profile: of the data set (`synthaug fit`), in place of an insertion.
             host: key or position of masks (B, 1, X, Y, Z) of host tissue, if there are any.
+            frames: key or position of (B, 3, 4) maps of voxel indices to host coordinates (`synthaug.frames`), which
+                ``place="like-data"`` and ``"home"`` need; by default those of MONAI's tensors, where `StoreHostFramed`
+                stood in their transforms.
 
         Raises:
             TypeError: not a `TumorInsertion`.
         """
         self.tumor_insertion = chosen_insertion(insertion, profile)
-        entries = {"image": image, "label": label, "spacing_mm": spacing_mm, "groups": groups, "host": host}
+        entries = {"image": image, "label": label, "spacing_mm": spacing_mm, "groups": groups}
+        entries |= {"host": host, "frames": frames}
         self._insertion_entries = entries
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
@@ -155,7 +168,14 @@ class TumorInsertionMixin(_Mixed):
 
 
 def inserted(
-    insertion: TumorInsertion, batch: Any, image: Any, label: Any, spacing_mm: Any, groups: Any, host: Any = None
+    insertion: TumorInsertion,
+    batch: Any,
+    image: Any,
+    label: Any,
+    spacing_mm: Any,
+    groups: Any,
+    host: Any = None,
+    frames: Any = None,
 ) -> Any:
     """Insert tumours into a batch, dictionary or sequence; see `TumorInsertionMixin.insert_tumors`."""
     keys = image if isinstance(image, tuple) else (image,)
@@ -167,12 +187,20 @@ def inserted(
     spacing = chosen_spacing(given, getattr(batch[keys[0]], "affine", None), "the batch's tensors")
     names = None if groups is None else batch[groups]
     mask = None if host is None else host_map(batch[host], engine.image)
-    images, new_label = engine.back(*insertion(engine.image, engine.classes, spacing, groups=names, host=mask))
+    tensors = [batch[key] for key in (*keys, label)]
+    places = frames_of_tensors(tensors) if frames is None else _on_host(batch[frames])
+    known = {"groups": names, "host": mask, "frames": needed_frames(insertion, places, ADVICE)}
+    images, new_label = engine.back(*insertion(engine.image, engine.classes, spacing, **known))
     changed = images | {label: new_label}
     if isinstance(batch, Mapping):
         return {**batch, **changed}
     values = [changed.get(i, value) for i, value in enumerate(batch)]
     return batch._make(values) if hasattr(batch, "_make") else type(batch)(values)
+
+
+def _on_host(frames: Any) -> Any:
+    """Bring frames back from the device, to which Lightning moves all tensors of a batch."""
+    return frames.cpu() if isinstance(frames, Tensor) else frames
 
 
 def _position(key: Any) -> Any:

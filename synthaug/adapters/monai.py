@@ -6,7 +6,7 @@ Give them to the training pipeline only: a transform cannot know that it stands 
 import json
 import os
 import sys
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from types import FrameType
 from typing import Any
 
@@ -22,7 +22,7 @@ from monai.utils.enums import MetaKeys, TransformBackends
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from synthaug.adapters.frames import frames_by_affine, host_from_world, needed_frames
+from synthaug.adapters.frames import HOST_FROM_WORLD, frames_of_tensors, host_from_world, needed_frames
 from synthaug.adapters.images import EngineBatch, check_label, chosen_insertion, chosen_spacing, host_map
 from synthaug.adapters.workers import DRAWS, drawn, refuse_accelerator_in_worker
 from synthaug.checks import checked_probability
@@ -40,9 +40,6 @@ __all__ = [
     "StoreHostFrameDict",
     "StoreHostFramed",
 ]
-
-HOST_FROM_WORLD = "host_from_world"
-"""Entry of an image's metadata: (3, 4) map from world to host coordinates (`synthaug.frames`)."""
 
 ADVICE = (
     "add StoreHostFramed(keys) from synthaug.adapters.monai to the transforms, after loading and before any crop, and "
@@ -156,7 +153,7 @@ class _RandomInsertion(RandomizableTransform):
         spacing = chosen_spacing(self.spacing_mm, affine, "plain tensors and arrays")
         with drawn(self.insertion, self._number, prob=float(self._do_transform)) as insertion:
             known = {"groups": [group], "host": host_map(host, batch.image)}
-            known["frames"] = needed_frames(insertion, _frames([*images.values(), label]), ADVICE)
+            known["frames"] = needed_frames(insertion, frames_of_tensors([*images.values(), label]), ADVICE)
             image, classes, plan = insertion.recorded(batch.image, batch.classes, spacing, **known)
         self.rows = plan.to_rows()
         if not len(plan):
@@ -371,7 +368,7 @@ class PrepareBatchInsertTumor(PrepareBatch):
         spacing = chosen_spacing(self.spacing_mm, affine, "plain tensors")
         groups = None if self.group_key is None else batchdata[self.group_key]
         host = None if self.host_key is None else host_map(batchdata[self.host_key], batch.image)
-        frames = needed_frames(self.insertion, _frames([image, label]), ADVICE)
+        frames = needed_frames(self.insertion, frames_of_tensors([image, label]), ADVICE)
         result = self.insertion(batch.image, batch.classes, spacing, groups=groups, host=host, frames=frames)
         images, label = batch.back(*result)
         return images["image"], label, *rest
@@ -389,14 +386,6 @@ def _running_engine() -> Workflow | None:
             if isinstance(value, Workflow):
                 return value
         frame = frame.f_back
-    return None
-
-
-def _frames(tensors: Iterable[Any]) -> np.ndarray | None:
-    """Read the frames (B, 3, 4) of samples or batches off the first that knows its host, None where none does."""
-    for tensor in tensors:
-        if isinstance(tensor, MetaTensor) and HOST_FROM_WORLD in tensor.meta:
-            return frames_by_affine(tensor.meta[HOST_FROM_WORLD], tensor.affine)
     return None
 
 

@@ -19,9 +19,8 @@ from monai.transforms import (
     SpatialPadd,
 )
 
-from synthaug.adapters.frames import frames_by_affine
+from synthaug.adapters.frames import HOST_FROM_WORLD, frames_by_affine
 from synthaug.adapters.monai import (
-    HOST_FROM_WORLD,
     PrepareBatchInsertTumor,
     RandInsertTumor,
     RandInsertTumord,

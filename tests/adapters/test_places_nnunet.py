@@ -12,6 +12,7 @@ from nnunet_data import CT, MR, REGIONS, make_trainer, seeded
 
 pytest.importorskip("nnunetv2", reason="nnunetv2 is not installed")
 
+from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.intensity.brightness import MultiplicativeBrightnessTransform
 from batchgeneratorsv2.transforms.intensity.contrast import ContrastTransform
 from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
@@ -33,8 +34,9 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from synthaug.adapters.frames import coordinates
 from synthaug.adapters.nnunet.hosts import case_affine
 from synthaug.adapters.nnunet.intensities import split
-from synthaug.adapters.nnunet.tracking import IDENTITY, PLACES, TrackedTransforms, TrackingLoader
+from synthaug.adapters.nnunet.tracking import PLACES, TrackedTransforms, TrackingLoader
 from synthaug.adapters.nnunet.trainer import InsertionMixin, nnUNetTrainerSynthAug
+from synthaug.adapters.tracking import IDENTITY
 from synthaug.config import ConfigError
 from synthaug.frames import host_frame, place, voxel
 from synthaug.lesions.base import center_of
@@ -98,12 +100,14 @@ def test_of_an_elastic_change_the_affine_part_is_followed():
 
 
 def test_what_cannot_be_followed_is_named():
-    class Forgetful(Rot90Transform):
-        def _apply_to_regr_target(self, regression_target, **params):
-            return None
+    class Forgetful(BasicTransform):
+        """Moves voxels, and tells nothing of it."""
 
-    with pytest.raises(ConfigError, match="Forgetful cannot be followed"):
-        TrackedTransforms([Forgetful(1)])(image=torch.rand(1, 8, 8, 8), segmentation=torch.zeros(1, 8, 8, 8))
+    for one in (Forgetful(), RandomTransform(Forgetful(), 0.1), ComposeTransforms([Forgetful()])):
+        with pytest.raises(ConfigError, match="insertion: place: Forgetful cannot be followed"):
+            TrackedTransforms([one])
+    with pytest.raises(ValueError, match="Rot90Transform of 2-D patches cannot be followed"):
+        TrackedTransforms([Rot90Transform(1)])(image=torch.rand(1, 8, 8), segmentation=torch.zeros(1, 8, 8))
 
 
 @settings(max_examples=12, deadline=None)

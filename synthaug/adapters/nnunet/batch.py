@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synthaug.adapters.frames import NEEDING
+from synthaug.adapters.frames import goes_by_place
 from synthaug.adapters.nnunet.settings import Settings
 from synthaug.adapters.nnunet.task import Task
 from synthaug.config import ConfigError
@@ -63,8 +63,7 @@ class BatchInsertion:
     @property
     def by_place(self) -> bool:
         """Whether it needs to know where in their cases the patches lie."""
-        place = self.engine.options.place
-        return place in NEEDING or (place is None and self.engine.places is not None)
+        return goes_by_place(self.engine)
 
     @torch.no_grad()
     def __call__(
