@@ -4,8 +4,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from synthaug.adapters.frames import frames_of_tensors, needed_frames
 from synthaug.adapters.images import EngineBatch, check_label, chosen_insertion, chosen_spacing, host_map
 from synthaug.generators.base import TumorGenerator
@@ -64,6 +62,8 @@ class TumorInsertionMixin(_Mixed):
 
     tumor_insertion: TumorInsertion | None = None
     _reached = False
+    _frames_entry: Any = None
+    _frames: Any = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -103,8 +103,14 @@ class TumorInsertionMixin(_Mixed):
         """
         self.tumor_insertion = chosen_insertion(insertion, profile)
         entries = {"image": image, "label": label, "spacing_mm": spacing_mm, "groups": groups}
-        entries |= {"host": host, "frames": frames}
-        self._insertion_entries = entries
+        self._insertion_entries, self._frames_entry = entries | {"host": host}, frames
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Take the frames of a training batch while they are on the host, so that the device is not waited for."""
+        batch = super().on_before_batch_transfer(batch, dataloader_idx)
+        wanted = self.trainer.training and self._frames_entry is not None
+        self._frames = batch[self._frames_entry] if wanted else None
+        return batch
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Insert tumours into a training batch.
@@ -123,7 +129,7 @@ class TumorInsertionMixin(_Mixed):
         if self.tumor_insertion is None:
             raise RuntimeError("TumorInsertionMixin: call self.insert_tumors(insertion, ...) in __init__")
         self._reached = True
-        return inserted(self.tumor_insertion, batch, **self._insertion_entries)
+        return inserted(self.tumor_insertion, batch, **self._insertion_entries, frames=self._frames)
 
     def on_fit_start(self) -> None:
         """Check that the hyperparameters, which go into every checkpoint, hold no insertion.
@@ -177,7 +183,10 @@ def inserted(
     host: Any = None,
     frames: Any = None,
 ) -> Any:
-    """Insert tumours into a batch, dictionary or sequence; see `TumorInsertionMixin.insert_tumors`."""
+    """Insert tumours into a batch, dictionary or sequence; see `TumorInsertionMixin.insert_tumors`.
+
+    `frames` are the batch's own, (B, 3, 4) on the host, not their key.
+    """
     keys = image if isinstance(image, tuple) else (image,)
     if isinstance(batch, Sequence):
         keys, label = tuple(_position(key) for key in keys), _position(label)
@@ -188,7 +197,7 @@ def inserted(
     names = None if groups is None else batch[groups]
     mask = None if host is None else host_map(batch[host], engine.image)
     tensors = [batch[key] for key in (*keys, label)]
-    places = frames_of_tensors(tensors) if frames is None else _on_host(batch[frames])
+    places = frames_of_tensors(tensors) if frames is None else frames
     known = {"groups": names, "host": mask, "frames": needed_frames(insertion, places, ADVICE)}
     images, new_label = engine.back(*insertion(engine.image, engine.classes, spacing, **known))
     changed = images | {label: new_label}
@@ -196,11 +205,6 @@ def inserted(
         return {**batch, **changed}
     values = [changed.get(i, value) for i, value in enumerate(batch)]
     return batch._make(values) if hasattr(batch, "_make") else type(batch)(values)
-
-
-def _on_host(frames: Any) -> Any:
-    """Bring frames back from the device, to which Lightning moves all tensors of a batch."""
-    return frames.cpu() if isinstance(frames, Tensor) else frames
 
 
 def _position(key: Any) -> Any:
