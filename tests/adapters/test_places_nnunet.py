@@ -168,6 +168,17 @@ def boxed(label):
     return (where.min(0) + where.max(0)) / 2
 
 
+def test_workers_in_processes_say_so_too(configured, monkeypatch):
+    monkeypatch.setenv("nnUNet_n_proc_DA", "1")
+    configured(group_pattern=PATIENT, insertion=HOME)
+    trainer = started(make_trainer(nnUNetTrainerSynthAug, MR))
+    batch = next(trainer.dataloader_train)
+    trainer.dataloader_train._finish()
+    trainer.dataloader_val._finish()
+    frames = trainer.frames(batch)
+    assert batch[PLACES].shape == (2, 3, 4) and all(np.isfinite(f).all() for f in frames)
+
+
 def test_hosts_and_donors_have_the_coordinates_of_the_files(configured, nnunet):
     configured(group_pattern=PATIENT, insertion=SURE)
     trainer = started(make_trainer(nnUNetTrainerSynthAug, MR))
@@ -231,7 +242,7 @@ def test_a_trainer_with_another_loader_is_refused(configured):
     configured(group_pattern=PATIENT, insertion=HOME)
     trainer = make_trainer(Both, MR)
     trainer.enable_deep_supervision = False
-    with pytest.raises(ConfigError, match=r"place: expected a trainer that loads with nnUNetDataLoader; .*Other"):
+    with pytest.raises(ConfigError, match=r"place, tumour_free: expected a trainer that loads with nnUNetDataLoader; .*Other"):
         trainer.on_train_start()
 
 

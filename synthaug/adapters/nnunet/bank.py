@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.paths import nnUNet_preprocessed
-from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetBaseDataset
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -47,8 +47,20 @@ class Preprocessed:
     dataset_json: dict[str, Any]
 
     @classmethod
-    def open(cls, dataset: str, configuration: str = "3d_fullres", plans: str = "nnUNetPlans") -> "Preprocessed":
+    def open(
+        cls,
+        dataset: str,
+        configuration: str = "3d_fullres",
+        plans: str = "nnUNetPlans",
+        dataset_json: dict[str, Any] | None = None,
+    ) -> "Preprocessed":
         """Find a dataset by its number or name, as ``nnUNetv2_train`` does.
+
+        Args:
+            dataset: number or name.
+            configuration: of its plans.
+            plans: their name.
+            dataset_json: in place of its own, which is missing where the plans were moved from another dataset.
 
         Raises:
             ConfigError: no ``nnUNet_preprocessed``, no such dataset or configuration, or one not preprocessed.
@@ -61,14 +73,15 @@ class Preprocessed:
             raise ConfigError(f"dataset {dataset}: {error}") from error
         folder = Path(nnUNet_preprocessed) / name
         advice = f"nnUNetv2_plan_and_preprocess -d {dataset} -c {configuration} makes it"
-        for file in ("dataset.json", f"{plans}.json"):
+        for file in (*(["dataset.json"] if dataset_json is None else []), f"{plans}.json"):
             if not (folder / file).is_file():
                 raise ConfigError(f"dataset {dataset}: no {file} in {folder}; {advice}")
         manager = PlansManager(str(folder / f"{plans}.json"))
         if configuration not in manager.available_configurations:
             known = ", ".join(manager.available_configurations)
             raise ConfigError(f"configuration {configuration}: {plans} has {known}")
-        found = cls(folder, manager, configuration, load_json(str(folder / "dataset.json")))
+        own = load_json(str(folder / "dataset.json")) if dataset_json is None else dataset_json
+        found = cls(folder, manager, configuration, own)
         if not found.arrays.is_dir():
             raise ConfigError(f"dataset {dataset}: no folder {found.arrays}; {advice}")
         return found
@@ -77,6 +90,10 @@ class Preprocessed:
     def arrays(self) -> Path:
         """Folder of the preprocessed cases."""
         return self.folder / self.plans.get_configuration(self.configuration).data_identifier
+
+    def dataset(self, cases: Sequence[str] | None = None) -> nnUNetBaseDataset:
+        """Open the preprocessed cases of these names, or all."""
+        return infer_dataset_class(str(self.arrays))(str(self.arrays), None if cases is None else list(cases))
 
     def split(self, fold: int | str) -> tuple[list[str], list[str]]:
         """List a fold's training and validation cases, as nnU-Net splits them; for fold ``"all"`` all cases, and none.
@@ -131,7 +148,7 @@ def build_bank(
 
 def _samples(data: Preprocessed, task: Task, groups: dict[str, str]) -> Iterator[tuple]:
     """Read name, patient, raw intensities, lesion classes, spacing, host tissue and affine of each case."""
-    dataset = infer_dataset_class(str(data.arrays))(str(data.arrays), list(groups))
+    dataset = data.dataset(list(groups))
     for case, group in groups.items():
         image, label, _, properties = dataset.load_case(case)
         raw, view, host = case_tissue(task, image, label)

@@ -50,7 +50,15 @@ class TrackedTransforms(ComposeTransforms):
 
 
 class TrackingLoader(nnUNetDataLoader):
-    """nnU-Net's loader; its batches say where their patches lie (`PLACES`) if its transforms are tracked."""
+    """nnU-Net's loader; its batches say where their patches lie (`PLACES`) if its transforms are tracked.
+
+    Where the dataset has `probabilities`, cases are drawn by them.
+    """
+
+    def __init__(self, data: Any, *args: Any, **kwargs: Any):
+        super().__init__(data, *args, **kwargs)
+        if hasattr(data, "probabilities"):
+            self.sampling_probabilities = data.probabilities
 
     def get_bbox(self, *args: Any, **kwargs: Any) -> tuple:
         """Draw the box of the next patch, and note it."""
@@ -80,8 +88,8 @@ def tracking_loaders(get_dataloaders: Callable[..., Any]) -> Iterator[None]:
     names = get_dataloaders.__globals__
     if names.get("nnUNetDataLoader") is not nnUNetDataLoader:
         raise ConfigError(
-            f"insertion.place: expected a trainer that loads with nnUNetDataLoader; {get_dataloaders.__qualname__} "
-            "does not: give place: anywhere"
+            f"insertion.place, tumour_free: expected a trainer that loads with nnUNetDataLoader; "
+            f"{get_dataloaders.__qualname__} does not: give place: anywhere, and no tumour_free"
         )
     names["nnUNetDataLoader"] = TrackingLoader
     try:
