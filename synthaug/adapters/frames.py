@@ -37,6 +37,10 @@ FAR = 0.5
 """How far a voxel's change of coordinates may lie from the median, as a share of it, to be taken for the host's own."""
 
 
+ELSEWHERE = np.concatenate([np.eye(3) / 1000, np.full((3, 1), 9.0)], 1)
+"""Frame of a sample that shows nothing of its host: far from it."""
+
+
 def host_from_world(tissue: np.ndarray, affine: Any, world: str = "RAS") -> np.ndarray:
     """Find the map (3, 4) from world to host coordinates of a whole volume.
 
@@ -117,12 +121,12 @@ def fitted_frame(image: Tensor) -> np.ndarray:
     Args:
         image: (3, X, Y, Z), at least 2 voxels along each axis.
 
-    Raises:
-        ValueError: no part of it is of the host.
+    Returns:
+        The frame, that of a place far from the host where all is padding.
     """
     values = image.detach().cpu().double().numpy()
     reach = np.array([min(REACH, n // 2) for n in values.shape[1:]])
-    voxels = _lattice([n - r for n, r in zip(values.shape[1:], reach, strict=True)])
+    voxels = lattice([n - r for n, r in zip(values.shape[1:], reach, strict=True)])
     here = values[:, *voxels.T].T
     steps = np.stack([values[:, *(voxels + r).T].T - here for r in np.diag(reach)], -1) / reach
     inside = np.abs(np.linalg.det(steps)) > 1e-15
@@ -130,32 +134,20 @@ def fitted_frame(image: Tensor) -> np.ndarray:
         usual = np.median(steps[inside], axis=0)
         inside &= np.linalg.norm(steps - usual, axis=(1, 2)) < FAR * np.linalg.norm(usual)
     if inside.sum() < LEAST:
-        raise ValueError("frame: expected a sample that shows some of its host, got one of padding alone")
-    frame = _fit(voxels[inside], here[inside])
+        return ELSEWHERE
+    frame = affine_fit(voxels[inside], here[inside])
     off = np.linalg.norm(place(frame, voxels[inside]) - here[inside], axis=1)
     good = off <= 3 * np.median(off) + 1e-12
-    return _fit(voxels[inside][good], here[inside][good])
+    return affine_fit(voxels[inside][good], here[inside][good])
 
 
-def followed(frame: np.ndarray, source_vox: Tensor) -> np.ndarray:
-    """Move a frame to a sample that was resampled from points of the volume before.
-
-    Args:
-        frame: (3, 4) of the volume before.
-        source_vox: (X, Y, Z, 3), for each voxel of the sample the voxel index before, not rounded.
-    """
-    voxels = _lattice(source_vox.shape[:3])
-    before = source_vox[tuple(torch.from_numpy(v) for v in voxels.T)].double().numpy()
-    return _fit(voxels, place(frame, before))
-
-
-def _lattice(shape: Sequence[int]) -> np.ndarray:
-    """Choose voxels (N, 3) spread evenly over a volume."""
+def lattice(shape: Sequence[int]) -> np.ndarray:
+    """Choose voxels (N, D) spread evenly over a volume of D axes."""
     axes = [np.unique(np.linspace(0, n - 1, min(PROBES, n)).round().astype(int)) for n in shape]
-    return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
 
 
-def _fit(voxels: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Fit the affine map (3, 4) from voxels (N, 3) to values (N, 3)."""
+def affine_fit(voxels: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Fit the affine map (D, D + 1) from voxels (N, D) to values (N, D), by least squares."""
     known = np.concatenate([voxels, np.ones((len(voxels), 1))], 1)
     return np.linalg.lstsq(known, values, rcond=None)[0].T

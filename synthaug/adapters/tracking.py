@@ -16,7 +16,7 @@ from batchgeneratorsv2.transforms.utils.nnunet_masking import MaskImageTransform
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
 from batchgeneratorsv2.transforms.utils.random import OneOfTransform, RandomTransform
 
-from synthaug.adapters.frames import coordinates, fitted_frame, followed
+from synthaug.adapters.frames import affine_fit, coordinates, fitted_frame, lattice
 from synthaug.frames import changed, flipped
 
 IDENTITY = np.eye(3, 4)
@@ -83,15 +83,12 @@ def _of_spatial(transform: SpatialTransform, params: dict, shape: Sequence[int])
         centers = [int(np.floor(c)) for c in params["center_location_in_pixels"]]
         matrix[3 - dims :, 3] = [c - n // 2 for c, n in zip(centers, size, strict=True)]
         return matrix
-    ends = torch.tensor(shape, dtype=torch.float64)
-    unit = grid.double().flip(-1)
+    voxels, ends = lattice(size), np.array(shape)
+    unit = grid[tuple(torch.from_numpy(v) for v in voxels.T)].double().numpy()[:, ::-1]
     source = (unit + 1) / 2 * (ends - 1) if transform.align_corners else ((unit + 1) * ends - 1) / 2
-    if dims == 3:
-        return followed(IDENTITY, source)
-    flat = torch.cat([torch.zeros_like(source[..., :1]), source], -1)[None]
-    found = followed(IDENTITY, flat.expand(2, *flat.shape[1:]))
-    found[:, 0] = [1.0, 0.0, 0.0]
-    return found
+    found = affine_fit(voxels, source)
+    matrix[3 - dims :, 3 - dims : 3], matrix[3 - dims :, 3] = found[:, :-1], found[:, -1]
+    return matrix
 
 
 def _probed(transform: BasicTransform, data: dict, shape: Sequence[int]) -> tuple[dict, np.ndarray]:

@@ -242,7 +242,7 @@ def test_a_trainer_with_another_loader_is_refused(configured):
     configured(group_pattern=PATIENT, insertion=HOME)
     trainer = make_trainer(Both, MR)
     trainer.enable_deep_supervision = False
-    with pytest.raises(ConfigError, match=r"place, tumour_free: expected a trainer that loads with nnUNetDataLoader; .*Other"):
+    with pytest.raises(ConfigError, match=r"tumour_free: expected a trainer that loads with nnUNetDataLoader; .*Other"):
         trainer.on_train_start()
 
 

@@ -98,10 +98,14 @@ def test_a_mask_says_where_the_host_is():
 
 
 @pytest.mark.parametrize("pad", [0.0, 7.0])
-def test_padding_does_not_count_and_a_sample_of_nothing_else_is_named(pad):
+def test_padding_does_not_count_and_a_sample_of_nothing_else_is_far_from_its_host(pad):
     frame = np.concatenate([np.diag([0.01, -0.02, 0.015]), [[0.2], [0.9], [0.1]]], 1)
     image = torch.full((3, 30, 30, 30), pad)
     image[:, 8:, :20] = coordinates(frame, (30, 30, 30))[:, 8:, :20]
     assert np.allclose(fitted_frame(image), frame, atol=1e-5)
-    with pytest.raises(ValueError, match="padding alone"):
-        fitted_frame(torch.full((3, 20, 20, 20), pad))
+    empty = torchio.Subject(mri=torchio.ScalarImage(tensor=torch.zeros(4, 40, 40, 40)))
+    empty.add_image(torchio.LabelMap(tensor=torch.zeros(1, 40, 40, 40, dtype=torch.int16)), "tumour")
+    empty.add_image(torchio.Image(tensor=torch.full((3, 40, 40, 40), pad), type="host_coordinates"), "where")
+    insertion = at_home()
+    new = RandomTumor(insertion, p=1.0)(empty)
+    assert torch.equal(new["mri"].data, empty["mri"].data) and insertion.report().done == 0

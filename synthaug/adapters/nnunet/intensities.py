@@ -1,7 +1,7 @@
 """nnU-Net's changes of intensity and resolution, in batches on the device, so that they come after the insertion.
 
-Which samples and channels change, and by how much, is drawn as nnU-Net's transforms draw it, from numpy's global state;
-the changes are those of `synthaug.segmentation.intensities`, with statistics of the whole patch as nnU-Net has them.
+Which samples and channels change, and by how much, is drawn as nnU-Net's transforms draw it, from the global states.
+Statistics are those of the whole patch, as nnU-Net has them, background included.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from einops import rearrange
 from torch import Tensor
 
-from synthaug.segmentation.intensities import Channels, blur, contrast, gamma, inverted_gamma, low_resolution, noise
+from synthaug.segmentation.intensities import Channels, blur, low_resolution
 from synthaug.transfers import on_device
 
 FIRST = (Convert3DTo2DTransform, SpatialTransform, Convert2DTo3DTransform)
@@ -39,6 +39,12 @@ ORDERLESS = (MirrorTransform, Rot90Transform, TransposeAxesTransform, MaskImageT
 
 Values = np.ndarray
 """Drawn for some channels, (N, 1), or (N, 3) where the axes differ."""
+
+Change = Callable[[Tensor, Values], Tensor]
+"""Changes channels (N, X, Y, Z), which it may overwrite, by values."""
+
+EPSILON = 1e-7
+EACH = (1, 2, 3)
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ class BatchChange:
     per_channel: float
     together: bool
     draw: Callable[[], Sequence[float]]
-    change: Callable[[Channels, Values], Tensor]
+    change: Change
 
     def chosen(self, samples: int, channels: int) -> tuple[np.ndarray, Values]:
         """Draw which of the samples' channels change, (N,), and their values (N, M)."""
@@ -95,9 +101,7 @@ class DeviceIntensities:
             rows, values = one.chosen(samples, channels)
             if len(rows):
                 index = on_device(torch.from_numpy(rows), image.device)
-                some = flat.index_select(0, index)
-                everywhere = torch.ones((1, 1, 1, 1), dtype=torch.bool, device=image.device).expand_as(some)
-                flat.index_copy_(0, index, one.change(Channels(some, everywhere), values).to(flat.dtype))
+                flat.index_copy_(0, index, one.change(flat.index_select(0, index), values).to(flat.dtype))
         new = rearrange(flat, "(b c) x y z -> b c x y z", c=channels)
         for channel in self.masked:
             new[:, channel].masked_fill_(label[:, 0] < 0, self.outside)
@@ -145,36 +149,25 @@ def _translated(random: RandomTransform) -> BatchChange | None:
     )
 
 
-Parts = tuple[Callable[[], Sequence[float]], Callable[[Channels, Values], Tensor]] | None
+Parts = tuple[Callable[[], Sequence[float]], Change] | None
 
 
 def _noise(transform: Any) -> Parts:
     # what nnU-Net calls variance is its standard deviation
-    return lambda: [sample_scalar(transform.noise_variance)], _scaled(_seeded, 0.0, 0.1)
-
-
-def _seeded(channels: Channels, numbers: np.ndarray) -> Tensor:
-    return noise(channels, np.concatenate([numbers, np.random.uniform(size=(len(numbers), 1))], 1))
+    return lambda: [sample_scalar(transform.noise_variance)], noise
 
 
 def _blur(transform: Any) -> Parts:
     axes = 1 if transform.synchronize_axes else 3
-    return lambda: [sample_scalar(transform.blur_sigma) for _ in range(axes)], _scaled(blur, 0.5, 0.5)
+    return lambda: [sample_scalar(transform.blur_sigma) for _ in range(axes)], _by_numbers(blur)
 
 
 def _brightness(transform: Any) -> Parts:
-    return lambda: [sample_scalar(transform.multiplier_range)], _multiplied
-
-
-def _multiplied(channels: Channels, values: Values) -> Tensor:
-    factors = on_device(values.astype(np.float32), channels.values.device)
-    return channels.values * factors[:, :, None, None]
+    return lambda: [sample_scalar(transform.multiplier_range)], multiplied
 
 
 def _contrast(transform: Any) -> Parts:
-    if not transform.preserve_range:
-        return None
-    return lambda: [sample_scalar(transform.contrast_range)], _scaled(contrast, 0.75, 0.5)
+    return (lambda: [sample_scalar(transform.contrast_range)], contrast) if transform.preserve_range else None
 
 
 def _low_resolution(transform: Any) -> Parts:
@@ -187,19 +180,61 @@ def _low_resolution(transform: Any) -> Parts:
         scales = [first if transform.synchronize_axes or not a else sample_scalar(transform.scale) for a in range(3)]
         return [1.0 if axis in still else scale for axis, scale in enumerate(scales)]
 
-    return draw, _scaled(low_resolution, 0.5, 0.5)
+    return draw, _by_numbers(low_resolution)
 
 
 def _gamma(transform: Any) -> Parts:
     if transform.p_retain_stats != 1 or transform.p_invert_image not in (0, 1):
         return None
-    change = inverted_gamma if transform.p_invert_image else gamma
-    return lambda: [sample_scalar(transform.gamma)], _scaled(change, 0.7, 0.8)
+    return lambda: [sample_scalar(transform.gamma)], inverted_gamma if transform.p_invert_image else gamma
 
 
-def _scaled(change: Callable[[Channels, np.ndarray], Tensor], low: float, width: float) -> Callable:
-    """Make a change take values in place of the numbers in [0, 1) that it takes `low` to `low` + `width` by."""
-    return lambda channels, values: change(channels, (values - low) / width)
+def _by_numbers(change: Callable[[Channels, np.ndarray], Tensor]) -> Change:
+    """Make a change that takes 0.5 to 1 by numbers from 0 to 1, and does not look at the body, take the values."""
+    return lambda flat, values: change(Channels(flat, flat), 2 * values - 1)
+
+
+def noise(flat: Tensor, values: Values) -> Tensor:
+    """Add Gaussian noise of these standard deviations."""
+    return flat.add_(torch.randn_like(flat).mul_(_column(values, flat)))
+
+
+def multiplied(flat: Tensor, values: Values) -> Tensor:
+    """Multiply by these factors."""
+    return flat.mul_(_column(values, flat))
+
+
+def contrast(flat: Tensor, values: Values) -> Tensor:
+    """Multiply the distance from the mean by these factors, within the range that there is."""
+    mean, low, high = flat.mean(EACH, True), flat.amin(EACH, True), flat.amax(EACH, True)
+    changed = flat.sub_(mean).mul_(_column(values, flat)).add_(mean)
+    return torch.minimum(torch.maximum(changed, low), high)
+
+
+def gamma(flat: Tensor, values: Values) -> Tensor:
+    """Raise the intensities, scaled to 0 to 1, to these powers, and give back their mean and spread."""
+    mean = flat.mean(EACH, True)
+    flat = flat.sub_(mean)
+    # lengths in place of standard deviations, which torch takes forty times as long for
+    length, low = _length(flat), flat.amin(EACH, True)
+    size = (flat.amax(EACH, True) - low).clamp(min=EPSILON)
+    # the logarithm's way to a power is the shorter one where powers differ
+    changed = flat.sub_(low).div_(size).log_().mul_(_column(values, flat)).exp_()
+    changed = changed.sub_(changed.mean(EACH, True))
+    return changed.mul_(length / _length(changed).clamp(min=EPSILON)).add_(mean)
+
+
+def _length(flat: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(flat, dim=EACH, keepdim=True)
+
+
+def inverted_gamma(flat: Tensor, values: Values) -> Tensor:
+    """Change the inverse image by `gamma`."""
+    return gamma(flat.neg_(), values).neg_()
+
+
+def _column(values: Values, flat: Tensor) -> Tensor:
+    return on_device(values.astype(np.float32), flat.device)[:, :, None, None]
 
 
 _KINDS: dict[type, Callable[[Any], Parts]] = {
