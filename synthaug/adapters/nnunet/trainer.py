@@ -12,32 +12,27 @@ patches, `validation_step` and the final validation are nnU-Net's own.
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
 from batchgeneratorsv2.transforms.utils.remove_label import RemoveLabelTransform
 from batchgeneratorsv2.transforms.utils.seg_to_regions import ConvertSegmentationToRegionsTransform
-from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetBaseDataset
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from torch import Tensor
 from torch import distributed as dist
 
-from synthaug.adapters.nnunet.bank import Preprocessed
 from synthaug.adapters.nnunet.batch import BatchInsertion, groups_of
-from synthaug.adapters.nnunet.hosts import frames_of_cases
+from synthaug.adapters.nnunet.hosts_mixin import HostsMixin
 from synthaug.adapters.nnunet.intensities import DeviceIntensities, split
 from synthaug.adapters.nnunet.settings import Settings, read_settings
 from synthaug.adapters.nnunet.task import Task, check_configuration
-from synthaug.adapters.nnunet.tracking import PLACES, TrackedTransforms, tracking_loaders
-from synthaug.adapters.nnunet.tumour_free import WithHosts, open_hosts
+from synthaug.adapters.nnunet.tracking import TrackedTransforms
 from synthaug.config import ConfigError
 from synthaug.data.folds import refuse_shared_patients
-from synthaug.frames import changed
 from synthaug.insertion.schedule import ProbSchedule
 from synthaug.lesions.bank import LesionBank
 
@@ -50,13 +45,8 @@ TARGET_TRANSFORMS = (
 
 CUDA = torch.device("cuda")
 
-if TYPE_CHECKING:
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer as _Mixed  # which the mixin extends
-else:
-    _Mixed = object
 
-
-class InsertionMixin(_Mixed):
+class InsertionMixin(HostsMixin):
     """Adds tumour insertion to any trainer derived from `nnUNetTrainer`.
 
     ``class MyTrainer(InsertionMixin, nnUNetTrainerDA5)`` inserts with that trainer's augmentation, losses and lengths.
@@ -74,13 +64,9 @@ class InsertionMixin(_Mixed):
     def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict, device: torch.device = CUDA):
         check_configuration(PlansManager(plans).get_configuration(configuration), configuration)
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.insertion: BatchInsertion | None = None
         self.schedule: ProbSchedule | None = None
         self.target_transforms: list[BasicTransform] = []
-        self.settings: Settings | None = None
         self.intensities: DeviceIntensities | None = None
-        self.host_frames: dict[str, np.ndarray] | None = None
-        self.tumour_free: nnUNetBaseDataset | None = None
         self._loaded_insertion: dict[str, Any] | None = None
         self._counted: Counter[Any] = Counter()
 
@@ -125,51 +111,6 @@ class InsertionMixin(_Mixed):
         self.print_to_log_file("synthaug settings:", settings.model_dump(mode="json"), also_print_to_console=False)
         return insertion
 
-    def open_tumour_free(self, settings: Settings) -> nnUNetBaseDataset | None:
-        """Open the dataset of tumour-free hosts; None where the settings name none.
-
-        Raises:
-            ConfigError: one that does not fit; see `open_hosts`.
-        """
-        if settings.tumour_free is None or self.insertion is None:
-            return None
-        folder = Path(self.preprocessed_dataset_folder_base)
-        data = Preprocessed(folder, self.plans_manager, self.configuration_name, self.dataset_json)
-        found = open_hosts(data, settings, self.insertion.task, self.do_split())
-        self.print_to_log_file(
-            f"synthaug: {settings.tumour_free.share:.0%} of the patches are of {len(found.identifiers)} tumour-free "
-            f"hosts of dataset {settings.tumour_free.dataset}"
-        )
-        return found
-
-    def get_tr_and_val_datasets(self) -> tuple:
-        """Open the parent's datasets, with the tumour-free hosts among the training cases."""
-        train, validation = super().get_tr_and_val_datasets()
-        if self.tumour_free is None or self.settings is None or self.settings.tumour_free is None:
-            return train, validation
-        return WithHosts(train, self.tumour_free, self.settings.tumour_free.share), validation
-
-    def find_hosts(self) -> dict[str, np.ndarray]:
-        """Find the frames (3, 4) of all training cases and tumour-free hosts, which are read for that once."""
-        if self.insertion is None:
-            raise RuntimeError("find_hosts before on_train_start: there is no insertion yet")
-        folder, (cases, _) = self.preprocessed_dataset_folder, self.do_split()
-        datasets = [infer_dataset_class(folder)(folder, cases)]
-        datasets += [] if self.tumour_free is None else [self.tumour_free]
-        self.print_to_log_file(f"synthaug: lesions go by place; looking where the hosts of {len(cases)} cases are")
-        task, transpose = self.insertion.task, self.plans_manager.transpose_forward
-        frames: dict[str, np.ndarray] = {}
-        for dataset in datasets:
-            frames |= frames_of_cases(dataset, dataset.identifiers, task, transpose)
-        return frames
-
-    def get_dataloaders(self) -> tuple:
-        """Make the parent's loaders, which say where patches lie if lesions go by place, and draw hosts by share."""
-        if self.host_frames is None and self.tumour_free is None:
-            return super().get_dataloaders()
-        with tracking_loaders(super().get_dataloaders.__func__):
-            return super().get_dataloaders()
-
     def get_training_transforms(self, *args, **kwargs) -> BasicTransform:
         """Return the parent's transforms up to the intensities or the targets, and keep the others for `train_step`.
 
@@ -209,13 +150,6 @@ class InsertionMixin(_Mixed):
         if self.intensities is not None:
             image = self.intensities(image, label)
         return super().train_step(batch | {"data": image, "target": self.targets(label)})
-
-    def frames(self, batch: dict) -> list[np.ndarray] | None:
-        """Find the frames (3, 4) of a batch's patches; None where lesions do not go by place."""
-        if self.host_frames is None:
-            return None
-        known = zip(batch["keys"], batch[PLACES].numpy(), strict=True)
-        return [changed(self.host_frames[str(case)], to_case) for case, to_case in known]
 
     def targets(self, label: Tensor) -> Tensor | list[Tensor]:
         """Make the loss's targets of a label, as nnU-Net's own workers would.
