@@ -30,6 +30,7 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.imageio.nibabel_reader_writer import NibabelIO, NibabelIOWithReorient
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+from nnunetv2.training.nnUNetTrainer.variants.data_augmentation.nnUNetTrainerDA5 import nnUNetTrainerDA5
 
 from synthaug.adapters.frames import coordinates
 from synthaug.adapters.nnunet.hosts import case_affine
@@ -142,6 +143,16 @@ def started(trainer):
     return trainer
 
 
+def same_share(cases, case, to_case, label):
+    """Share of a patch's label that is the case's at the voxels that the map leads to."""
+    stored = np.array(cases.load_case(case)[1][:])[0]
+    voxels = np.argwhere(np.ones(label.shape[1:]))
+    source = np.rint(place(to_case, voxels)).astype(int)
+    inside = ((source >= 0) & (source < stored.shape)).all(1)
+    assert inside.mean() > 0.3
+    return (label[0].numpy().ravel()[inside] == stored[tuple(source[inside].T)]).mean()
+
+
 @pytest.mark.parametrize("dataset", [MR, CT])
 def test_patches_lie_in_their_cases_where_the_loader_says(dataset, configured):
     host = {"labels": ["liver"], "range": {"ct": [0, 150]}} if dataset == CT else {}
@@ -153,12 +164,7 @@ def test_patches_lie_in_their_cases_where_the_loader_says(dataset, configured):
         batch = next(trainer.dataloader_train)
         assert batch[PLACES].shape == (2, 3, 4)
         for case, to_case, label in zip(batch["keys"], batch[PLACES].numpy(), batch["target"], strict=True):
-            stored = np.array(cases.load_case(case)[1][:])[0]
-            voxels = np.argwhere(np.ones(label.shape[1:]))
-            source = np.rint(place(to_case, voxels)).astype(int)
-            inside = ((source >= 0) & (source < stored.shape)).all(1)
-            same = label[0].numpy().ravel()[inside] == stored[tuple(source[inside].T)]
-            assert inside.mean() > 0.3 and same.mean() > 0.97
+            assert same_share(cases, case, to_case, label) > 0.97
     assert PLACES not in next(trainer.dataloader_val)
 
 
@@ -166,6 +172,21 @@ def boxed(label):
     """Middle of the box of a lesion."""
     where = np.argwhere(label > 0)
     return (where.min(0) + where.max(0)) / 2
+
+
+def test_the_strong_augmentation_is_followed_and_its_intensities_stay_in_the_workers(configured):
+    class Both(InsertionMixin, nnUNetTrainerDA5):
+        pass
+
+    configured(group_pattern=PATIENT, insertion=HOME)
+    trainer = started(make_trainer(Both, MR))
+    assert trainer.intensities is None and "intensities: device does not know" in Path(trainer.log_file).read_text()
+    cases, shares = trainer.get_tr_and_val_datasets()[0], []
+    for _ in range(10):
+        batch = next(trainer.dataloader_train)
+        for case, to_case, label in zip(batch["keys"], batch[PLACES].numpy(), batch["target"], strict=True):
+            shares.append(same_share(cases, case, to_case, label))
+    assert np.median(shares) > 0.97 and min(shares) > 0.9
 
 
 def test_workers_in_processes_say_so_too(configured, monkeypatch):
@@ -319,3 +340,18 @@ def test_each_sample_is_changed_on_its_own_account():
     seeded(1)
     found = changes(torch.ones(200, 2, 4, 4, 4), torch.zeros(200, 1, 4, 4, 4))[:, :, 0, 0, 0]
     assert 0.15 < (found != 1).float().mean() < 0.35 and len(found.unique()) > 50
+
+
+def test_pseudo_2d_patches_are_tracked_and_changed_on_the_device_too():
+    made = nnUNetTrainer.get_training_transforms((12, 24, 20), (-3, 3), None, (0, 1, 2), True, [True, True]).transforms
+    kept, changes = split(made[:-1])
+    assert len(changes.changes) == 7 and [type(t) for t in kept[:3]] == [type(t) for t in PIPELINES["pseudo 2-D"][:3]]
+    seeded(3)
+    segmentation = torch.zeros(1, 12, 30, 26, dtype=torch.int16)
+    found = TrackedTransforms(kept)(image=torch.randn(2, 12, 30, 26), segmentation=segmentation)
+    new = changes(found["image"][None], found["segmentation"][None])
+    assert new.shape == (1, 2, 12, 24, 20)
+    # planes stay whole where resolution is lowered
+    low = split([RandomTransform(SimulateLowResolutionTransform(0.5, False, True, (0,)), 1.0)])[1]
+    image = torch.randn(1, 1, 12, 1, 1).expand(1, 1, 12, 24, 20)
+    assert torch.allclose(low(image, torch.zeros(1, 1, 12, 24, 20)), image, atol=1e-5)
