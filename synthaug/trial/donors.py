@@ -10,7 +10,7 @@ from synthaug.config import ConfigError
 from synthaug.data.cases import Case, find_cases
 from synthaug.generators.learned.hub import SHIPPED
 from synthaug.generators.registry import BUILT_IN
-from synthaug.lesions import LesionBank
+from synthaug.lesions.bank import LesionBank
 from synthaug.training.segmentation_config import SegmentationConfig
 from synthaug.trial.rotation import Rotation
 
@@ -54,9 +54,7 @@ def refuse_tested_donors(
     return tuple(unknown)
 
 
-def _refuse(
-    arm: str, what: str, seen: set[str] | None, rotation: Rotation, patient_of: Mapping[str, str]
-) -> None:
+def _refuse(arm: str, what: str, seen: set[str] | None, rotation: Rotation, patient_of: Mapping[str, str]) -> None:
     """Raise where tested patients are among those seen, which may be named by their cases."""
     known = {patient_of.get(name, name) for name in seen or ()}
     if shared := sorted(known & {*rotation.test}):

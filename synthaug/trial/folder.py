@@ -46,7 +46,9 @@ def _description(plan: Plan) -> dict[str, Any]:
     first = {run.arm: run for run in reversed(plan.runs)}
     return {
         "trial": plan.config.model_dump(mode="json"),
-        "configurations": {arm.name: _content(first[arm.name].config.model_dump(mode="json")) for arm in plan.config.arms},
+        "configurations": {
+            arm.name: _content(first[arm.name].config.model_dump(mode="json")) for arm in plan.config.arms
+        },
         "cases": {case.name: {"patient": case.group, "bytes": _bytes(case)} for case in plan.cases},
         "rotations": [{"train": list(turn.train), "test": list(turn.test)} for turn in plan.rotations],
     }

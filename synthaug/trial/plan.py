@@ -12,7 +12,7 @@ from synthaug.data.cases import Case, find_cases
 from synthaug.shipped import find_config
 from synthaug.training.cases import write_phantoms
 from synthaug.training.segmentation_config import SegmentationConfig
-from synthaug.trial.config import Arm, TrialConfig
+from synthaug.trial.config import TrialConfig
 from synthaug.trial.donors import refuse_tested_donors
 from synthaug.trial.rotation import Rotation, rotations
 
@@ -132,11 +132,36 @@ def _runs(
                 found = first or _checked(base, overrides, f"arm {arm.name}")
                 if found.insertion is not None:
                     overrides.append(f"insertion.seed={seed}")
+                if _has_open_hosts(found):
+                    overrides.append(f"data.tumour_free.patients={_text(_hosts(arm.name, found, turn))}")
                 # the patients are all that differs between the rotations of an arm
                 data = found.data.model_copy(update={"train": turn.train, "validation": turn.test})
                 found = checked[arm.name, seed] = found.model_copy(update={"data": data})
                 folder = out / "runs" / arm.name / f"rotation-{number}-seed-{seed}"
                 yield Run(arm.name, number, seed, folder, tuple(overrides), found)
+
+
+def _has_open_hosts(config: SegmentationConfig) -> bool:
+    """Whether a configuration has tumour-free hosts and does not say of which patients."""
+    return config.data.tumour_free is not None and config.data.tumour_free.patients is None
+
+
+def _hosts(arm: str, config: SegmentationConfig, turn: Rotation) -> list[str]:
+    """List the patients whose tumour-free hosts may train: all that are not tested.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    free = config.data.tumour_free
+    assert free is not None
+    try:
+        cases = find_cases(free.folder, free.layout, config.data.channels, config.data.group_pattern)
+    except ValueError as error:
+        raise ConfigError(f"arm {arm}: data.tumour_free: {error}") from error
+    patients = sorted({case.group for case in cases} - {*turn.test})
+    if not patients:
+        raise ConfigError(f"arm {arm}: data.tumour_free: {free.folder} has hosts of tested patients alone")
+    return patients
 
 
 def _own(config: TrialConfig, seed: int) -> list[str]:
@@ -163,7 +188,9 @@ def _checked(base: Path, overrides: Sequence[str], what: str) -> SegmentationCon
 def _cases(base: SegmentationConfig, common: Sequence[str], patients: Sequence[str] | None) -> list[Case]:
     """Find the labelled cases of the patients that take part."""
     data = base.data
+    # phantoms were written meanwhile
     folder = next((yaml.safe_load(c[12:]) for c in reversed(common) if c.startswith("data.folder=")), data.folder)
+    assert folder is not None  # a configuration has a folder or phantoms
     try:
         cases = find_cases(folder, data.layout, data.channels, data.group_pattern)
     except ValueError as error:
@@ -174,8 +201,3 @@ def _cases(base: SegmentationConfig, common: Sequence[str], patients: Sequence[s
     if unknown := sorted({*patients} - {case.group for case in labelled}):
         raise ConfigError(f"patients: no labelled case is of {', '.join(unknown)}")
     return [case for case in labelled if case.group in patients]
-
-
-def arm_of(plan: Plan, name: str) -> Arm:
-    """Find an arm by its name."""
-    return next(arm for arm in plan.config.arms if arm.name == name)

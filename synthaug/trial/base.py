@@ -1,0 +1,44 @@
+"""The segmentation configuration that a trial begins with, where a profile of the data is there."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from synthaug.config import ConfigError
+from synthaug.trial.config import TrialConfig
+
+PLANNED = ("data.", "network.")
+"""Overrides that a profile's plan takes the place of."""
+
+
+def with_profile(
+    config: TrialConfig, profile: Path | None, data: Path | None, say: Callable[[str], None]
+) -> tuple[TrialConfig, list[str]]:
+    """Take the base from beside a profile, so that voxel size, patch, network and classes are those of the data.
+
+    Args:
+        config: of the trial.
+        profile: its file or folder; where not given, that beside the cases is taken.
+        data: folder of the cases.
+        say: takes a line that says what was taken.
+
+    Returns:
+        The trial with its base, and overrides for all arms that say where the data lie.
+
+    Raises:
+        ConfigError: no segmentation configuration beside the profile.
+    """
+    from synthaug.profile.profile import find_profile
+    from synthaug.profile.use import file_of
+
+    told = [] if data is None else [f"data.folder={data.resolve()}"]
+    path = find_profile(data) if profile is None else file_of(profile)
+    if path is None:
+        return config, told
+    base = path.resolve().parent / "segmentation.yaml"
+    if not base.is_file():
+        raise ConfigError(f"{base}: not there; make it by `synthaug fit`")
+    kept = tuple(o for o in config.overrides if not o.startswith(PLANNED))
+    say(f"profile: {path}{' (beside the cases)' if profile is None else ''}")
+    say(f"base: {base} in place of {config.base}, whose changes of data and network are left out")
+    profiled = f"data.profile={path.resolve()}"
+    return config.model_copy(update={"base": str(base), "overrides": kept}), [profiled, *told]
