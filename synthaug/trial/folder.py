@@ -16,7 +16,7 @@ from synthaug.training.run import leaves
 from synthaug.trial.plan import Plan
 
 FILE, LOCK = "trial.yaml", "lock"
-FREE = ("trial.workers", "trial.nice", "trial.base", "trial.overrides")
+FREE = ("trial.workers", "trial.looks", "trial.nice", "trial.base", "trial.overrides")
 """Keys that a continued trial may have otherwise; what base and overrides come to is compared in full."""
 
 ELSEWHERE = ("folder", "cache", "profile")

@@ -20,7 +20,9 @@ def patient_differences(arms: Mapping[str, Mapping[str, Sequence[float]]], inter
         intervals: arm to ends of the interval of the mean, infinite where it is not known.
     """
     patients = sorted({patient for of_arm in arms.values() for patient in of_arm})
-    widest = max(0.02, *(abs(v) for of_arm in arms.values() for values in of_arm.values() for v in values))
+    shown = [v for of_arm in arms.values() for values in of_arm.values() for v in values]
+    shown += [end for ends in intervals.values() for end in ends if np.isfinite(end)]
+    widest = max(0.02, *map(abs, shown))
     drawing, canvas = figure(1.8 + 3.6 * len(arms), 1.0 + 0.24 * len(patients), 110)
     panels = drawing.subplots(1, len(arms), sharey=True, squeeze=False)[0]
     for axes, (arm, of_arm) in zip(panels, arms.items(), strict=True):
