@@ -41,8 +41,8 @@ class LesionPlace:
         inside: share of it in host tissue.
         around: channel to the percentiles 5 and 95 of smoothed intensities in its surroundings, where there are any.
         own: the same, 2.5 and 97.5, of the lesion.
-        edge: share of its contrast to the surroundings that its outermost layer of voxels has, in the channel where
-            that contrast is greatest; None for lesions too small to tell.
+        edge: step across its border, between the two layers of voxels beside it, as a share of its contrast to the
+            surroundings, in the channel where that contrast is greatest; None for lesions too small to tell.
     """
 
     case: str
@@ -184,21 +184,22 @@ def _place(look: Look, case, volume: LabelledVolume, mask, lesion, host, box, me
     inside = float(host[mask].mean())
     place, edge = (
         to_ras(center, volume.affine),
-        _edge(own, torch.from_numpy(shell), volume.image[(slice(None), *window)]),
+        _edge(own, torch.from_numpy(host[window] & ~lesion[window]), torch.from_numpy(shell), volume.image[:, *window]),
     )
     return LesionPlace(case.name, diameter, triple(extent), place, inside, around, of_lesion, edge)
 
 
-def _edge(lesion: torch.Tensor, around: torch.Tensor, image: np.ndarray) -> float | None:
+def _edge(lesion: torch.Tensor, free: torch.Tensor, around: torch.Tensor, image: np.ndarray) -> float | None:
     depth = squared_distance(~lesion, DEEP_VOX, (1.0, 1.0, 1.0))
     layer, deep = lesion & (depth <= 1), lesion & (depth >= DEEP_VOX**2)
-    if min(deep.sum(), layer.sum(), around.sum()) < MIN_VOXELS:
+    beyond = free & (squared_distance(lesion, DEEP_VOX, (1.0, 1.0, 1.0)) <= 1)
+    if min(mask.sum() for mask in (deep, layer, beyond, around)) < MIN_VOXELS:
         return None
     values = torch.from_numpy(np.ascontiguousarray(image))
-    within, outside, border = (values[:, m] for m in (deep, around, layer))
+    within, outside, inner, outer = (values[:, mask] for mask in (deep, around, layer, beyond))
     contrast = within.mean(1) - outside.mean(1)
     best = int((contrast.abs() / outside.std(1).clamp(min=1e-6)).argmax())
-    return float((border.mean(1) - outside.mean(1))[best] / contrast[best]) if contrast[best] else None
+    return float((inner.mean(1) - outer.mean(1))[best] / contrast[best]) if contrast[best] else None
 
 
 def to_ras(place: Sequence[float], affine: np.ndarray) -> tuple[float, float, float]:

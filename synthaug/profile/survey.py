@@ -9,6 +9,7 @@ import torch
 
 from synthaug.config import ConfigError
 from synthaug.data.cases import Case, CaseError, detected_layout, find_cases, load_case
+from synthaug.data.dataset import data_folder
 from synthaug.data.dataset_json import listed_labels
 from synthaug.data.nifti import Volume, as_label, read_nifti
 from synthaug.host import host_tissue
@@ -48,12 +49,6 @@ class Survey:
     left_out: list[str] = field(default_factory=list)
     labels: dict[int, LabelEvidence] = field(default_factory=dict)
     images: dict[str, ChannelEvidence] = field(default_factory=dict)
-
-
-def data_folder(folder: str | Path) -> Path:
-    """Find the data set's folder, where a folder of its images was given."""
-    folder = Path(folder)
-    return folder.parent if folder.name in ("imagesTr", "imagesTs", "labelsTr") and folder.is_dir() else folder
 
 
 def open_survey(
