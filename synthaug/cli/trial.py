@@ -9,7 +9,8 @@ from synthaug.cli.errors import TRAIN, one_line_errors
 from synthaug.cli.options import ERRORS
 from synthaug.cli.profiles import ProfileOption
 
-STOPPED = 130
+INTERRUPTED = 130
+"""Exit code of what Ctrl-C stopped."""
 
 
 def trial(
@@ -44,7 +45,7 @@ def trial(
             outcome = report_trial(plan) if report_only else run_trial(plan, typer.echo)
         except KeyboardInterrupt:
             typer.echo(f"stopped; the same command goes on with {folder}", err=True)
-            raise typer.Exit(STOPPED) from None
+            raise typer.Exit(INTERRUPTED) from None
     typer.echo(outcome.sentence)
     if outcome.page is not None:
         typer.echo(outcome.page)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from synthaug.config import ConfigError
-from synthaug.trial.config import TrialConfig
+from synthaug.trial.config import TrialConfig, one_line
 
 PLANNED = ("data.", "network.")
 """Overrides that a profile's plan takes the place of."""
@@ -27,10 +27,11 @@ def with_profile(
     Raises:
         ConfigError: no segmentation configuration beside the profile.
     """
+    from synthaug.data.dataset import data_folder
     from synthaug.profile.profile import find_profile
     from synthaug.profile.use import file_of
 
-    told = [] if data is None else [f"data.folder={data.resolve()}"]
+    told = [] if data is None else [f"data.folder={one_line(str(data_folder(data).resolve()))}"]
     path = find_profile(data) if profile is None else file_of(profile)
     if path is None:
         return config, told
@@ -40,5 +41,5 @@ def with_profile(
     kept = tuple(o for o in config.overrides if not o.startswith(PLANNED))
     say(f"profile: {path}{' (beside the cases)' if profile is None else ''}")
     say(f"base: {base} in place of {config.base}, whose changes of data and network are left out")
-    profiled = f"data.profile={path.resolve()}"
+    profiled = f"data.profile={one_line(str(path.resolve()))}"
     return config.model_copy(update={"base": str(base), "overrides": kept}), [profiled, *told]

@@ -1,8 +1,9 @@
 """Configuration of a trial: a segmentation configuration, its arms, how patients rotate, and what is compared."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from synthaug.config import Section
@@ -141,3 +142,13 @@ class TrialConfig(Section):
     def compared(self) -> Sequence[Arm]:
         """The other arms."""
         return [arm for arm in self.arms if not arm.reference]
+
+
+def one_line(value: Any) -> str:
+    """Write a value as YAML on one line, for an override; names that look like numbers get quotes.
+
+    Example:
+        >>> one_line(["2013_11", "TCIA01_201"])
+        "['2013_11', TCIA01_201]"
+    """
+    return yaml.safe_dump(value, default_flow_style=True, width=10**9).removesuffix("\n...\n").strip()

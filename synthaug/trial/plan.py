@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -12,7 +11,7 @@ from synthaug.data.cases import Case, find_cases
 from synthaug.shipped import find_config
 from synthaug.training.cases import write_phantoms
 from synthaug.training.segmentation_config import SegmentationConfig
-from synthaug.trial.config import TrialConfig
+from synthaug.trial.config import TrialConfig, one_line
 from synthaug.trial.donors import refuse_tested_donors
 from synthaug.trial.rotation import Rotation, rotations
 
@@ -102,9 +101,9 @@ def make_plan(config: TrialConfig, out: Path, told: Sequence[str] = ()) -> Plan:
         if not folder.exists():
             out.mkdir(parents=True, exist_ok=True)
             write_phantoms(looked.data.phantom, looked.data.vocabulary, folder)
-        common += ["data.phantom=null", f"data.folder={_text(str(folder.resolve()))}"]
+        common += ["data.phantom=null", f"data.folder={one_line(str(folder.resolve()))}"]
     if looked.data.cache is None and looked.data.spacing_mm is not None:
-        common.append(f"data.cache={_text(str((out / 'cache').resolve()))}")
+        common.append(f"data.cache={one_line(str((out / 'cache').resolve()))}")
     cases = _cases(looked, common, config.patients)
     try:
         turns = tuple(rotations((case.group for case in cases), config.rotation))
@@ -133,7 +132,7 @@ def _runs(
                 if found.insertion is not None:
                     overrides.append(f"insertion.seed={seed}")
                 if _has_open_hosts(found):
-                    overrides.append(f"data.tumour_free.patients={_text(_hosts(arm.name, found, turn))}")
+                    overrides.append(f"data.tumour_free.patients={one_line(_hosts(arm.name, found, turn))}")
                 # the patients are all that differs between the rotations of an arm
                 data = found.data.model_copy(update={"train": turn.train, "validation": turn.test})
                 found = checked[arm.name, seed] = found.model_copy(update={"data": data})
@@ -169,13 +168,8 @@ def _own(config: TrialConfig, seed: int) -> list[str]:
 
 
 def _split(train: Sequence[str], test: Sequence[str]) -> list[str]:
-    sides = [f"data.train={_text(list(train))}", f"data.validation={_text(list(test))}"]
+    sides = [f"data.train={one_line(list(train))}", f"data.validation={one_line(list(test))}"]
     return [*sides, "data.folds=null", "data.fold=null"]
-
-
-def _text(value: Any) -> str:
-    """Write a value as YAML on one line, names that look like numbers in quotes."""
-    return yaml.safe_dump(value, default_flow_style=True, width=10**9).removesuffix("\n...\n").strip()
 
 
 def _checked(base: Path, overrides: Sequence[str], what: str) -> SegmentationConfig:
