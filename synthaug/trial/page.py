@@ -70,7 +70,7 @@ def _verdicts(results: Results, look: Look | None) -> list[Verdict]:
                 f"endpoint: no tested case has a {config.endpoint.metric} of {', '.join(results.plan.regions)}"
             )
         endpoints[arm] = found
-        each = {name: results.difference(arm, (name, "all", config.endpoint.metric)) for name in results.plan.regions}
+        each = {name: results.difference(arm, (name, "all", config.endpoint.metric)) for name in results.regions}
         regions[arm] = {name: known for name, known in each.items() if known is not None}
     return judge(endpoints, regions, look.alpha, config.worthwhile, len(results.pairs), look.final)
 

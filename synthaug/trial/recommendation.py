@@ -81,10 +81,9 @@ def words(low: float, high: float) -> str:
 
 def _more(found: Estimate, alpha: float, worthwhile: float, pairs: int) -> str:
     """Say how many more pairs would decide, were the mean and the spread to stay."""
-    high = found.interval(alpha)[1]
-    if not math.isfinite(high):
+    width = found.half_width(alpha)
+    if not math.isfinite(width):
         return "more pairs are needed before their spread is known"
-    width = high - found.mean
     distance = max(found.mean, worthwhile - found.mean)
     needed = math.ceil(pairs * (width / distance) ** 2) - pairs
     count = f"about {max(1, needed)}" if needed <= MOST_PAIRS else f"more than {MOST_PAIRS}"

@@ -68,6 +68,12 @@ class Results:
         return tuple(dict.fromkeys(row["region"] for row in self.rows))
 
     @property
+    def regions(self) -> tuple[str, ...]:
+        """Regions that no arm may lose in: all of them, the classes where there are none, and those of the endpoint."""
+        nested = [row["region"] for row in self.rows if row["kind"] == "region"]
+        return tuple(dict.fromkeys((*(nested or self.names), *self.plan.regions)))
+
+    @property
     def sizes(self) -> tuple[str, ...]:
         """Size classes of lesions, without all."""
         return tuple(dict.fromkeys(row["size"] for row in self.rows if row["size"] != "all"))

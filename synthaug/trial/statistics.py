@@ -34,12 +34,18 @@ class Estimate:
     freedom: int
     patients: int
 
-    def interval(self, alpha: float) -> tuple[float, float]:
-        """Compute the interval of the level 1 - `alpha`; infinite where the error is not known."""
+    def half_width(self, alpha: float) -> float:
+        """Compute half the width of the interval of the level 1 - `alpha`; infinite where the error is not known."""
         if not np.isfinite(self.error) or alpha <= 0:
+            return float("inf")
+        return float(stats.t.isf(alpha / 2, self.freedom)) * self.error
+
+    def interval(self, alpha: float) -> tuple[float, float]:
+        """Compute that interval, within -1 and 1, for scores are shares; infinite where the error is not known."""
+        width = self.half_width(alpha)
+        if not np.isfinite(width):
             return -np.inf, np.inf
-        width = float(stats.t.isf(alpha / 2, self.freedom)) * self.error
-        return self.mean - width, self.mean + width
+        return max(-1.0, self.mean - width), min(1.0, self.mean + width)
 
     @property
     def p_value(self) -> float:

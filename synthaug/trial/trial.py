@@ -88,13 +88,20 @@ def write_page(plan: Plan) -> tuple[str, Path | None]:
 
 @contextmanager
 def _stopped_as_by_keys() -> Iterator[None]:
-    """Let SIGTERM stop the trial as Ctrl-C does, so that its trainings are ended."""
+    """Let SIGTERM, and the terminal's end, stop the trial as Ctrl-C does, so that its trainings are ended.
+
+    What is ignored, as nohup has it with the terminal's end, stays so.
+    """
 
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -39,6 +39,11 @@ def test_one_patient_has_no_interval():
         estimate({}, clustered=False)
 
 
+def test_intervals_of_shares_stay_within_their_range():
+    wide = Estimate(0.4, 0.5, 1, 2)
+    assert wide.interval(0.05) == (-1.0, 1.0) and wide.half_width(0.05) == pytest.approx(6.35, abs=0.01)
+
+
 def test_intervals_cover_as_often_as_they_say():
     rng = np.random.default_rng(2)
     hits = 0
