@@ -14,7 +14,9 @@ INTERRUPTED = 130
 
 
 def trial(
-    config: Annotated[str, typer.Option(help="YAML file, or a name that synthaug configs list shows.")] = "trial_tiny",
+    config: Annotated[
+        str | None, typer.Option(help="YAML file, or a name that synthaug configs list shows; trial_tiny without data.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of labelled cases.")] = None,
     profile: ProfileOption = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the trial; runs/NAME of the config by default.")] = None,
@@ -36,7 +38,9 @@ def trial(
         from synthaug.trial.trial import report_trial, run_trial
 
         require_matplotlib("the page of a trial")
-        file = find_config(config)
+        if config is None and (data is not None or profile is not None):
+            raise ValueError("--config: expected a trial for these data, such as trial_brats; got none")
+        file = find_config(config or "trial_tiny")
         changes = [*(overrides or ()), *([] if looks is None else [f"looks={looks}"])]
         chosen, told = with_profile(read_config(file, TrialConfig, changes), profile, data, _say_aside)
         folder = out or Path("runs") / file.stem

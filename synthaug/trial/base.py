@@ -16,7 +16,7 @@ def with_profile(
     """Take the base from beside a profile, so that voxel size, patch, network and classes are those of the data.
 
     Args:
-        config: of the trial.
+        config: of the trial; where its base is the name of a configuration beside the profile, it is that one.
         profile: its file or folder; where not given, that beside the cases is taken.
         data: folder of the cases.
         say: takes a line that says what was taken.
@@ -35,7 +35,8 @@ def with_profile(
     path = find_profile(data) if profile is None else file_of(profile)
     if path is None:
         return config, told
-    base = path.resolve().parent / "segmentation.yaml"
+    own = path.resolve().parent / f"{Path(config.base).stem}.yaml"
+    base = own if own.is_file() else path.resolve().parent / "segmentation.yaml"
     if not base.is_file():
         raise ConfigError(f"{base}: not there; make it by `synthaug fit`")
     kept = tuple(o for o in config.overrides if not o.startswith(PLANNED))

@@ -162,6 +162,9 @@ def test_a_profile_brings_its_base(tmp_path):
     assert told == [f"data.profile={tmp_path / 'synthaug.json'}", f"data.folder={tmp_path}"]
     assert "beside the cases" in lines[0]
     assert with_profile(config, None, tmp_path / "elsewhere", print)[0] == config
+    (tmp_path / "segmentation_coarse.yaml").write_text("", encoding="utf-8")
+    coarse = with_profile(config.model_copy(update={"base": "segmentation_coarse"}), tmp_path, None, print)[0]
+    assert coarse.base == str(tmp_path.resolve() / "segmentation_coarse.yaml")
 
 
 @pytest.mark.parametrize("name", ["trial_brats", "trial_few"])

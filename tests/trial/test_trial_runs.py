@@ -147,6 +147,11 @@ def test_nothing_done_has_no_page(trial):
     assert result.exit_code == 2 and "no rotation and seed is done in all arms yet; 0 runs are" in result.output
 
 
+def test_data_need_a_trial_for_them(folder):
+    result = CliRunner().invoke(app, ["trial", "--data", str(folder)])
+    assert result.exit_code == 2 and "--config: expected a trial for these data, such as trial_brats" in result.output
+
+
 def test_another_trial_in_the_folder_is_refused(trial):
     trial()
     result = trial("seeds=[0]", "alpha=0.1")
