@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from synthaug.figures.html import render
 from synthaug.trial.looks import Look, read_looks
 from synthaug.trial.pictures import false_region_maps, patient_differences
-from synthaug.trial.recommendation import Verdict, judge, recommendation
+from synthaug.trial.recommendation import Verdict, judge, leading, recommendation
 from synthaug.trial.results import Key, Results
 from synthaug.trial.runs import duration
 from synthaug.trial.statistics import Estimate
@@ -92,11 +92,12 @@ def _lead(results: Results, look: Look | None) -> str:
 
 
 def _tiles(results: Results, verdicts: list[Verdict]) -> list[tuple[str, str]]:
-    """Five figures: of the arm that is furthest ahead."""
-    arms = [arm.name for arm in results.plan.config.compared]
-    found = {arm: results.difference(arm, results.endpoint) for arm in arms}
-    best = max(arms, key=lambda arm: -math.inf if (d := found[arm]) is None else d.mean)
-    difference, verdict = found[best], next((v for v in verdicts if v.arm == best), None)
+    """Five figures: of the arm that the recommendation speaks of, or that is furthest ahead."""
+    found = {arm.name: results.difference(arm.name, results.endpoint) for arm in results.plan.config.compared}
+    furthest = max(found, key=lambda arm: -math.inf if (d := found[arm]) is None else d.mean)
+    verdict = leading(verdicts) if verdicts else None
+    best = furthest if verdict is None else verdict.arm
+    difference = found[best]
     interval = "no interval" if verdict is None else _interval(verdict.low, verdict.high)
     false = [results.maps[arm].per_case for arm in (best, results.reference)]
     return [

@@ -18,6 +18,7 @@ class Verdict:
         arm: its name.
         word: ``"use"``, ``"leave it off"`` or ``"undecided"``.
         why: in words.
+        mean: difference of the endpoint.
         low: end of the endpoint's corrected interval.
         high: its other end.
     """
@@ -25,6 +26,7 @@ class Verdict:
     arm: str
     word: str
     why: str
+    mean: float
     low: float
     high: float
 
@@ -64,14 +66,14 @@ def _judged(
     harmed = [name for name, each in regions.items() if each.interval(alphas[1])[1] < 0]
     gain = f"{found.mean:+.3f} {words(low, high)}"
     if high < worthwhile:
-        return Verdict(arm, LEAVE, f"{gain}: a gain of {worthwhile:g} is excluded", low, high)
+        return Verdict(arm, LEAVE, f"{gain}: a gain of {worthwhile:g} is excluded", found.mean, low, high)
     if low > 0 and not harmed:
-        return Verdict(arm, USE, f"{gain}: ahead of the reference, and no region behind it", low, high)
+        return Verdict(arm, USE, f"{gain}: ahead of the reference, and no region behind it", found.mean, low, high)
     if harmed:
-        return Verdict(arm, LEAVE, f"{gain}, but {', '.join(harmed)} lies behind the reference", low, high)
+        return Verdict(arm, LEAVE, f"{gain}, but {', '.join(harmed)} lies behind the reference", found.mean, low, high)
     if final and found.mean < 0:
-        return Verdict(arm, LEAVE, f"{gain}: no gain after all pairs that were planned", low, high)
-    return Verdict(arm, UNDECIDED, f"{gain}: {_more(found, alphas[0], worthwhile, pairs)}", low, high)
+        return Verdict(arm, LEAVE, f"{gain}: no gain after all pairs that were planned", found.mean, low, high)
+    return Verdict(arm, UNDECIDED, f"{gain}: {_more(found, alphas[0], worthwhile, pairs)}", found.mean, low, high)
 
 
 def words(low: float, high: float) -> str:
@@ -90,6 +92,14 @@ def _more(found: Estimate, alpha: float, worthwhile: float, pairs: int) -> str:
     return f"{count} more pairs would be needed at this spread"
 
 
+def leading(verdicts: list[Verdict]) -> Verdict:
+    """Find the arm that the recommendation speaks of: the greatest gain among those to use, else those undecided."""
+    for word in (USE, UNDECIDED, LEAVE):
+        if found := [verdict for verdict in verdicts if verdict.word == word]:
+            return max(found, key=lambda verdict: verdict.mean)
+    raise ValueError("verdicts: expected at least one, got none")
+
+
 def recommendation(verdicts: list[Verdict], reference: str) -> str:
     """Say in one sentence what to do.
 
@@ -97,13 +107,9 @@ def recommendation(verdicts: list[Verdict], reference: str) -> str:
         verdicts: one for each arm.
         reference: name of the arm that they were compared with.
     """
-    used = [verdict for verdict in verdicts if verdict.word == USE]
-    open_ = [verdict for verdict in verdicts if verdict.word == UNDECIDED]
-    if used:
-        best = max(used, key=lambda verdict: verdict.low + verdict.high)
+    best = leading(verdicts)
+    if best.word == USE:
         return f"Use {best.arm}: {best.why}."
-    if open_:
-        best = max(open_, key=lambda verdict: verdict.high)
+    if best.word == UNDECIDED:
         return f"Undecided, stay with {reference}: {best.arm} is {best.why}."
-    best = max(verdicts, key=lambda verdict: verdict.high)
     return f"Leave it off: {best.arm}, {best.why}."
