@@ -13,7 +13,7 @@ from synthaug.classes import Classes
 from synthaug.data.cases import Case, CaseError, load_case
 from synthaug.data.maps import host_of_case
 from synthaug.data.nifti import LabelledVolume
-from synthaug.geometry import bounding_box, grown, squared_distance, triple
+from synthaug.geometry import bounding_box, squared_distance, triple
 from synthaug.host.rule import smoothed
 from synthaug.host.space import Space
 from synthaug.imbalance.measure import Measurements, Measuring
@@ -167,8 +167,8 @@ def _place(look: Look, case, volume: LabelledVolume, mask, lesion, host, box, me
     margin = [int(FAR_MM / s) + 1 for s in volume.spacing_mm]
     window = bounding_box(mask, margin)
     own = torch.from_numpy(mask[window])
-    near, far = (grown(own, mm, volume.spacing_mm) for mm in (NEAR_MM, FAR_MM))
-    shell = (far & ~near).numpy() & host[window] & ~lesion[window]
+    distance = squared_distance(own, FAR_MM, volume.spacing_mm)
+    shell = ((distance > NEAR_MM**2) & (distance <= FAR_MM**2)).numpy() & host[window] & ~lesion[window]
     around, of_lesion = {}, {}
     for number, name in enumerate(channels):
         values = mean[name][window]

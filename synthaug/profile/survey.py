@@ -20,6 +20,8 @@ from synthaug.profile.labels import LabelEvidence
 IMAGES_LOOKED_AT = 20
 """Cases whose images tell what the channels are; the labels of all are looked at."""
 
+LOOK_MM = 2.0
+"""Distance of the voxels by which it is seen whether an image shows air."""
 OUTSIDE_SHARE = 0.02
 
 
@@ -161,9 +163,13 @@ def _look_at_image(survey: Survey, volume: Volume) -> None:
         found.lowest.append(float(values.min()))
         found.highest.append(float(values.max()))
         found.whole.append(bool((values == np.rint(values)).all()))
-        outside = ~body_of(image, Body(channel=name), volume.spacing_mm)
+        # a share of the air is asked for, which every n-th voxel tells as well
+        steps = [max(1, min(round(LOOK_MM / s), n)) for s, n in zip(volume.spacing_mm, image.shape, strict=True)]
+        every = (slice(None, None, steps[0]), slice(None, None, steps[1]), slice(None, None, steps[2]))
+        spacing = [s * step for s, step in zip(volume.spacing_mm, steps, strict=True)]
+        outside = ~body_of(image[every].contiguous(), Body(channel=name), spacing)
         if outside.float().mean() > OUTSIDE_SHARE:
-            found.air.append(float(host_tissue(image[None])[outside].float().mean()))
+            found.air.append(float(host_tissue(image[None])[every][outside].float().mean()))
 
 
 def _usual_channels(cases: Sequence[Case]) -> tuple[str, ...]:
