@@ -3,14 +3,18 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from synthaug.config import ConfigError
-from synthaug.data.cases import Case, find_cases
+from synthaug.data.cases import Case
+from synthaug.data.dataset import named_cases
 from synthaug.generators.learned.hub import SHIPPED
 from synthaug.generators.registry import BUILT_IN
 from synthaug.lesions.bank import LesionBank
+from synthaug.profile.profile import FILE as PROFILE
+from synthaug.profile.profile import Profile
 from synthaug.training.segmentation_config import SegmentationConfig
 from synthaug.trial.rotation import Rotation
 
@@ -58,25 +62,37 @@ def _refuse(arm: str, what: str, seen: set[str] | None, rotation: Rotation, pati
     """Raise where tested patients are among those seen, which may be named by their cases."""
     known = {patient_of.get(name, name) for name in seen or ()}
     if shared := sorted(known & {*rotation.test}):
-        raise ConfigError(f"arm {arm}: {what} has seen {', '.join(shared)}, tested in this trial")
+        raise ConfigError(
+            f"arm {arm}: {what} has seen {', '.join(shared)}, tested in this trial; give one that has not"
+        )
 
 
 def generator_patients(generator: str) -> set[str] | None:
     """Find the patients, or the cases, that a trained generator has seen, those it was watched on included.
 
-    They are in `patients.json` beside its weights, or follow from the configuration of the training run that its
-    folder is part of; None where neither is there.
+    They are in `patients.json` beside its weights, or follow from the configuration of the training run, or from the
+    profile, that its folder lies in; None where nothing says it.
     """
     folder = SHIPPED / generator if (SHIPPED / generator).is_dir() else Path(generator)
     if (folder / PATIENTS).is_file():
         return {*map(str, json.loads((folder / PATIENTS).read_text(encoding="utf-8")))}
-    file = folder.resolve().parent / "config.yaml"
+    home = folder.resolve().parent
+    if (home / PROFILE).is_file():  # of `synthaug fit --train`
+        told = Profile.load(home / PROFILE)
+        data: Any = {"folder": told.data.folder, "layout": told.data.layout, "channels": told.names}
+        return _patients_in(data | {"group_pattern": told.data.group_pattern})
+    file = home / "config.yaml"
     data = yaml.safe_load(file.read_text(encoding="utf-8")).get("data") if file.is_file() else None
     if not isinstance(data, dict):
         return None
     if data.get("train") is not None:
         return {*data["train"], *(data.get("validation") or ())}
+    return _patients_in(data)
+
+
+def _patients_in(data: Mapping[str, Any]) -> set[str] | None:
+    """List the patients of a data section's folder; None where it is not there any more."""
     if not data.get("folder") or not Path(data["folder"]).is_dir():
         return None
-    cases = find_cases(data["folder"], data["layout"], data["channels"], data.get("group_pattern"))
+    cases = named_cases(Path(data["folder"]), data["layout"], data["channels"], data.get("group_pattern"))
     return {case.group for case in cases}

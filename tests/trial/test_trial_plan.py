@@ -6,8 +6,10 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from synthaug import BRATS18, LesionBank
+from synthaug.cli.app import app
 from synthaug.config import ConfigError, read_config
 from synthaug.data import write_phantom_dataset
 from synthaug.shipped import find_config
@@ -122,7 +124,7 @@ def test_a_generator_that_has_seen_tested_patients_is_refused(trial, tmp_path):
     generator.mkdir(parents=True)
     assert trial(**arm(generator=str(generator))).unknown == ("given",)
     (generator / "patients.json").write_text(json.dumps([*PATIENTS[:1], "other"]), encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"arm given: the generator .* has seen Phantom_000_1, tested in this trial"):
+    with pytest.raises(ConfigError, match=r"arm given: the generator .* has seen Phantom_000_1, tested here"):
         trial(**arm(generator=str(generator)))
     (generator / "patients.json").write_text('["other"]', encoding="utf-8")
     assert trial(**arm(generator=str(generator))).unknown == ()
@@ -135,6 +137,12 @@ def test_the_patients_of_a_generator_follow_from_its_run(folder, tmp_path):
         file.write_text(yaml.safe_dump({"data": told}), encoding="utf-8")
         assert generator_patients(str(tmp_path / "generator")) == seen
     assert "TCIA10_637" in generator_patients("brats-gan")
+
+
+def test_a_generator_beside_a_profile_has_seen_its_patients(folder, tmp_path):
+    result = CliRunner().invoke(app, ["fit", str(folder), "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert generator_patients(str(tmp_path / "generator")) == {*PATIENTS}
 
 
 def test_tumour_free_hosts_are_never_of_tested_patients(trial, folder):
