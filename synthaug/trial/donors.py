@@ -62,9 +62,7 @@ def _refuse(arm: str, what: str, seen: set[str] | None, rotation: Rotation, pati
     """Raise where tested patients are among those seen, which may be named by their cases."""
     known = {patient_of.get(name, name) for name in seen or ()}
     if shared := sorted(known & {*rotation.test}):
-        raise ConfigError(
-            f"arm {arm}: {what} has seen {', '.join(shared)}, tested in this trial; give one that has not"
-        )
+        raise ConfigError(f"arm {arm}: {what} has seen {', '.join(shared)}, tested here; give one that has not")
 
 
 def generator_patients(generator: str) -> set[str] | None:

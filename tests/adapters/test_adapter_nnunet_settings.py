@@ -86,11 +86,14 @@ def test_two_dimensions_and_cascades_are_refused():
         nnUNetTrainerSynthAug(plans, "3d_cascade_fullres", 0, trainer.dataset_json, torch.device("cpu"))
 
 
+SHAPES = {"lesions": "shapes", "generator": "procedural", "classes": "BRATS23"}
+
+
 @pytest.mark.parametrize(
     ("dataset", "settings", "message"),
     [
         (MR, {"insertion": {"prop": 0.5}}, "did you mean prob"),
-        (MR, {"insertion": {"place": "home"}}, "does not tell where in its case a patch lies"),
+        (MR, {"insertion": {"place": "like-data"}, **SHAPES}, "this LesionShapes does not"),
         (MR, {"insertion": {"swaps": [["ED", "GM", 0.5]]}}, "GM"),
         (MR, {"classes": ["ED", "edema"]}, "edema"),
         (MR, {"classes": "BRATS18"}, "'ET': 4"),
