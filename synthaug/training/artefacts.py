@@ -2,6 +2,7 @@
 
     validation.jsonl            rows of `evaluate_case` with their step
     validation/<case>.npz       axial slices of a case as it was last predicted
+    validation/<case>.json      where its false regions and its true lesions lie, where that is asked for
     examples/step_00000100.npz  an axial slice of a sample before and after insertion
 
 Call these on the main process. Files are written beside and renamed, so that a kill leaves none half-written.
@@ -162,6 +163,22 @@ def keep_example(
         rows=np.array(json.dumps(list(rows))),
     )
     return True
+
+
+def keep_components(run: str | Path, case: str, found: Mapping[str, Any]) -> None:
+    """Keep where false regions and true lesions of a validation case lie, in place of those of the validation before.
+
+    Args:
+        run: folder of the run.
+        case: name of the case.
+        found: what `synthaug.evaluation.components.components` gives, with ``case`` and ``group``.
+    """
+    replace_file(Path(run) / CASES / f"{_file_name(case)}.json", json.dumps(found) + "\n")
+
+
+def read_components(run: str | Path) -> list[dict[str, Any]]:
+    """Read what `keep_components` kept of each validation case, in the order of their names."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted((Path(run) / CASES).glob("*.json"))]
 
 
 def read_validation(run: str | Path) -> dict[str, CaseSlices]:

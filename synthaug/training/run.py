@@ -42,7 +42,7 @@ def keep_config(out: Path, config: BaseModel, accelerator: Accelerator, free: Se
     new = config.model_dump(mode="json")
     with accelerator.main_process_first():
         if file.exists() and latest_checkpoint(out) is not None:
-            old, now = (dict(_leaves(tree)) for tree in (yaml.safe_load(file.read_text(encoding="utf-8")), new))
+            old, now = (dict(leaves(tree)) for tree in (yaml.safe_load(file.read_text(encoding="utf-8")), new))
             changed = [k for k in sorted({*old, *now}) if old.get(k) != now.get(k)]
             wrong = [f"{k} was {old.get(k)} and is {now.get(k)}" for k in changed if not _is_free(k, free)]
             if wrong:
@@ -58,11 +58,11 @@ def _is_free(key: str, free: Sequence[str]) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in free)
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Flatten nested dictionaries to values with dotted keys."""
     for name, value in tree.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
             yield prefix + name, value
 
@@ -137,7 +137,7 @@ class MetricsLog:
         if self.accelerator.is_main_process:
             with self.file.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
-        numbers = {k.replace(".", "/"): v for k, v in _leaves(row) if isinstance(v, int | float) and k != "step"}
+        numbers = {k.replace(".", "/"): v for k, v in leaves(row) if isinstance(v, int | float) and k != "step"}
         self.accelerator.log(numbers, step=row["step"])
         self.accelerator.print(line, flush=True)
 

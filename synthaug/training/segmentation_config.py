@@ -155,11 +155,19 @@ class InsertionConfig(ScheduledOptions):
 
 
 class ValidationConfig(Section):
-    """Interval and metrics of scoring whole volumes; more metrics take longer."""
+    """Interval and metrics of scoring whole volumes; more metrics take longer.
+
+    Attributes:
+        every: steps between validations.
+        lesionwise: lesion-wise metrics as in BraTS.
+        surface: surface distances.
+        components: keep where false regions and true lesions lie (`synthaug.evaluation.components`).
+    """
 
     every: PositiveInt
     lesionwise: bool = True
     surface: bool = False
+    components: bool = False
 
 
 class StoppingConfig(Section):

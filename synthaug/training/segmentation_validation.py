@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from synthaug.evaluation import evaluate_case
+from synthaug.evaluation.components import components
 from synthaug.evaluation.registry import followed_metrics
 from synthaug.segmentation.inference import predict_probabilities
 from synthaug.segmentation.postprocessing import to_label
-from synthaug.training.artefacts import keep_validation
+from synthaug.training.artefacts import keep_components, keep_validation
 from synthaug.training.patches import CachedVolume
 from synthaug.training.segmentation_config import SegmentationConfig
 
@@ -32,6 +33,9 @@ def validate(
         probabilities = predict_probabilities(network, image, targets, model.patch_size, config.inference)
         found = to_label(probabilities, image, targets, model.regions, volume.spacing_mm, model.cleaning)
         keep_validation(out, volume.name, image, volume.label, found, volume.spacing_mm)
+        if config.validation.components and np.isfinite(volume.frame).all():
+            regions = components(found, np.asarray(volume.label), volume.frame, volume.spacing_mm)
+            keep_components(out, volume.name, {"case": volume.name, "group": volume.group, **regions})
         rows += evaluate_case(
             *(found, np.asarray(volume.label), targets.classes, volume.spacing_mm),
             case=volume.name,
