@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import uniform_filter
 
+from synthaug import TumorInsertion
 from synthaug.data import find_cases, load_case
 from synthaug.profile import Profile
 
@@ -142,8 +143,9 @@ def by_monai(args, generator: str, out: Path, facts: dict) -> Iterator[Pair]:
     profile = Profile.load(args.fitted)
     keys, channel = ("image", "label"), profile.names[0]
     load = Compose([LoadImaged(keys), EnsureChannelFirstd(keys), CastToTyped("label", torch.int16)])
-    options = {"prob": 1.0, "group_key": "patient", "generator": generator}
-    insert = RandInsertTumord(["image"], "label", profile=args.fitted, **options).set_random_state(0)
+    # whole volumes are given, but not where their hosts are, so places are left to the host rule
+    insertion = TumorInsertion.from_profile(args.fitted, generator=generator, place="anywhere")
+    insert = RandInsertTumord(["image"], "label", insertion, prob=1.0, group_key="patient").set_random_state(0)
     cases = [
         {"image": str(case.images[channel]), "label": str(case.label), "patient": case.group}
         for case in find_cases(args.data, channels=profile.names)
