@@ -1,7 +1,7 @@
 """Configuration files: data-only YAML, checked by pydantic models that forbid unknown keys, with overrides."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
@@ -99,6 +99,33 @@ def _override(content: dict[str, Any], override: str) -> None:
         content[last] = yaml.load(text, _UniqueKeyLoader)
     except yaml.YAMLError as error:
         raise ConfigError(f"override {override!r}: the value is not YAML: {error}") from error
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[str] = ()) -> list[str]:
+    """Say in words where two nested dictionaries differ.
+
+    Args:
+        old: as it was.
+        new: as it is.
+        free: dotted keys, or parents of keys, that may differ.
+
+    Example:
+        >>> differences({"seed": 0, "data": {"batch": 2}}, {"seed": 0, "data": {"batch": 4}})
+        ['data.batch was 2 and is 4']
+    """
+    before, now = dict(leaves(old)), dict(leaves(new))
+    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    kept = [key for key in changed if not any(key == name or key.startswith(f"{name}.") for name in free)]
+    return [f"{key} was {before.get(key)} and is {now.get(key)}" for key in kept]
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Flatten nested dictionaries to values with dotted keys."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def problem(item: ErrorDetails, model: type[BaseModel]) -> str:

@@ -26,6 +26,7 @@ class TrialConfig(Section):
             trial's first.
         overrides: changes of it for all arms, ``"optimizer.steps=400"``.
         arms: two or more; one is the reference, from which the differences are taken.
+        patients: those to rotate, patients or cases; all labelled ones where not given.
         folds: each patient is tested once by folds, or
         train_patients: number of patients in each training set, all others being tested, and
         rotations: number of such sets, which take all patients equally often.
@@ -43,6 +44,7 @@ class TrialConfig(Section):
     base: str
     overrides: tuple[str, ...] = ()
     arms: Annotated[tuple[ArmConfig, ...], Field(min_length=2)]
+    patients: Annotated[tuple[str, ...], Field(min_length=3)] | None = None
     folds: Annotated[int, Field(ge=2)] | None = None
     train_patients: PositiveInt | None = None
     rotations: PositiveInt | None = None
