@@ -155,11 +155,19 @@ class InsertionConfig(ScheduledOptions):
 
 
 class ValidationConfig(Section):
-    """Interval and metrics of scoring whole volumes; more metrics take longer."""
+    """Interval and metrics of scoring whole volumes; more metrics take longer.
+
+    Attributes:
+        every: steps between validations.
+        lesionwise: whether lesion-wise metrics are wanted.
+        surface: whether distances of surfaces are.
+        components: whether the places of false regions are kept, of the last validation.
+    """
 
     every: PositiveInt
     lesionwise: bool = True
     surface: bool = False
+    components: bool = False
 
 
 class StoppingConfig(Section):
