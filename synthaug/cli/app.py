@@ -14,6 +14,7 @@ from synthaug.cli.insert import insert
 from synthaug.cli.nnunet import nnunet_bank, nnunet_path
 from synthaug.cli.predict import predict
 from synthaug.cli.train import train_app
+from synthaug.cli.trial import trial
 
 app = typer.Typer(help="Synthetic tumours for segmentation training.", no_args_is_help=True, add_completion=False)
 app.command()(demo)
@@ -25,6 +26,7 @@ app.command()(cohort)
 app.command()(inspect)
 app.command()(imbalance)
 app.add_typer(train_app, name="train")
+app.command()(trial)
 app.add_typer(configs_app, name="configs")
 app.command()(predict)
 app.command()(evaluate)

@@ -78,7 +78,7 @@ def further_pairs(differences: Mapping[Key, tuple[str, float]], pairs: int, wort
     if room <= 0:
         return "more trainings alone would not decide, for the patients differ too much: it takes more patients"
     more = max(1, math.ceil(pairs * (within / room / repeats - 1)))
-    return f"with this spread about {more} more pairs of trainings would decide"
+    return f"with this spread about {more} more {'pair' if more == 1 else 'pairs'} of trainings would decide"
 
 
 def _spread(groups: list[list[float]], means: np.ndarray, repeats: float) -> tuple[float, float]:
