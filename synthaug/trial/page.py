@@ -4,6 +4,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from synthaug.evaluation.summary import write_table
 from synthaug.figures.html import render
 from synthaug.files import replace_file
@@ -34,7 +36,7 @@ def write_page(trial: Trial, results: Results) -> Path:
         map=None if results.places is None else false_region_map(results.places, results.scored),
         costs=_costs(results),
         looks=f"{results.look.spent:.4f} of {trial.config.alpha:g}",
-        description=trial.description["trial"],
+        description=yaml.safe_dump(trial.description["trial"], sort_keys=False, width=120),
     )
     write_table([row for result in results.arms.values() for row in result.rows], trial.out / TABLE)
     return replace_file(trial.out / PAGE, text)

@@ -1,6 +1,6 @@
 """Results of a trial: the rows of its runs, paired, judged at a look."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from synthaug.trial.statistics import (
 
 @dataclass(frozen=True)
 class Cost:
-    """What an arm took: seconds of a run's steps, and the share of insertion in them, None where nothing is inserted."""
+    """Seconds of the steps of an arm's run, and the share of insertion in them, None where nothing is inserted."""
 
     seconds: float
     share: float | None
@@ -99,6 +99,7 @@ def look_at(trial: Trial) -> Results | None:
         return None
     first = next(iter(joined.values()))
     endpoint = endpoint_names(first, config.endpoint)
+    watched = {*endpoint, *endpoint_names(first, None)}
     differences = {arm: endpoint_rows(of_arm, endpoint) for arm, of_arm in joined.items()}
     look = take_look(trial.out, units, len(trial.units), config.alpha)
     patients = {arm: patient_means(found) for arm, found in differences.items()}
@@ -108,7 +109,7 @@ def look_at(trial: Trial) -> Results | None:
         table = difference_table(of_arm)
         share = config.alpha / len(config.compared)
         further = further_pairs(differences[arm], len(units), config.worthwhile, share)
-        advice = advise(arm, found[arm], harmed(table), config.worthwhile, further)
+        advice = advise(arm, found[arm], harmed(table, watched), config.worthwhile, further)
         pairs = {unit: _mean_of(differences[arm], unit) for unit in units}
         arms[arm] = ArmResult(of_arm, pairs, patients[arm], found[arm], table, advice)
     said = headline({arm: result.advice for arm, result in arms.items()}, found)
@@ -117,10 +118,10 @@ def look_at(trial: Trial) -> Results | None:
     return Results(look, endpoint, arms, said, costs, _places(runs), len(_tested(first)), missing)
 
 
-def harmed(table: Sequence[dict[str, Any]]) -> list[str]:
-    """List the regions and classes whose interval of the Dice difference lies wholly below 0."""
+def harmed(table: Sequence[dict[str, Any]], names: Collection[str]) -> list[str]:
+    """List those of some regions whose interval of the Dice difference lies wholly below 0."""
     whole = [row for row in table if row["metric"] == "dice_difference" and row["size"] == "all"]
-    return [row["region"] for row in whole if row["high"] is not None and row["high"] < 0]
+    return [r["region"] for r in whole if r["region"] in names and r["high"] is not None and r["high"] < 0]
 
 
 def _rows(run: Run, trial: Trial) -> list[dict[str, Any]]:
