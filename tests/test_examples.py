@@ -15,8 +15,6 @@ from typer.testing import CliRunner
 from synthaug.cli.app import app
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
-FEWER = {"compare_arms": ("--arms", "paste,gan")}
-
 
 RUN = subprocess.run
 
@@ -41,7 +39,7 @@ def test_example(example, monkeypatch, capsys, tmp_path):
     if example.stem == "nnunet":
         pytest.importorskip("nnunetv2", reason="nnunetv2 is not installed")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", [str(example), "--steps", "5", *FEWER.get(example.stem, ())])
+    monkeypatch.setattr(sys, "argv", [str(example), "--steps", "5"])
     if example.stem == "nnunet":
         monkeypatch.setattr(subprocess, "run", in_this_process)
     with mock.patch.dict(os.environ):

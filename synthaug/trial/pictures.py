@@ -46,10 +46,11 @@ def false_region_map(places: Mapping[str, np.ndarray], scored: int) -> bytes:
     grid = drawing.subplots(len(places), 3, squeeze=False)
     for row, (arm, count) in zip(grid, counts.items(), strict=True):
         for axes, (axis, name) in zip(row, VIEWS, strict=True):
-            axes.imshow(count.sum(axis).T, origin="lower", cmap="magma", vmin=0, vmax=top)
+            shown = axes.imshow(count.sum(axis).T, origin="lower", cmap="magma", vmin=0, vmax=top)
             axes.set_title(f"{arm}, {name}", fontsize=10, loc="left")
             axes.set_xticks([])
             axes.set_yticks([])
+    drawing.colorbar(shown, ax=grid, fraction=0.02, label="false regions per prediction")
     return rendered(drawing, canvas)
 
 
