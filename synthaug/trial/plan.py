@@ -120,6 +120,9 @@ def open_trial(
     # no patient is held out yet
     split = ["data.train=null", 'data.validation=["?"]', "data.folds=null", "data.fold=null"]
     first = read_config(base, SegmentationConfig, [*config.overrides, *given, *split])
+    known = tuple(dict.fromkeys((*first.data.all_regions, *first.data.vocabulary.names)))
+    if unknown := [name for name in config.endpoint or () if name not in known]:
+        raise ConfigError(f"endpoint: expected some of {', '.join(known)}, got {', '.join(unknown)}")
     folder = first.data.folder or _phantoms(first, out)
     cache = first.data.cache or out / "cache"
     given += [f"data.folder={json.dumps(str(folder))}", "data.phantom=null", f"data.cache={json.dumps(str(cache))}"]
@@ -134,8 +137,8 @@ def open_trial(
             raise ConfigError(f"arm {arm.name}: {error}") from error
         arms[arm.name] = _shared(settings.model_dump(mode="json"))
     patients = {case.name: case.group for case in _labelled(first, folder, config)}
+    rotations(patients.values(), config)  # raises where the patients are too few
     trial = Trial(config, out, patients, arms, base, tuple(given))
-    trial.rotations  # noqa: B018  raises where the patients are too few
     _keep(trial)
     return trial
 

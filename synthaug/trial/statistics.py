@@ -173,8 +173,8 @@ def interval(values: Sequence[float], level: float, seed: int = 0) -> Interval:
 def holm(values: Mapping[str, Sequence[float]], level: float, arms: int) -> dict[str, Interval]:
     """Compute the intervals of several arms at levels that hold for all of them (Holm, 1979).
 
-    The arm with the clearest difference gets level / arms; the next level / (arms - 1) if the first one's interval
-    excludes 0, else the same, and so on.
+    The arm with the clearest difference gets level / arms, the next one level / (arms - 1), and so on, as long as the
+    intervals exclude 0; all arms from the first that does not have the same level.
 
     Args:
         values: a number for each patient, of each arm.
@@ -182,8 +182,9 @@ def holm(values: Mapping[str, Sequence[float]], level: float, arms: int) -> dict
         arms: number of arms that are planned; those without values count.
     """
     order = sorted(values, key=lambda arm: interval(values[arm], 1 - level).p)
-    found, left = {}, arms
+    found, left, clear = {}, arms, True
     for arm in order:
         found[arm] = interval(values[arm], 1 - level / left)
-        left -= left > 1 and not found[arm].low <= 0 <= found[arm].high
+        clear = clear and not found[arm].low <= 0 <= found[arm].high
+        left -= clear and left > 1
     return {arm: found[arm] for arm in values}

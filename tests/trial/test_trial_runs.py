@@ -197,6 +197,11 @@ def test_trainings_that_follow_the_tested_patients_are_refused(opened, change, k
         opened(change)
 
 
+def test_an_endpoint_that_is_not_scored_is_refused_before_anything_is_trained(opened):
+    with pytest.raises(ConfigError, match="endpoint: expected some of WT, TC, ET, NCR, ED, got CT"):
+        opened("endpoint=[WT, CT]")
+
+
 def test_patients_can_be_chosen(opened):
     trial = opened("patients=[Phantom_000_1, Phantom_001_1, Phantom_003_1]")
     assert [*trial.patients] == ["Phantom_000_1", "Phantom_001_1", "Phantom_003_1"]
