@@ -1,7 +1,8 @@
 """Configuration files: data-only YAML, checked by pydantic models that forbid unknown keys, with overrides."""
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
@@ -32,6 +33,18 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 None, None, f"the key {repeated[0]!r} is given twice", node.start_mark
             )
         return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 reads 40:1 as a number in base 60; here it is text, of which the check can say what is missing
+_UniqueKeyLoader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if tag not in ("tag:yaml.org,2002:int",)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_UniqueKeyLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile(r"^(?:[-+]?0b[0-1_]+|[-+]?0[0-7_]+|[-+]?(?:0|[1-9][0-9_]*)|[-+]?0x[0-9a-fA-F_]+)$"),
+    list("-+0123456789"),
+)
 
 
 def read_config(path: str | Path | None, model: type[Model], overrides: Sequence[str] = ()) -> Model:
@@ -101,33 +114,6 @@ def _override(content: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override {override!r}: the value is not YAML: {error}") from error
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], free: Sequence[str] = ()) -> list[str]:
-    """Say in words where two nested dictionaries differ.
-
-    Args:
-        old: as it was.
-        new: as it is.
-        free: dotted keys, or parents of keys, that may differ.
-
-    Example:
-        >>> differences({"seed": 0, "data": {"batch": 2}}, {"seed": 0, "data": {"batch": 4}})
-        ['data.batch was 2 and is 4']
-    """
-    before, now = dict(leaves(old)), dict(leaves(new))
-    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-    kept = [key for key in changed if not any(key == name or key.startswith(f"{name}.") for name in free)]
-    return [f"{key} was {before.get(key)} and is {now.get(key)}" for key in kept]
-
-
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Flatten nested dictionaries to values with dotted keys."""
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
-
-
 def problem(item: ErrorDetails, model: type[BaseModel]) -> str:
     """Say a pydantic error in words: the dotted key, what is wrong, what came.
 
@@ -141,7 +127,14 @@ def problem(item: ErrorDetails, model: type[BaseModel]) -> str:
         close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
         return f"{name}: unknown key" + (f", did you mean {close[0]}?" if close else f"; known are {', '.join(known)}")
     if item["type"] == "missing":
+        count = item["loc"][-1] if item["loc"] else None
+        if isinstance(count, int):
+            return f"{name.rpartition('.')[0]}: expected more than {count} values, got {count}"
         return f"{name}: missing"
+    if item["type"] in ("tuple_type", "list_type") and isinstance(item["input"], str):
+        return f"{name}: expected a list in brackets such as [{item['input']}], got {item['input']!r}"
+    if any(re.fullmatch(r"\w+:\w+", str(part)) for part in item["loc"]):
+        return f"{name}: expected a space after the colon, such as {{40: 1}}"
     message = item["msg"].removeprefix("Value error, ")
     if item["loc"] and message.startswith((f"{item['loc'][-1]}:", f"{item['loc'][-1]}[")):
         # our own checks name the key and what came

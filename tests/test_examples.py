@@ -16,6 +16,7 @@ from synthaug.cli.app import app
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "examples").glob("*.py"))
 
+
 RUN = subprocess.run
 
 

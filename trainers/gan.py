@@ -27,7 +27,7 @@ from synthaug.training.cases import open_cases
 from synthaug.training.command import command
 from synthaug.training.gan_config import GANConfig
 from synthaug.training.generator_batches import batches, demo_batch, make_crops, noise_of, prepare
-from synthaug.training.generator_run import GENERATOR_MAY_CHANGE, RunKeeper, announce, averaged, set_rates
+from synthaug.training.generator_run import GENERATOR_MAY_CHANGE, RunKeeper, Stop, announce, averaged, set_rates
 from synthaug.training.lesion_crops import LesionCrops
 from synthaug.training.loop import MetricsWindow, log_start, resume, start, update
 from synthaug.training.painting_losses import critic_loss, painter_parts, weighted
@@ -43,8 +43,14 @@ def make_networks(config: GANConfig) -> tuple[Painter, PatchCritic]:
     return channels_last(painter), channels_last(critic)
 
 
-def train(config: GANConfig, out: Path) -> dict[str, Any]:
+def train(config: GANConfig, out: Path, stop: Stop | None = None) -> dict[str, Any]:
     """Train, or go on training, in the folder `out`; returns the last row of metrics.
+
+    Args:
+        config: configuration of the run.
+        out: its folder.
+        stop: asked after each step, with the step and a function that makes the generator as it now is, whether the
+            training ends here.
 
     Raises:
         ConfigError: a configuration that does not fit, or `out` holds a run of another configuration.
@@ -95,7 +101,11 @@ def train(config: GANConfig, out: Path) -> dict[str, Any]:
             ema.step(bare_painter.parameters())
         window.add({"loss": loss} | parts, finite)
 
-        keeper.keep(step, partial(make_generator, config, crops, bare_painter, ema))
+        make = partial(make_generator, config, crops, bare_painter, ema)
+        ends = stop is not None and stop(step, make)
+        keeper.keep(step, make, ends)
+        if ends:
+            break
     accelerator.end_training()
     return read_metrics(out)[-1]
 

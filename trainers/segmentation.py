@@ -189,7 +189,7 @@ class Learner:
                 save_model(out / "model", self.config.model_spec, named_tensors(network))
 
 
-FREE = (*MAY_CHANGE, "data.cache", "validation.components", "examples", "report")
+FREE = (*MAY_CHANGE, "data.cache", "examples", "report", "validation.components")
 """Keys that a continued run may have otherwise than the run it continues."""
 
 

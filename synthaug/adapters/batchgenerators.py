@@ -1,21 +1,61 @@
 """A transform of batchgeneratorsv2, with which nnU-Net augments; inserts tumours in loader workers, by sample."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
+from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from torch import Tensor
 
+from synthaug.adapters.frames import needed_frames
 from synthaug.adapters.images import chosen_insertion, host_map
+from synthaug.adapters.tracking import check_followed, tracked
 from synthaug.adapters.workers import DRAWS, drawn, refuse_accelerator_in_worker
+from synthaug.frames import changed
 from synthaug.insertion.insertion import TumorInsertion
 from synthaug.insertion.plan import InsertionPlan
 
 OUTSIDE = -1
 """nnU-Net's label of voxels outside the non-zero region, and of what its augmentation padded."""
+
+
+ADVICE = (
+    "give samples a frame, the (3, 4) map of their voxel indices to host coordinates (synthaug.frames), and put "
+    "spatial transforms into FollowedTransforms"
+)
+
+
+class FollowedTransforms(ComposeTransforms):
+    """Applies transforms as `ComposeTransforms` does, and keeps the sample's ``"frame"`` in step with its voxels.
+
+    A frame (3, 4) leads from voxel indices to host coordinates: `synthaug.frames.host_frame` finds that of a whole
+    volume, and `synthaug.frames.cropped` moves it to a crop. Samples without one are changed and nothing else.
+
+    Args:
+        transforms: applied in order.
+
+    Raises:
+        ValueError: one of them moves voxels in a way that cannot be followed.
+
+    Example:
+        >>> from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
+        >>> transforms = FollowedTransforms([MirrorTransform((0, 1, 2))])
+        >>> transforms(image=torch.rand(1, 8, 8, 8), frame=np.eye(3, 4))["frame"].shape
+        (3, 4)
+    """
+
+    def __init__(self, transforms: Sequence[BasicTransform]):
+        super().__init__(list(transforms))
+        check_followed(self)
+
+    def apply(self, data_dict: dict, **params: Any) -> dict:
+        """Apply the transforms to a sample."""
+        frame = data_dict.get("frame")
+        data_dict, matrix = tracked(ComposeTransforms(self.transforms), data_dict)
+        return data_dict if frame is None else data_dict | {"frame": changed(np.asarray(frame, np.float64), matrix)}
 
 
 class InsertTumorTransform(BasicTransform):
@@ -25,7 +65,8 @@ class InsertTumorTransform(BasicTransform):
     Transform`, `DownsampleSegForDSTransform`). Each sample's insertion follows from numpy's and torch's global random
     states, as the library's own transforms do: it is reproducible where the loader seeds its workers, and differs
     between workers even where it does not. A sample may bring ``"group"``, its patient, whose lesions are then not
-    inserted into it, and ``"spacing_mm"``.
+    inserted into it, ``"spacing_mm"``, and ``"frame"``, where in its host it lies, which `FollowedTransforms` keeps in
+    step and ``place="like-data"`` and ``"home"`` need.
 
     Args:
         insertion: what is inserted; its `prob` is that of a sample. ``"paste"`` and ``"procedural"`` suit workers;
@@ -98,7 +139,11 @@ class InsertTumorTransform(BasicTransform):
         return drawn(self.insertion, int(np.random.randint(DRAWS)) * DRAWS + int(torch.randint(DRAWS, ())))
 
     def _known(self, data_dict: dict) -> dict[str, Any]:
-        return {"spacing_mm": data_dict.get("spacing_mm", self.spacing_mm), "groups": [data_dict.get("group")]}
+        return {
+            "spacing_mm": data_dict.get("spacing_mm", self.spacing_mm),
+            "groups": [data_dict.get("group")],
+            "frames": needed_frames(self.insertion, data_dict.get("frame"), ADVICE),
+        }
 
     def _batch(self, data_dict: dict) -> tuple[Tensor, Tensor, Tensor | Callable[[int], Tensor] | None]:
         """Make a batch of one of a sample: image, label without the outside, host (None where there is no outside).

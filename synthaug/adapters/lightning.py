@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from synthaug.adapters.frames import frames_of_tensors, needed_frames
 from synthaug.adapters.images import EngineBatch, check_label, chosen_insertion, chosen_spacing, host_map
 from synthaug.generators.base import TumorGenerator
 from synthaug.insertion.insertion import TumorInsertion
@@ -12,6 +13,11 @@ from synthaug.lesions.base import LesionSource
 __all__ = ["TumorInsertionMixin"]
 
 CHECKPOINT_KEY = "synthaug"
+
+ADVICE = (
+    "give batches an entry of (B, 3, 4) frames (synthaug.frames) and its key as insert_tumors(frames=...), or with "
+    "MONAI add StoreHostFramed(keys) to the transforms, before any crop"
+)
 
 if TYPE_CHECKING:
     from lightning import LightningModule as _Mixed  # what follows the mixin, and has the hooks that it extends
@@ -56,6 +62,8 @@ class TumorInsertionMixin(_Mixed):
 
     tumor_insertion: TumorInsertion | None = None
     _reached = False
+    _frames_entry: Any = None
+    _frames: Any = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -72,6 +80,7 @@ class TumorInsertionMixin(_Mixed):
         groups: Any = None,
         profile: Any = None,
         host: Any = None,
+        frames: Any = None,
     ) -> None:
         """Set the insertion, and the entries of a batch that it reads and changes.
 
@@ -85,13 +94,23 @@ class TumorInsertionMixin(_Mixed):
             groups: key or position of the samples' patient groups, if there are any.
             profile: of the data set (`synthaug fit`), in place of an insertion.
             host: key or position of masks (B, 1, X, Y, Z) of host tissue, if there are any.
+            frames: key or position of (B, 3, 4) maps of voxel indices to host coordinates (`synthaug.frames`), which
+                ``place="like-data"`` and ``"home"`` need; by default those of MONAI's tensors, where `StoreHostFramed`
+                stood in their transforms.
 
         Raises:
             TypeError: not a `TumorInsertion`.
         """
         self.tumor_insertion = chosen_insertion(insertion, profile)
-        entries = {"image": image, "label": label, "spacing_mm": spacing_mm, "groups": groups, "host": host}
-        self._insertion_entries = entries
+        entries = {"image": image, "label": label, "spacing_mm": spacing_mm, "groups": groups}
+        self._insertion_entries, self._frames_entry = entries | {"host": host}, frames
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Take the frames of a training batch while they are on the host, so that the device is not waited for."""
+        batch = super().on_before_batch_transfer(batch, dataloader_idx)
+        wanted = self.trainer.training and self._frames_entry is not None
+        self._frames = batch[self._frames_entry] if wanted else None
+        return batch
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Insert tumours into a training batch.
@@ -110,7 +129,7 @@ class TumorInsertionMixin(_Mixed):
         if self.tumor_insertion is None:
             raise RuntimeError("TumorInsertionMixin: call self.insert_tumors(insertion, ...) in __init__")
         self._reached = True
-        return inserted(self.tumor_insertion, batch, **self._insertion_entries)
+        return inserted(self.tumor_insertion, batch, **self._insertion_entries, frames=self._frames)
 
     def on_fit_start(self) -> None:
         """Check that the hyperparameters, which go into every checkpoint, hold no insertion.
@@ -155,9 +174,19 @@ class TumorInsertionMixin(_Mixed):
 
 
 def inserted(
-    insertion: TumorInsertion, batch: Any, image: Any, label: Any, spacing_mm: Any, groups: Any, host: Any = None
+    insertion: TumorInsertion,
+    batch: Any,
+    image: Any,
+    label: Any,
+    spacing_mm: Any,
+    groups: Any,
+    host: Any = None,
+    frames: Any = None,
 ) -> Any:
-    """Insert tumours into a batch, dictionary or sequence; see `TumorInsertionMixin.insert_tumors`."""
+    """Insert tumours into a batch, dictionary or sequence; see `TumorInsertionMixin.insert_tumors`.
+
+    `frames` are the batch's own, (B, 3, 4) on the host, not their key.
+    """
     keys = image if isinstance(image, tuple) else (image,)
     if isinstance(batch, Sequence):
         keys, label = tuple(_position(key) for key in keys), _position(label)
@@ -167,7 +196,10 @@ def inserted(
     spacing = chosen_spacing(given, getattr(batch[keys[0]], "affine", None), "the batch's tensors")
     names = None if groups is None else batch[groups]
     mask = None if host is None else host_map(batch[host], engine.image)
-    images, new_label = engine.back(*insertion(engine.image, engine.classes, spacing, groups=names, host=mask))
+    tensors = [batch[key] for key in (*keys, label)]
+    places = frames_of_tensors(tensors) if frames is None else frames
+    known = {"groups": names, "host": mask, "frames": needed_frames(insertion, places, ADVICE)}
+    images, new_label = engine.back(*insertion(engine.image, engine.classes, spacing, **known))
     changed = images | {label: new_label}
     if isinstance(batch, Mapping):
         return {**batch, **changed}

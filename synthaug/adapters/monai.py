@@ -18,13 +18,15 @@ from monai.data import MetaTensor
 from monai.engines import Evaluator, PrepareBatch, Workflow, default_prepare_batch
 from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import MAX_SEED, convert_to_dst_type, convert_to_tensor
-from monai.utils.enums import TransformBackends
+from monai.utils.enums import MetaKeys, TransformBackends
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from synthaug.adapters.frames import HOST_FROM_WORLD, frames_of_tensors, host_from_world, needed_frames
 from synthaug.adapters.images import EngineBatch, check_label, chosen_insertion, chosen_spacing, host_map
 from synthaug.adapters.workers import DRAWS, drawn, refuse_accelerator_in_worker
 from synthaug.checks import checked_probability
+from synthaug.host import host_tissue
 from synthaug.insertion.batch import plain
 from synthaug.insertion.insertion import TumorInsertion
 
@@ -34,7 +36,76 @@ __all__ = [
     "RandInsertTumorD",
     "RandInsertTumorDict",
     "RandInsertTumord",
+    "StoreHostFrameD",
+    "StoreHostFrameDict",
+    "StoreHostFramed",
 ]
+
+ADVICE = (
+    "add StoreHostFramed(keys) from synthaug.adapters.monai to the transforms, after loading and before any crop, and "
+    "keep the images MetaTensors up to the insertion"
+)
+
+
+class StoreHostFramed(MapTransform):
+    """Stores how a whole host lies in the world, in its images' metadata, so that patches of it know their place.
+
+    It goes after loading, and before crops and affine changes. MONAI keeps the affines of patches in step with their
+    voxels, and so the insertion finds where in its host a patch lies, as ``place="like-data"`` and ``"home"`` need it.
+    That holds for crops, pads, flips, turns, zooms and affine changes, lazy or not, and not for `Rand3DElasticd`, which
+    does not change the affine.
+
+    Args:
+        keys: the images, and the label too if wanted; the first tells where the host is.
+        host_key: key of the mask (1, X, Y, Z) of host tissue, for data that are not skull-stripped.
+        allow_missing_keys: take the images that are there.
+
+    Example:
+        >>> image = MetaTensor(torch.rand(4, 40, 40, 40), affine=np.eye(4))
+        >>> stored = StoreHostFramed("image")({"image": image})["image"]
+        >>> stored.meta["host_from_world"].shape
+        torch.Size([3, 4])
+    """
+
+    backend = [TransformBackends.TORCH]  # noqa: RUF012 (MONAI has a list there, too)
+
+    def __init__(self, keys: KeysCollection, host_key: Hashable | None = None, allow_missing_keys: bool = False):
+        super().__init__(keys, allow_missing_keys)
+        self.host_key = host_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Store the map of one sample.
+
+        Args:
+            data: images (C, X, Y, Z) of a whole host.
+
+        Returns:
+            A new dictionary with new images, whose voxels are the input's.
+
+        Raises:
+            KeyError: a missing key, unless `allow_missing_keys`.
+            TypeError: images without metadata.
+            ValueError: no host tissue.
+        """
+        images = {key: data[key] for key in self.key_iterator(dict(data))}
+        for key, image in images.items():
+            if not isinstance(image, MetaTensor):
+                raise TypeError(f"{key}: expected a MetaTensor, which has an affine, got {type(image).__name__}")
+        if not images:
+            return dict(data)
+        first = next(iter(images.values()))
+        if self.host_key is None:
+            tissue = host_tissue(plain(first))
+        else:
+            tissue = plain(convert_to_tensor(data[self.host_key]))[0] != 0
+        world = host_from_world(tissue.cpu().numpy(), first.affine, str(first.meta.get(MetaKeys.SPACE, "RAS")))
+        found = {key: image.clone() for key, image in images.items()}
+        for image in found.values():
+            image.meta[HOST_FROM_WORLD] = torch.from_numpy(world)
+        return {**data, **found}
+
+
+StoreHostFrameD = StoreHostFrameDict = StoreHostFramed
 
 
 class _RandomInsertion(RandomizableTransform):
@@ -82,6 +153,7 @@ class _RandomInsertion(RandomizableTransform):
         spacing = chosen_spacing(self.spacing_mm, affine, "plain tensors and arrays")
         with drawn(self.insertion, self._number, prob=float(self._do_transform)) as insertion:
             known = {"groups": [group], "host": host_map(host, batch.image)}
+            known["frames"] = needed_frames(insertion, frames_of_tensors([*images.values(), label]), ADVICE)
             image, classes, plan = insertion.recorded(batch.image, batch.classes, spacing, **known)
         self.rows = plan.to_rows()
         if not len(plan):
@@ -221,6 +293,10 @@ class RandInsertTumord(_RandomInsertion, MapTransform):
         if self.label_key not in data and not self.allow_missing_keys:
             raise KeyError(f"Key `{self.label_key}` of transform `{type(self).__name__}` was missing in the data.")
         if images and self.label_key in data:
+            if self.group_key is not None and self.group_key not in data:
+                raise KeyError(
+                    f"Key `{self.group_key}` (group_key) of `{type(self).__name__}` was missing in the data."
+                )
             group = None if self.group_key is None else data[self.group_key]
             host = None if self.host_key is None else data[self.host_key]
             images, data[self.label_key] = self._insert(images, data[self.label_key], group, host)
@@ -296,7 +372,8 @@ class PrepareBatchInsertTumor(PrepareBatch):
         spacing = chosen_spacing(self.spacing_mm, affine, "plain tensors")
         groups = None if self.group_key is None else batchdata[self.group_key]
         host = None if self.host_key is None else host_map(batchdata[self.host_key], batch.image)
-        result = self.insertion(batch.image, batch.classes, spacing, groups=groups, host=host)
+        frames = needed_frames(self.insertion, frames_of_tensors([image, label]), ADVICE)
+        result = self.insertion(batch.image, batch.classes, spacing, groups=groups, host=host, frames=frames)
         images, label = batch.back(*result)
         return images["image"], label, *rest
 

@@ -12,23 +12,74 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
+import numpy as np
 import torch
 import torchio
 from torch import Tensor
 from torchio.transforms.augmentation import RandomTransform
 from torchio.transforms.transform import Transform
 
+from synthaug.adapters.frames import coordinates, fitted_frame, goes_by_place, needed_frames
 from synthaug.adapters.images import EngineBatch, affine_spacing, chosen_insertion, host_map
 from synthaug.adapters.workers import drawn, refuse_accelerator_in_worker
 from synthaug.checks import checked_probability
+from synthaug.frames import host_frame
 from synthaug.geometry import triple
+from synthaug.host import host_tissue
 from synthaug.insertion.insertion import TumorInsertion
 from synthaug.insertion.plan import InsertionPlan
 
-__all__ = ["InsertTumor", "InsertTumorsInBatch", "RandomTumor"]
+__all__ = ["AddHostCoordinates", "InsertTumor", "InsertTumorsInBatch", "RandomTumor"]
 
 if not torchio.__version__.startswith("1."):
     raise ImportError(f"synthaug.adapters.torchio is for TorchIO 1.x, got {torchio.__version__}")
+
+
+HOST_COORDINATES = "host_coordinates"
+"""TorchIO type of the images that `AddHostCoordinates` adds."""
+
+ADVICE = "add AddHostCoordinates() from synthaug.adapters.torchio to the subjects' transforms, before any spatial one"
+
+
+class AddHostCoordinates(Transform):
+    """Adds an image of host coordinates to a subject, so that patches of it know where in their host they lie.
+
+    It goes before all spatial transforms. These change the image with the others (TorchIO's flips and affine changes
+    leave the affine as it is, so that it does not tell), transforms of intensity and of labels leave it alone, and the
+    insertion reads off it what ``place="like-data"`` and ``"home"`` need. It takes three floats per voxel.
+
+    Args:
+        image_name: of the image that is added.
+        host_name: of a `LabelMap` of host tissue, for data that are not skull-stripped.
+        **kwargs: of `torchio.Transform`, such as `include`; the first image of intensities tells where the host is.
+
+    Raises:
+        ValueError: when called: no host tissue.
+
+    Example:
+        >>> subject = torchio.Subject(mri=torchio.ScalarImage(tensor=torch.rand(4, 20, 20, 20)))
+        >>> AddHostCoordinates()(subject)["host_coordinates"].shape
+        (3, 20, 20, 20)
+    """
+
+    def __init__(self, image_name: str = HOST_COORDINATES, host_name: str | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.image_name, self.host_name = image_name, host_name
+        self.args_names = ["image_name", "host_name"]
+
+    def apply_transform(self, subject: torchio.Subject) -> torchio.Subject:
+        """Add the image to a subject."""
+        image = subject.get_images(intensity_only=True, include=self.include, exclude=self.exclude)[0]
+        if self.host_name is None:
+            tissue = host_tissue(image.data)
+        else:
+            tissue = subject.get_images_dict(intensity_only=False)[self.host_name].data[0] != 0
+        if not tissue.any():
+            raise ValueError("host coordinates: expected an image with host tissue, got one without")
+        values = coordinates(host_frame(tissue.numpy(), image.affine), tissue.shape)
+        added = torchio.Image(tensor=values, affine=image.affine, type=HOST_COORDINATES)
+        subject.add_image(added, self.image_name)
+        return subject
 
 
 class RandomTumor(RandomTransform):
@@ -102,7 +153,8 @@ class RandomTumor(RandomTransform):
         host = _host(subject, self.host_name, batch)
         groups: list[Any] | None = None if self.group_key is None else [subject[self.group_key]]
         with drawn(self.insertion, self._get_random_seed(), self.p) as insertion:
-            plan = insertion.plan(batch.image, batch.classes, _spacing(subject, images), groups=groups, host=host)
+            known: dict[str, Any] = {"groups": groups, "host": host, "frames": _frames(subject, insertion)}
+            plan = insertion.plan(batch.image, batch.classes, _spacing(subject, images), **known)
             if len(plan):
                 arguments: dict[str, Any] = {"insertion": InsertionReference(self._name, insertion), "rows": plan}
                 arguments |= {"label_name": label, "host_name": self.host_name}
@@ -262,8 +314,22 @@ class InsertTumorsInBatch:
         spacing = affine_spacing(collated[images[0]]["affine"])
         groups = None if self.group_key is None else batch[self.group_key]
         host = None if self.host_name is None else host_map(batch[self.host_name]["data"], engine.image)
-        new, new_label = engine.back(*self.insertion(engine.image, engine.classes, spacing, groups=groups, host=host))
+        known = {"groups": groups, "host": host, "frames": self._frames(collated)}
+        new, new_label = engine.back(*self.insertion(engine.image, engine.classes, spacing, **known))
         return {**batch, **{name: {**batch[name], "data": x} for name, x in (new | {label: new_label}).items()}}
+
+    def _frames(self, collated: Mapping[str, Mapping[str, Any]]) -> list[np.ndarray] | None:
+        """Read the frames off a batch's host coordinates, None where it has none or none are of use."""
+        found = [image["data"] for image in collated.values() if image["type"][0] == HOST_COORDINATES]
+        known = found and goes_by_place(self.insertion)
+        return needed_frames(self.insertion, [fitted_frame(one) for one in found[0]] if known else None, ADVICE)
+
+
+def _frames(subject: torchio.Subject, insertion: TumorInsertion) -> np.ndarray | None:
+    """Read the frame (3, 4) off a subject's host coordinates, None where it has none or none is of use."""
+    found = [image.data for image in subject.get_images(intensity_only=False) if image.type == HOST_COORDINATES]
+    known = found and goes_by_place(insertion)
+    return needed_frames(insertion, fitted_frame(found[0]) if known else None, ADVICE)
 
 
 def _find(

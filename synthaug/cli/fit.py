@@ -20,8 +20,16 @@ def fit(
     masks: Annotated[str | None, typer.Option(help="Where lesions may lie: a file of each case, or a folder.")] = None,
     memory_gb: Annotated[float, typer.Option(help="Of the GPU that trains the segmenter.", min=1)] = 8.0,
     layout: LayoutOption = "auto",
+    train: Annotated[
+        bool, typer.Option("--train", help="Train a generator too, and compare it with paste and procedural:fitted.")
+    ] = False,
+    minutes: Annotated[float, typer.Option(help="Length of that training.", min=1)] = 60.0,
 ) -> None:
-    """Learn a data set: its profile, lesion bank, ready configurations, and a page that gives the reasons."""
+    """Learn a data set: its profile, lesion bank, ready configurations, and a page that gives the reasons.
+
+    With --train a GAN of its own is trained beside the profile, compared with the other generators on patients that it
+    did not see, and recommended or not; the same command goes on with a training that was stopped.
+    """
     with one_line_errors(*ERRORS):
         from synthaug.figures.slices import require_matplotlib
         from synthaug.profile.fit import PAGE, Given, fit, written
@@ -38,11 +46,28 @@ def fit(
             memory_gb=memory_gb,
         )
         fitted = fit(folder, out, told, progress=True)
+        rows = None
+        if train:
+            fitted, rows = _trained(fitted, minutes)
     for word, what in written(fitted).items():
         typer.echo(f"{word:>10}  {what}")
     for reason in (*fitted.profile.data.left_out, *fitted.bank.skipped):
         typer.echo(f"left out: {reason}", err=True)
+    for name, row in (rows or {}).items():
+        typer.echo(f"compared: {name}: {', '.join(f'{word} {value:g}' for word, value in row.items())}")
     typer.echo(f"{fitted.out / 'synthaug.json'}, {fitted.out / PAGE}")
+
+
+def _trained(fitted, minutes: float):
+    """Train, compare, and write the recommendation into the profile."""
+    from synthaug.profile.comparison import compare, recommended
+    from synthaug.profile.fit import rewritten
+    from synthaug.profile.training import FOLDER, cases_held_out, train_generator
+
+    watch = train_generator(fitted, minutes)
+    typer.echo(f"trained: {watch.looks[-1][0]} steps, {len(watch.looks)} looks at held-out patients", err=True)
+    rows = compare(fitted, cases_held_out(fitted), ("paste", "procedural:fitted", FOLDER))
+    return rewritten(fitted, recommended(fitted.profile, rows)), rows
 
 
 def _values(text: str | None) -> dict[str, int] | None:

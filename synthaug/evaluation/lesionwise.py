@@ -24,7 +24,7 @@ import numpy as np
 
 from synthaug.evaluation.masks import PENALTY_MM, MaskPair, checked_spacing
 from synthaug.evaluation.metrics import dice, hd95_mm
-from synthaug.geometry import bounding_box, triple
+from synthaug.geometry import bounding_box
 from synthaug.insertion.plan import equivalent_diameter_mm
 from synthaug.sizes import SizeClasses
 
@@ -65,7 +65,6 @@ class LesionScore:
         size: name of its size class.
         dice: 0 unless found.
         hd95_mm: the penalty unless found; None where distances were not asked for.
-        centre: mean voxel indices of a false positive; None for a lesion of the truth.
     """
 
     status: str
@@ -74,7 +73,6 @@ class LesionScore:
     size: str
     dice: float
     hd95_mm: float | None
-    centre: tuple[float, float, float] | None = None
 
 
 def match_lesions(
@@ -117,15 +115,10 @@ def match_lesions(
         claimed |= hits
         if lesion.sum() * np.prod(spacing) > options.min_lesion_mm3:
             scores.append(_lesion_score(lesion, np.isin(predicted, list(hits)), bool(hits), spacing, options, surface))
-    invented = [number for number in range(1, int(predicted.max()) + 1) if number not in claimed]
-    if not invented:
-        return scores
-    penalty, found = options.penalty_mm if surface else None, cc3d.statistics(predicted)
-    for number in invented:
-        size = _size(int(found["voxel_counts"][number]), spacing, options.sizes)
-        centre = triple(float(c) + s.start for c, s in zip(found["centroids"][number], box, strict=True))
-        scores.append(LesionScore("false_positive", *size, 0.0, penalty, centre))
-    return scores
+    sizes = np.bincount(predicted.ravel())
+    invented = [int(sizes[i]) for i in range(1, len(sizes)) if i not in claimed]
+    penalty = options.penalty_mm if surface else None
+    return scores + [LesionScore("false_positive", *_size(n, spacing, options.sizes), 0.0, penalty) for n in invented]
 
 
 def lesion_dice(scores: Sequence[LesionScore]) -> float:

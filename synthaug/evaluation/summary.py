@@ -129,7 +129,7 @@ def write_table(rows: Sequence[Row], path: str | Path) -> None:
     path = Path(path)
     if path.suffix not in (".csv", ".json"):
         raise ValueError(f"{path}: expected a name that ends in .csv or .json")
-    text = _csv(rows) if path.suffix == ".csv" else json.dumps([dict(row) for row in rows], indent=1) + "\n"
+    text = csv_text(rows) if path.suffix == ".csv" else json.dumps([dict(row) for row in rows], indent=1) + "\n"
     replace_file(path, text)
 
 
@@ -210,7 +210,8 @@ def _entry(row: Row | None) -> str:
     return f"{row['mean']:.3g} ({row['median']:.3g}){interval}"
 
 
-def _csv(rows: Sequence[Row]) -> str:
+def csv_text(rows: Sequence[Row]) -> str:
+    """Write rows as CSV, with the keys of all of them as columns."""
     buffer = io.StringIO(newline="")
     writer = csv.DictWriter(buffer, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
     writer.writeheader()

@@ -60,7 +60,8 @@ def _split(cases: Sequence[Case]) -> dict[str, Any]:
     return {"folds": min(FOLDS, len(patients)), "fold": 0}
 
 
-def _held_out(cases: Sequence[Case]) -> list[str]:
+def held_out_patients(cases: Sequence[Case]) -> list[str]:
+    """List the patients that no generator of a profile is trained on, the test set of the first fold."""
     patients = {case.group for case in cases}
     if len(patients) < 2:
         return []
@@ -123,7 +124,7 @@ def _crops(profile: Profile) -> dict[str, Any]:
 
 
 def _generator_data(profile: Profile, path: Path, cases: Sequence[Case]) -> dict[str, Any]:
-    return {"profile": str(path), "validation": _held_out(cases), "batch": 2}
+    return {"profile": str(path), "validation": held_out_patients(cases), "batch": 2}
 
 
 def _gan(profile: Profile, path: Path, cases: Sequence[Case]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """`synthaug fit`: a data set is looked at, case by case, and what follows is written beside it."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +268,13 @@ def write(fitted: Fitted) -> None:
     replace_file(target, text)
 
 
+def rewritten(fitted: Fitted, profile: Profile) -> Fitted:
+    """Write the files again with a profile that says more."""
+    changed = replace(fitted, profile=profile)
+    write(changed)
+    return changed
+
+
 def written(fitted: Fitted) -> dict[str, Any]:
     """Say in a few lines for the terminal what a fit found: word to what follows it."""
     profile = fitted.profile
@@ -281,4 +288,5 @@ def written(fitted: Fitted) -> dict[str, Any]:
         "host": profile.space.rule.words(),
         "units": profile.units.words(),
         "insertion": ", ".join(f"{k}={v}" for k, v in profile.insertion.items()),
+        "generator": profile.generator.name,
     }

@@ -90,12 +90,13 @@ def noise(channels: Channels, numbers: np.ndarray) -> Tensor:
 
 
 def blur(channels: Channels, numbers: np.ndarray) -> Tensor:
-    """Blur by a Gaussian of 0.5 to 1 voxels."""
+    """Blur by a Gaussian of 0.5 to 1 voxels; of three numbers, each is of an axis."""
     offset = np.arange(-BLUR_REACH, BLUR_REACH + 1)
-    kernel = np.exp(-0.5 * (offset / (0.5 + 0.5 * numbers[:, :1])) ** 2)
-    weights = on_device((kernel / kernel.sum(1, keepdims=True)).astype(np.float32), channels.values.device)
+    kernel = np.exp(-0.5 * (offset / (0.5 + 0.5 * numbers[:, :, None])) ** 2)
+    kernels = on_device((kernel / kernel.sum(2, keepdims=True)).astype(np.float32), channels.values.device)
     values = channels.values
     for axis in (1, 2, 3):
+        weights = kernels[:, min(axis, numbers.shape[1]) - 1]
         pad = [0] * 6
         pad[2 * (3 - axis)] = pad[2 * (3 - axis) + 1] = BLUR_REACH
         wide = F.pad(values[None], pad, "replicate")[0]
@@ -137,10 +138,13 @@ def contrast(channels: Channels, numbers: np.ndarray) -> Tensor:
 
 
 def low_resolution(channels: Channels, numbers: np.ndarray) -> Tensor:
-    """Sample down to 0.5 to 1 of the resolution, to the nearest voxel, and up again, linearly."""
+    """Sample down to 0.5 to 1 of the resolution, to the nearest voxel, and up again, linearly.
+
+    Of three numbers, each is of an axis.
+    """
     size, low = channels.values.shape[1:], []
-    for value, number in zip(channels.values, numbers[:, 0], strict=True):
-        small = [max(1, round(n * (0.5 + 0.5 * number))) for n in size]
+    for value, own in zip(channels.values, np.broadcast_to(numbers, (len(numbers), 3)), strict=True):
+        small = [max(1, round(n * (0.5 + 0.5 * number))) for n, number in zip(size, own, strict=True)]
         down = F.interpolate(value[None, None], small, mode="nearest-exact")
         low.append(F.interpolate(down, size, mode="trilinear", align_corners=False)[0, 0])
     return torch.stack(low)

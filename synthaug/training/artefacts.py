@@ -2,7 +2,7 @@
 
     validation.jsonl            rows of `evaluate_case` with their step
     validation/<case>.npz       axial slices of a case as it was last predicted
-    validation/<case>.components.json   where asked for: region, place and volume of each of its false regions
+    validation/<case>.json      where its false regions and its true lesions lie, where that is asked for
     examples/step_00000100.npz  an axial slice of a sample before and after insertion
 
 Call these on the main process. Files are written beside and renamed, so that a kill leaves none half-written.
@@ -25,7 +25,6 @@ from synthaug.host import host_tissue
 from synthaug.insertion.report import append_rows
 
 ROWS, CASES, EXAMPLES = "validation.jsonl", "validation", "examples"
-COMPONENTS = ".components.json"
 
 
 @dataclass(frozen=True)
@@ -79,19 +78,6 @@ def read_rows(run: str | Path) -> list[dict[str, Any]]:
     lines = file.read_text(encoding="utf-8").split("\n")[:-1] if file.exists() else []
     rows = [json.loads(line) for line in lines]
     return list({tuple(row.get(k) for k in ("step", "case", "region", "size")): row for row in rows}.values())
-
-
-def keep_components(run: str | Path, case: str, found: Iterable[Mapping[str, Any]]) -> None:
-    """Keep the false regions of a validation case in place of those of the validation before."""
-    text = json.dumps([{"case": case, **row} for row in found])
-    replace_file(Path(run) / CASES / f"{_file_name(case)}{COMPONENTS}", text)
-
-
-def read_components(run: str | Path) -> list[dict[str, Any]] | None:
-    """Read the false regions of a run's last validation; None where they were not asked for."""
-    files = sorted((Path(run) / CASES).glob(f"*{COMPONENTS}"))
-    rows = [row for file in files for row in json.loads(file.read_text(encoding="utf-8"))]
-    return rows if files else None
 
 
 def keep_validation(
@@ -177,6 +163,22 @@ def keep_example(
         rows=np.array(json.dumps(list(rows))),
     )
     return True
+
+
+def keep_components(run: str | Path, case: str, found: Mapping[str, Any]) -> None:
+    """Keep where false regions and true lesions of a validation case lie, in place of those of the validation before.
+
+    Args:
+        run: folder of the run.
+        case: name of the case.
+        found: what `synthaug.evaluation.components.components` gives, with ``case`` and ``group``.
+    """
+    replace_file(Path(run) / CASES / f"{_file_name(case)}.json", json.dumps(found) + "\n")
+
+
+def read_components(run: str | Path) -> list[dict[str, Any]]:
+    """Read what `keep_components` kept of each validation case, in the order of their names."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted((Path(run) / CASES).glob("*.json"))]
 
 
 def read_validation(run: str | Path) -> dict[str, CaseSlices]:

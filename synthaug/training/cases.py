@@ -36,15 +36,15 @@ def cases_folder(config: CasesConfig, out: Path, accelerator: Accelerator) -> Pa
     if config.folder is not None:
         return config.folder
     assert phantom is not None  # a configuration has the one or the other
-    with accelerator.main_process_first():
-        return phantoms_in(out, phantom, classes)
-
-
-def phantoms_in(out: Path, phantom: PhantomConfig, classes: Classes) -> Path:
-    """Find the folder of such phantoms in `out`, and write them where it is not there; a kill leaves no half of it."""
     recipe = phantom.model_dump_json() + repr(classes)
     folder = out / f"phantoms_{zlib.crc32(recipe.encode()):08x}"  # other phantoms, other folder
-    if not folder.exists():
-        with new_folder(folder) as unfinished:
-            write_phantom_dataset(unfinished, phantom.count, phantom.seed, phantom.size, classes=classes)
+    with accelerator.main_process_first():
+        if not folder.exists():
+            write_phantoms(phantom, classes, folder)
     return folder
+
+
+def write_phantoms(phantom: PhantomConfig, classes: Classes, folder: Path) -> None:
+    """Write phantoms with labels of these classes; a run that is killed here leaves no half a data set."""
+    with new_folder(folder) as unfinished:
+        write_phantom_dataset(unfinished, phantom.count, phantom.seed, phantom.size, classes=classes)

@@ -21,6 +21,9 @@ from synthaug.training.loop import MetricsWindow
 from synthaug.training.run import MetricsLog, save_checkpoint
 from synthaug.training.run_config import MAY_CHANGE
 
+Stop = Callable[[int, Callable[[], StyledGenerator]], bool]
+"""Whether a training ends after a step; it may make the generator as it then is."""
+
 GENERATOR_MAY_CHANGE = (*MAY_CHANGE, "data.cache", "demo", "optimizer.steps", "optimizer.decay_from")
 """Keys that a continued run may have otherwise; so a run can be made longer than it was meant to be at first."""
 
@@ -79,10 +82,13 @@ class RunKeeper:
         self.metrics = MetricsLog(out, accelerator, first)
         self.clock, self.clocked = time.perf_counter(), first
 
-    def keep(self, step: int, make: Callable[[], StyledGenerator]) -> None:
-        """Write the files that are due after this step; `make` is called where the generator is needed as it now is."""
+    def keep(self, step: int, make: Callable[[], StyledGenerator], last: bool = False) -> None:
+        """Write the files that are due after this step, all of them after the `last` one.
+
+        `make` is called where the generator is needed as it now is.
+        """
         config, out, main = self.config, self.out, self.accelerator.is_main_process
-        last = step == config.optimizer.steps
+        last = last or step == config.optimizer.steps
         if step % config.log_every == 0 or last:
             seconds = (time.perf_counter() - self.clock) / (step - self.clocked)
             self.metrics.write({"step": step, "seconds_per_step": seconds} | self.window.close())

@@ -11,7 +11,7 @@ Used by trainers that are launched with accelerate; every function is called by 
 import json
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object, parse_flag_from_env
 from pydantic import BaseModel
 
-from synthaug.config import ConfigError, differences, leaves
+from synthaug.config import ConfigError
 from synthaug.files import replace_file
 from synthaug.precision import Precision, resolve_precision
 
@@ -42,7 +42,9 @@ def keep_config(out: Path, config: BaseModel, accelerator: Accelerator, free: Se
     new = config.model_dump(mode="json")
     with accelerator.main_process_first():
         if file.exists() and latest_checkpoint(out) is not None:
-            wrong = differences(yaml.safe_load(file.read_text(encoding="utf-8")), new, free)
+            old, now = (dict(leaves(tree)) for tree in (yaml.safe_load(file.read_text(encoding="utf-8")), new))
+            changed = [k for k in sorted({*old, *now}) if old.get(k) != now.get(k)]
+            wrong = [f"{k} was {old.get(k)} and is {now.get(k)}" for k in changed if not _is_free(k, free)]
             if wrong:
                 raise ConfigError(
                     f"{out} holds a run of another configuration ({'; '.join(wrong)}): give another --out"
@@ -50,6 +52,19 @@ def keep_config(out: Path, config: BaseModel, accelerator: Accelerator, free: Se
         if accelerator.is_main_process:
             out.mkdir(parents=True, exist_ok=True)
             replace_file(file, yaml.safe_dump(new, sort_keys=False))
+
+
+def _is_free(key: str, free: Sequence[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in free)
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Flatten nested dictionaries to values with dotted keys."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 class ChangedPrecisionWarning(UserWarning):

@@ -159,9 +159,9 @@ class ValidationConfig(Section):
 
     Attributes:
         every: steps between validations.
-        lesionwise: whether lesion-wise metrics are wanted.
-        surface: whether distances of surfaces are.
-        components: whether the places of false regions are kept, of the last validation.
+        lesionwise: lesion-wise metrics as in BraTS.
+        surface: surface distances.
+        components: keep where false regions and true lesions lie (`synthaug.evaluation.components`).
     """
 
     every: PositiveInt

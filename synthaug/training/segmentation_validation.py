@@ -10,10 +10,8 @@ import torch
 from torch import nn
 
 from synthaug.evaluation import evaluate_case
-from synthaug.evaluation.lesionwise import match_lesions
-from synthaug.evaluation.regions import checked_regions
+from synthaug.evaluation.components import components
 from synthaug.evaluation.registry import followed_metrics
-from synthaug.frames import place
 from synthaug.segmentation.inference import predict_probabilities
 from synthaug.segmentation.postprocessing import to_label
 from synthaug.training.artefacts import keep_components, keep_validation
@@ -35,8 +33,9 @@ def validate(
         probabilities = predict_probabilities(network, image, targets, model.patch_size, config.inference)
         found = to_label(probabilities, image, targets, model.regions, volume.spacing_mm, model.cleaning)
         keep_validation(out, volume.name, image, volume.label, found, volume.spacing_mm)
-        if config.validation.components:
-            keep_components(out, volume.name, false_regions(found, volume, config))
+        if config.validation.components and np.isfinite(volume.frame).all():
+            regions = components(found, np.asarray(volume.label), volume.frame, volume.spacing_mm)
+            keep_components(out, volume.name, {"case": volume.name, "group": volume.group, **regions})
         rows += evaluate_case(
             *(found, np.asarray(volume.label), targets.classes, volume.spacing_mm),
             case=volume.name,
@@ -45,24 +44,6 @@ def validate(
             surface=config.validation.surface,
             lesionwise=config.validation.lesionwise,
         )
-    return rows
-
-
-def false_regions(found: np.ndarray, volume: CachedVolume, config: SegmentationConfig) -> list[dict[str, Any]]:
-    """List what was predicted where there is no lesion, of each region, of single classes where there are none.
-
-    Returns:
-        ``region``, ``place`` (host coordinates of the centre, `synthaug.frames`) and ``volume_ml`` of each.
-    """
-    classes, label = config.data.vocabulary, np.asarray(volume.label)
-    regions = config.data.all_regions
-    masks = checked_regions(regions or False, not regions, classes)
-    rows = []
-    for name, (_, values) in masks.items():
-        for lesion in match_lesions(np.isin(found, values), np.isin(label, values), volume.spacing_mm, surface=False):
-            if lesion.centre is not None:
-                where = place(volume.frame, lesion.centre).tolist()
-                rows.append({"region": name, "place": where, "volume_ml": lesion.volume_ml})
     return rows
 
 

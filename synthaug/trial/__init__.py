@@ -1,1 +1,1 @@
-"""Trials: the same training with and without insertion on a user's data, paired by patient and seed."""
+"""A trial: the same training with and without insertion on rotating patients, its differences, and what follows."""

@@ -1,115 +1,154 @@
-"""The description of a trial: the training, its arms, the rotation of patients, and how the result is judged."""
+"""Configuration of a trial: a segmentation configuration, its arms, how patients rotate, and what is compared."""
 
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+import yaml
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from synthaug.config import Section, read_config
-from synthaug.shipped import find_config
+from synthaug.config import Section
 from synthaug.training.run_config import Seed
 
+REFERENCE = "none"
+OWN = ("seed", "data.train", "data.validation", "data.folds", "data.fold", "data.folder", "data.phantom", "threads")
+"""Keys that the trial itself sets, or that are the same in all arms."""
 
-class ArmConfig(Section):
-    """One way to train: a name and its changes of the training's configuration."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.+-]*$")]
+class Arm(Section):
+    """One way to train.
+
+    Attributes:
+        name: of its folder and in tables.
+        overrides: changes of the base configuration, ``"insertion.place=home"``.
+        reference: whether the others are compared with it.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[\w.+-]+$")]
     overrides: tuple[str, ...] = ()
     reference: bool = False
 
+    @field_validator("overrides")
+    @classmethod
+    def _not_the_trials(cls, overrides: tuple[str, ...]) -> tuple[str, ...]:
+        for override in overrides:
+            key = override.partition("=")[0]
+            if key in OWN:
+                raise ValueError(f"overrides: {key} is the same in all arms; the trial sets it, got {override!r}")
+        return overrides
 
-class TrialConfig(Section):
-    """Description of a trial.
+
+class RotationConfig(Section):
+    """Who trains and who is tested: folds, or few patients that train and all others tested.
 
     Attributes:
-        base: name or file of the segmentation configuration that all arms share; a file is looked for beside the
-            trial's first.
-        overrides: changes of it for all arms, ``"optimizer.steps=400"``.
-        arms: two or more; one is the reference, from which the differences are taken.
-        patients: those to rotate, patients or cases; all labelled ones where not given.
-        folds: each patient is tested once by folds, or
-        train_patients: number of patients in each training set, all others being tested, and
-        rotations: number of such sets, which take all patients equally often.
-        rotation_seed: seed of the draw of patients.
-        seeds: seeds of the trainings; each rotation is trained with each of them.
-        endpoint: regions or classes whose mean Dice decides; all regions where not given.
-        looks: pages written on the way, at even shares of the pairs; further looks may be taken at any time.
-        alpha: probability of a wrong claim, over all looks and arms.
-        worthwhile: smallest gain of the endpoint that would matter.
-        threads: CPU threads of a training.
+        folds: each patient is tested once, by a training on the patients of the other folds.
+        train_patients: size of each training set; the others are tested.
+        rotations: number of training sets, in which patients occur as evenly as can be.
+        test_patients: at most so many are tested in each rotation, with `train_patients`.
+        seed: of the draw of patients.
+    """
+
+    folds: Annotated[int, Field(ge=2)] | None = None
+    train_patients: PositiveInt | None = None
+    rotations: PositiveInt | None = None
+    test_patients: PositiveInt | None = None
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _one_way(self):
+        few = self.train_patients is not None and self.rotations is not None
+        if (self.folds is None) != few or (self.folds is not None and (self.train_patients or self.rotations)):
+            raise ValueError("expected either folds, or train_patients together with rotations")
+        if self.folds is not None and self.test_patients is not None:
+            raise ValueError("test_patients: expected train_patients and rotations; with folds all patients are tested")
+        return self
+
+
+class EndpointConfig(Section):
+    """The one figure that decides.
+
+    Attributes:
+        regions: regions or classes that are averaged; all regions of the classes where not given, else the classes.
+        metric: of whole volumes.
+    """
+
+    regions: tuple[str, ...] | None = None
+    metric: Literal["dice", "lesion_dice"] = "dice"
+
+
+class TrialConfig(Section):
+    """Configuration of a trial.
+
+    Attributes:
+        base: file or name of a segmentation configuration.
+        overrides: changes of it for all arms.
+        arms: ways to train; without a reference among them, training without insertion is one.
+        patients: that take part; all labelled ones where not given.
+        rotation: who trains and who is tested.
+        seeds: of the trainings; each rotation is trained with each of them.
+        endpoint: what decides.
+        looks: how often the results may be judged, the end included.
+        alpha: chance of a difference found where there is none, of all looks and arms together.
+        worthwhile: smallest gain of the endpoint that would be worth the insertion.
+        threads: of each training.
         workers: trainings at a time.
-        nice: niceness of the trainings, so that other work goes first.
+        nice: niceness of the trainings, 0 to 19.
     """
 
     base: str
     overrides: tuple[str, ...] = ()
-    arms: Annotated[tuple[ArmConfig, ...], Field(min_length=2)]
-    patients: Annotated[tuple[str, ...], Field(min_length=3)] | None = None
-    folds: Annotated[int, Field(ge=2)] | None = None
-    train_patients: PositiveInt | None = None
-    rotations: PositiveInt | None = None
-    rotation_seed: Seed = 0
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
-    endpoint: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    arms: tuple[Arm, ...]
+    patients: tuple[str, ...] | None = None
+    rotation: RotationConfig
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1)
+    endpoint: EndpointConfig = EndpointConfig()
     looks: PositiveInt = 1
     alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    worthwhile: Annotated[float, Field(ge=0, lt=1)] = 0.01
+    worthwhile: PositiveFloat = 0.01
     threads: PositiveInt = 1
     workers: PositiveInt = 1
-    nice: Annotated[NonNegativeInt, Field(le=19)] = 10
+    nice: Annotated[int, Field(ge=0, le=19)] = 10
 
     @field_validator("arms")
     @classmethod
-    def _one_reference(cls, arms):
+    def _one_reference(cls, arms: tuple[Arm, ...]) -> tuple[Arm, ...]:
         names = [arm.name for arm in arms]
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"arms: expected different names, {', '.join(repeated)} is given twice")
         references = [arm.name for arm in arms if arm.reference]
-        if len(references) != 1:
-            raise ValueError(f"arms: expected one with reference: true, got {', '.join(references) or 'none'}")
+        if len(references) > 1:
+            raise ValueError(f"arms: expected one reference, got {', '.join(references)}")
+        if not references:
+            if REFERENCE in names:
+                raise ValueError(f"arms: {REFERENCE} is the reference where none is named; mark one: reference: true")
+            arms = (Arm(name=REFERENCE, overrides=("insertion=null",), reference=True), *arms)
+        if repeated := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"arms: expected different names, got {', '.join(sorted(repeated))} twice")
+        if len(arms) < 2:
+            raise ValueError("arms: expected one or more beside the reference, got none")
         return arms
 
     @field_validator("seeds")
     @classmethod
-    def _different(cls, seeds):
-        if len({*seeds}) != len(seeds):
-            raise ValueError(f"seeds: expected different ones, got {list(seeds)}")
+    def _different(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len({*seeds}) < len(seeds):
+            raise ValueError(f"seeds: expected different ones, got {', '.join(map(str, seeds))}")
         return seeds
 
-    @model_validator(mode="after")
-    def _one_rotation(self):
-        few = (self.train_patients, self.rotations)
-        if (self.folds is None) == (few == (None, None)) or few.count(None) == 1:
-            raise ValueError("expected either folds, or train_patients and rotations together")
-        return self
+    @property
+    def reference(self) -> Arm:
+        """The arm that the others are compared with."""
+        return next(arm for arm in self.arms if arm.reference)
 
     @property
-    def reference(self) -> str:
-        """Name of the reference."""
-        return next(arm.name for arm in self.arms if arm.reference)
-
-    @property
-    def compared(self) -> tuple[str, ...]:
-        """Names of the other arms."""
-        return tuple(arm.name for arm in self.arms if not arm.reference)
+    def compared(self) -> Sequence[Arm]:
+        """The other arms."""
+        return [arm for arm in self.arms if not arm.reference]
 
 
-def read_trial(name_or_file: str | Path, changes: tuple[str, ...] | list[str] = ()) -> tuple[TrialConfig, Path]:
-    """Read the description of a trial.
+def one_line(value: Any) -> str:
+    """Write a value as YAML on one line, for an override; names that look like numbers get quotes.
 
-    Args:
-        name_or_file: a YAML file, or the name of one that comes with synthaug.
-        changes: ``"key=value"``; a key of the trial changes the trial, any other the configuration of all arms.
-
-    Returns:
-        The description, and the file of its base.
-
-    Raises:
-        ValueError: no such file, or one of the two is wrong.
+    Example:
+        >>> one_line(["2013_11", "TCIA01_201"])
+        "['2013_11', TCIA01_201]"
     """
-    file = find_config(name_or_file)
-    own = [change for change in changes if change.partition("=")[0].partition(".")[0] in TrialConfig.model_fields]
-    config = read_config(file, TrialConfig, own)
-    config = config.model_copy(update={"overrides": (*config.overrides, *(c for c in changes if c not in own))})
-    beside = file.parent / config.base
-    return config, find_config(beside if beside.is_file() else config.base)
+    return yaml.safe_dump(value, default_flow_style=True, width=10**9).removesuffix("\n...\n").strip()

@@ -1,12 +1,11 @@
-"""The looks at a trial: each spends a part of alpha, and is kept in ``looks.json``."""
+"""The looks that were taken at a trial, kept beside its runs: one at the same pairs is taken once."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from synthaug.files import replace_file
-from synthaug.trial.plan import Unit
 from synthaug.trial.statistics import spent
 
 FILE = "looks.json"
@@ -14,45 +13,52 @@ FILE = "looks.json"
 
 @dataclass(frozen=True)
 class Look:
-    """One look.
+    """A look at the results.
 
     Attributes:
-        units: rotation and seed of the pairs that were there.
-        planned: number of pairs of the whole trial.
-        spent: alpha that was spent with this look and those before.
-        level: alpha of this look alone.
+        time: when it was taken, UTC.
+        pairs: complete pairs at that time.
+        planned: pairs in all.
+        spent: alpha that was spent with this look.
+        alpha: what this look may find falsely: what it spends beyond the looks before.
     """
 
-    units: tuple[Unit, ...]
+    time: str
+    pairs: int
     planned: int
     spent: float
-    level: float
+    alpha: float
+
+    @property
+    def final(self) -> bool:
+        """Whether all pairs were complete."""
+        return self.pairs == self.planned
 
 
-def looks_of(out: Path) -> list[Look]:
-    """Read the looks so far."""
+def read_looks(out: Path) -> list[Look]:
+    """Read the looks that were taken, the first one first."""
     file = out / FILE
-    kept = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
-    return [Look(**look | {"units": tuple((r, s) for r, s in look["units"])}) for look in kept]
+    return [Look(**row) for row in json.loads(file.read_text(encoding="utf-8"))] if file.is_file() else []
 
 
-def take_look(out: Path, units: Sequence[Unit], planned: int, alpha: float) -> Look:
-    """Record a look, and return what it may spend; a second look at the same pairs is the first one again.
-
-    A look that has no more pairs than one before, but others, has nothing to spend.
+def take_look(out: Path, pairs: int, planned: int, looks: int, alpha: float) -> Look | None:
+    """Take a look, and write that down; None where those before the end are used up.
 
     Args:
         out: folder of the trial.
-        units: rotation and seed of the pairs that are there.
-        planned: number of pairs of the whole trial.
-        alpha: of the whole trial.
+        pairs: complete pairs.
+        planned: pairs in all.
+        looks: how many may be taken, the one at the end included.
+        alpha: of all looks.
     """
-    before = looks_of(out)
-    now = tuple(sorted(units))
-    if again := [look for look in before if look.units == now]:
-        return again[0]
-    already = max((look.spent for look in before), default=0.0)
-    total = max(already, spent(len(now) / planned, alpha))
-    look = Look(now, planned, total, total - already)
-    replace_file(out / FILE, json.dumps([asdict(item) for item in (*before, look)], indent=1) + "\n")
+    taken = read_looks(out)
+    if same := [look for look in taken if look.pairs == pairs]:
+        return same[-1]
+    early = [look for look in taken if not look.final]
+    if pairs == 0 or (pairs < planned and len(early) >= looks - 1):
+        return None
+    before = taken[-1].spent if taken else 0.0
+    total = max(before, spent(pairs / planned, alpha))
+    look = Look(datetime.now(UTC).isoformat(timespec="seconds"), pairs, planned, total, total - before)
+    replace_file(out / FILE, json.dumps([asdict(each) for each in (*taken, look)], indent=1) + "\n")
     return look

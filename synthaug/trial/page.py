@@ -1,143 +1,212 @@
-"""The page of a trial, ``trial.html``, and its pairs, ``trial.csv``."""
+"""`trial.html`: the recommendation, differences with intervals, places of false regions, cost, patients."""
 
 import math
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable
 
-import yaml
-
-from synthaug.evaluation.summary import write_table
 from synthaug.figures.html import render
-from synthaug.files import replace_file
-from synthaug.sizes import SizeClasses
-from synthaug.trial.pictures import false_region_map, patient_dots
-from synthaug.trial.plan import Trial
-from synthaug.trial.results import ArmResult, Results
+from synthaug.trial.looks import Look, read_looks
+from synthaug.trial.pictures import false_region_maps, patient_differences
+from synthaug.trial.recommendation import Verdict, judge, leading, recommendation
+from synthaug.trial.results import Key, Results
+from synthaug.trial.runs import duration
+from synthaug.trial.statistics import Estimate
 
-PAGE, TABLE = "trial.html", "trial.csv"
+NO_LOOK = (
+    "No recommendation yet: no look is left before the end, which would be paid for by the certainty of the last one."
+)
 
 
-def write_page(trial: Trial, results: Results) -> Path:
-    """Write page and table into the trial's folder; returns the page's file."""
+def page(results: Results, look: Look | None) -> tuple[str, str]:
+    """Make the page.
+
+    Args:
+        results: of the complete pairs.
+        look: the look that this is, or None where none is left; then no interval is shown.
+
+    Returns:
+        The recommendation, and the page as HTML.
+    """
+    arms = [arm.name for arm in results.plan.config.compared]
+    verdicts = _verdicts(results, look)
+    sentence = recommendation(verdicts, results.reference) if look is not None else NO_LOOK
+    alpha = 0.0 if look is None else look.alpha
     text = render(
         "trial.html",
-        name=trial.out.resolve().name,
-        reference=trial.config.reference,
-        headline=results.headline,
-        tiles_shown=_tiles(trial, results),
-        method=_method(trial, results),
-        missing=", ".join(results.missing),
-        verdicts=[[arm, _interval(r.found), r.advice.words] for arm, r in results.arms.items()],
-        dots=patient_dots(results.arms),
-        pair_head=["rotation", "seed", *results.arms],
-        pairs=_pairs(results),
-        arms=[(arm, _regions(r), _sizes(r)) for arm, r in results.arms.items()],
-        size_words=", ".join(f"{name}: {SizeClasses().words(name)}" for name in SizeClasses().names),
-        map=None if results.places is None else false_region_map(results.places, results.scored),
+        sentence=sentence,
+        lead=_lead(results, look),
+        tiles_shown=_tiles(results, verdicts),
+        verdicts=[[v.arm, v.word, v.why] for v in verdicts] if look is not None else [],
+        reference=results.reference,
+        endpoint=_endpoint_words(results),
+        level=_percent(1 - alpha) if look is not None else "",
+        arms=arms,
+        regions=_table(results, arms, alpha, [(name, "all", "dice") for name in results.names]),
+        sizes=_table(results, arms, alpha, _size_keys(results)),
+        false_head=["arm", "false regions per case", "ml per case", "of them in the lowest third"],
+        false_rows=_false_rows(results),
+        maps=false_region_maps(results.maps, results.lesions),
         costs=_costs(results),
-        looks=f"{results.look.spent:.4f} of {trial.config.alpha:g}",
-        description=yaml.safe_dump(trial.description["trial"], sort_keys=False, width=120),
+        patients=_patients_picture(results, arms, verdicts),
+        patient_rows=_patient_rows(results, arms),
+        looks=_looks(results),
+        notes=_notes(results),
+        descriptions=[
+            (arm.name, " ".join(arm.overrides) or "the base configuration") for arm in results.plan.config.arms
+        ],
+        base=results.plan.config.base,
     )
-    write_table([row for result in results.arms.values() for row in result.rows], trial.out / TABLE)
-    return replace_file(trial.out / PAGE, text)
+    return sentence, text
 
 
-def _tiles(trial: Trial, results: Results) -> list[tuple[str, str]]:
-    best, reference = results.best, trial.config.reference
-    result = results.arms[best]
-    means = {side: _endpoint_mean(result, results, side) for side in ("_reference", "")}
-    false = {side: _false_regions(result, side) for side in ("_reference", "")}
-    ahead = sum(value > 0 for value in result.pairs.values())
+def _verdicts(results: Results, look: Look | None) -> list[Verdict]:
+    if look is None:
+        return []
+    config = results.plan.config
+    endpoints, regions = {}, {}
+    for arm in (arm.name for arm in config.compared):
+        found = results.difference(arm, results.endpoint)
+        if found is None:
+            raise ValueError(
+                f"endpoint: no tested case has a {config.endpoint.metric} of {', '.join(results.plan.regions)}"
+            )
+        endpoints[arm] = found
+        each = {name: results.difference(arm, (name, "all", config.endpoint.metric)) for name in results.regions}
+        regions[arm] = {name: known for name, known in each.items() if known is not None}
+    return judge(endpoints, regions, look.alpha, config.worthwhile, len(results.pairs), look.final)
+
+
+def _endpoint_words(results: Results) -> str:
+    metric = {"dice": "Dice", "lesion_dice": "lesion-wise Dice"}[results.plan.config.endpoint.metric]
+    return f"mean {metric} of {', '.join(results.plan.regions)}"
+
+
+def _lead(results: Results, look: Look | None) -> str:
+    plan = results.plan
+    patients = len({patient for patient, _, _ in results.scores[results.reference]})
+    words = (
+        f"{len(results.pairs)} of {plan.pairs} pairs are done, {patients} patients tested, none in its own training."
+    )
+    if look is not None and not look.final:
+        words += f" This is an early look; its intervals are wider for that ({_percent(1 - look.alpha)})."
+    return words
+
+
+def _tiles(results: Results, verdicts: list[Verdict]) -> list[tuple[str, str]]:
+    """Five figures: of the arm that the recommendation speaks of, or that is furthest ahead."""
+    found = {arm.name: results.difference(arm.name, results.endpoint) for arm in results.plan.config.compared}
+    furthest = max(found, key=lambda arm: -math.inf if (d := found[arm]) is None else d.mean)
+    verdict = leading(verdicts) if verdicts else None
+    best = furthest if verdict is None else verdict.arm
+    difference = found[best]
+    interval = "no interval" if verdict is None else _interval(verdict.low, verdict.high)
+    false = [results.maps[arm].per_case for arm in (best, results.reference)]
     return [
-        (_interval(result.found), f"{best} minus {reference}, mean Dice of {', '.join(results.endpoint)}"),
-        (f"{means['_reference']:.3f} to {means['']:.3f}", f"mean Dice, {reference} to {best}"),
-        (f"{ahead} of {len(result.pairs)}", f"pairs ahead; {results.look.planned} are planned"),
-        (f"{_number(false['_reference'])} to {_number(false[''])}", f"false regions a patient, {_outermost(result)}"),
-        (f"{results.costs[best].seconds / results.costs[reference].seconds - 1:+.0%}", f"time of a step, {best}"),
+        (_signed(None if difference is None else difference.mean), f"{best} minus {results.reference}, {interval}"),
+        (_plain(results.mean(results.reference, results.endpoint)), f"{results.reference}, {_endpoint_words(results)}"),
+        (f"{len(results.pairs)} / {results.plan.pairs}", "pairs of rotation and seed done"),
+        (f"{false[0]:.2f} / {false[1]:.2f}", f"false regions per case, {best} / {results.reference}"),
+        (f"{results.costs[best].insertion_share:.1%}", f"of the step time is insertion, {best}"),
     ]
 
 
-def _method(trial: Trial, results: Results) -> str:
-    config, patients = trial.config, len({p for r in results.arms.values() for p in r.patients})
-    drawn = trial.rotations[0]
-    how = f"{config.folds} folds" if config.folds else f"{config.rotations} rotations"
-    return (
-        f"{len(results.look.units)} of {results.look.planned} pairs of trainings ({how} with "
-        f"{len(drawn.train)} training patients, {len(config.seeds)} {'seed' if len(config.seeds) == 1 else 'seeds'}); "
-        f"{patients} patients tested, none in its own training."
-    )
+def _size_keys(results: Results) -> list[Key]:
+    return [(name, size, "lesion_recall") for name in results.names for size in (*results.sizes, "all")]
 
 
-def _mean(result: ArmResult, region: str, metric: str, size: str = "all") -> float | None:
-    wanted = (region, metric, size)
-    return next((r["mean"] for r in result.table if (r["region"], r["metric"], r["size"]) == wanted), None)
-
-
-def _endpoint_mean(result: ArmResult, results: Results, side: str) -> float:
-    values = [_mean(result, region, f"dice{side}") for region in results.endpoint]
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else math.nan
-
-
-def _outermost(result: ArmResult) -> str:
-    return result.table[0]["region"]
-
-
-def _false_regions(result: ArmResult, side: str) -> float | None:
-    return _mean(result, _outermost(result), f"false_positives{side}")
-
-
-def _pairs(results: Results) -> list[list[str]]:
-    units = results.look.units
-    return [[f"{r}", f"{s}", *(f"{a.pairs[r, s]:+.3f}" for a in results.arms.values())] for r, s in units]
-
-
-def _regions(result: ArmResult) -> list[list[str]]:
-    """Rows of a table: Dice of both and its difference, and false regions, of each region and class."""
+def _table(results: Results, arms: list[str], alpha: float, keys: Iterable[Key]) -> list[list[str]]:
+    """Write rows of name, size, number of patients, the reference's mean, and each arm's difference."""
     rows = []
-    for region in dict.fromkeys(row["region"] for row in result.table):
-        false = [_number(_mean(result, region, f"false_positives{side}")) for side in ("_reference", "")]
-        dice = [_number(_mean(result, region, f"dice{side}"), 3) for side in ("_reference", "")]
-        rows.append([region, *dice, _difference(result, region, "dice", 3), *false])
-        rows[-1].append(_difference(result, region, "false_positives", 2))
+    for name, size, metric in keys:
+        key = (name, size, metric)
+        level = results.mean(results.reference, key)
+        found = [results.difference(arm, key) for arm in arms]
+        if level is None or all(each is None for each in found):
+            continue
+        patients = max(each.patients for each in found if each is not None)
+        head = [name] if metric == "dice" else [name, size]
+        rows.append([*head, f"{patients}", f"{level:.3f}", *(_difference(each, alpha) for each in found)])
     return rows
 
 
-def _sizes(result: ArmResult) -> list[list[str]]:
-    """Rows of a table: recall of both by lesion size; sizes that no lesion has are left out."""
-    rows = []
-    for row in result.table:
-        if row["metric"] == "lesion_recall" and row["size"] != "all":
-            region, size = row["region"], row["size"]
-            before = _mean(result, region, "lesion_recall_reference", size)
-            difference = _difference(result, region, "lesion_recall", 2, size)
-            rows.append([region, size, f"{row['groups']}", _number(before), _number(row["mean"]), difference])
-    return rows
+def _difference(found: Estimate | None, alpha: float) -> str:
+    return "-" if found is None else f"{found.mean:+.3f} {_interval(*found.interval(alpha))}".strip()
 
 
-def _difference(result: ArmResult, region: str, metric: str, digits: int, size: str = "all") -> str:
-    wanted = (region, f"{metric}_difference", size)
-    row: dict[str, Any] | None = next(
-        (r for r in result.table if (r["region"], r["metric"], r["size"]) == wanted), None
-    )
-    if row is None:
-        return "-"
-    limits = "" if row["low"] is None else f" [{row['low']:+.{digits}f}, {row['high']:+.{digits}f}]"
-    return f"{row['mean']:+.{digits}f}{limits}"
+def _interval(low: float, high: float) -> str:
+    return f"[{low:+.3f}, {high:+.3f}]" if math.isfinite(low) else ""
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.3f}"
+
+
+def _plain(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g} %"
+
+
+def _false_rows(results: Results) -> list[list[str]]:
+    known = {"true lesions": results.lesions, **results.maps}
+    return [[name, f"{m.per_case:.2f}", f"{m.ml_per_case:.1f}", _share(m.lowest)] for name, m in known.items()]
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
 
 
 def _costs(results: Results) -> list[list[str]]:
     return [
-        [arm, f"{cost.seconds:.0f}", "-" if cost.share is None else f"{cost.share:.1%}"]
+        [arm, duration(cost.seconds), f"{cost.insertion_share:.1%}", f"{cost.asked:.0f}", f"{cost.done:.0f}"]
         for arm, cost in results.costs.items()
     ]
 
 
-def _interval(found) -> str:
-    if math.isinf(found.low):
-        return f"{found.mean:+.3f}"
-    return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+def _patients_picture(results: Results, arms: list[str], verdicts: list[Verdict]) -> bytes:
+    differences: dict[str, dict[str, list[float]]] = {}
+    for arm in arms:
+        mine = differences.setdefault(arm, {})
+        for (patient, _), value in sorted(results.cells(arm, results.endpoint).items()):
+            mine.setdefault(patient, []).append(value)
+    intervals = dict.fromkeys(arms, (-math.inf, math.inf)) | {v.arm: (v.low, v.high) for v in verdicts}
+    return patient_differences(differences, intervals)
 
 
-def _number(value: float | None, digits: int = 2) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+def _patient_rows(results: Results, arms: list[str]) -> list[list[str]]:
+    patients = sorted({patient for patient, _, _ in results.scores[results.reference]})
+    rows = []
+    for patient in patients:
+        own = [
+            v[results.endpoint]
+            for at, v in results.scores[results.reference].items()
+            if at[0] == patient
+            if results.endpoint in v
+        ]
+        cells = {arm: [v for at, v in results.cells(arm, results.endpoint).items() if at[0] == patient] for arm in arms}
+        level = _plain(sum(own) / len(own) if own else None)
+        rows.append([patient, level, *(_signed(sum(v) / len(v) if v else None) for v in cells.values())])
+    return rows
+
+
+def _looks(results: Results) -> list[list[str]]:
+    taken = read_looks(results.plan.out)
+    return [[x.time, f"{x.pairs}", f"{x.spent:.4f}", _percent(1 - x.alpha)] for x in taken]
+
+
+def _notes(results: Results) -> list[str]:
+    notes = []
+    for arm in results.plan.unknown:
+        notes.append(
+            f"The generator of {arm} does not say whom it has seen (patients.json beside its weights): were these "
+            "tested patients, its figures would say nothing."
+        )
+    if any(run.config.data.profile is not None for run in results.plan.runs):
+        notes.append(
+            "Places, sizes and units of the profile were measured on all patients, the tested ones included; the "
+            "lesions that are inserted are those of training patients alone."
+        )
+    if len({patient for patient, _, _ in results.scores[results.reference]}) < 8:
+        notes.append("Fewer than eight patients: intervals are wide, and what they hide may be large.")
+    return notes

@@ -1,59 +1,75 @@
-"""Pictures of a trial: a dot for each patient, and where false regions lie."""
+"""Pictures of a trial: differences of each patient, and maps of false regions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from synthaug.figures.slices import figure, rendered
-from synthaug.trial.results import ArmResult
+from synthaug.lesions.places import PlaceFrequency
+from synthaug.trial.false_regions import RegionMap
 
-BINS = 12
 VIEWS = ((2, "from above"), (1, "from the front"), (0, "from the side"))
-DOT, MEAN = "#1f5fa8", "#17222e"
+LINE, POINT, SOFT = "#1f5fa8", "#d2521c", "#8a97a5"
 
 
-def patient_dots(arms: Mapping[str, ArmResult]) -> bytes:
-    """Draw each patient's difference of the endpoint as a dot, and each arm's mean with its corrected interval, PNG."""
-    drawing, canvas = figure(11, 1.1 + 0.7 * len(arms), 100)
-    axes = drawing.add_axes((0.16, 0.5 / (1.1 + 0.7 * len(arms)), 0.81, 0.7 * len(arms) / (1.1 + 0.7 * len(arms))))
-    reach = max(abs(value) for result in arms.values() for value in [*result.patients.values(), result.found.mean])
-    reach = 1.25 * reach or 1.0
-    for number, result in enumerate(arms.values()):
-        values = np.array([*result.patients.values()])
-        spread = np.random.default_rng(0).uniform(-0.14, 0.14, len(values))
-        axes.plot(values, number + spread, "o", color=DOT, alpha=0.55, ms=6, mew=0)
-        low, high = max(result.found.low, -2 * reach), min(result.found.high, 2 * reach)
-        axes.plot([low, high], [number, number], color=MEAN, lw=1.6)
-        axes.plot(result.found.mean, number, "|", color=MEAN, ms=18, mew=2.2)
-    axes.axvline(0, color="#8a97a5", lw=1, ls="dashed")
-    axes.set_yticks(range(len(arms)), [*arms])
-    axes.set_xlim(-reach, reach)
-    axes.set_ylim(len(arms) - 0.5, -0.5)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    return rendered(drawing, canvas)
-
-
-def false_region_map(places: Mapping[str, np.ndarray], scored: int) -> bytes:
-    """Draw how many false regions lie where, a row for each arm, seen along the patient's axes, PNG.
+def patient_differences(arms: Mapping[str, Mapping[str, Sequence[float]]], intervals: Mapping[str, tuple]) -> bytes:
+    """Draw a panel for each arm, as one PNG: a row for each patient, a point for each rotation, their mean a line.
 
     Args:
-        places: arm to (N, 3) host coordinates.
-        scored: number of scored predictions of each arm, by which the counts are divided.
+        arms: arm to patient to its differences of the endpoint.
+        intervals: arm to ends of the interval of the mean, infinite where it is not known.
     """
-    counts = {arm: _counts(values) / max(scored, 1) for arm, values in places.items()}
-    top = max(max(count.sum(axis).max() for axis, _ in VIEWS) for count in counts.values()) or 1.0
-    drawing, canvas = figure(10, 3.1 * len(places), 80)
-    grid = drawing.subplots(len(places), 3, squeeze=False)
-    for row, (arm, count) in zip(grid, counts.items(), strict=True):
-        for axes, (axis, name) in zip(row, VIEWS, strict=True):
-            shown = axes.imshow(count.sum(axis).T, origin="lower", cmap="magma", vmin=0, vmax=top)
-            axes.set_title(f"{arm}, {name}", fontsize=10, loc="left")
-            axes.set_xticks([])
-            axes.set_yticks([])
-    drawing.colorbar(shown, ax=grid, fraction=0.02, label="false regions per prediction")
+    patients = sorted({patient for of_arm in arms.values() for patient in of_arm})
+    shown = [v for of_arm in arms.values() for values in of_arm.values() for v in values]
+    shown += [end for ends in intervals.values() for end in ends if np.isfinite(end)]
+    widest = max(0.02, *map(abs, shown))
+    drawing, canvas = figure(1.8 + 3.6 * len(arms), 1.0 + 0.24 * len(patients), 110)
+    panels = drawing.subplots(1, len(arms), sharey=True, squeeze=False)[0]
+    for axes, (arm, of_arm) in zip(panels, arms.items(), strict=True):
+        low, high = intervals[arm]
+        if np.isfinite(low):
+            axes.axvspan(low, high, color=LINE, alpha=0.15, lw=0)
+        axes.axvline(0, color=SOFT, lw=1)
+        for row, patient in enumerate(patients):
+            values = of_arm.get(patient, ())
+            axes.plot(values, [row] * len(values), "o", color=POINT, ms=4, alpha=0.6, mew=0)
+            if len(values):
+                axes.plot([np.mean(values)] * 2, [row - 0.35, row + 0.35], color=LINE, lw=2)
+        axes.set_xlim(-1.1 * widest, 1.1 * widest)
+        axes.set_yticks(range(len(patients)), patients)
+        axes.tick_params(labelsize=8)
+        axes.set_title(arm, fontsize=10, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].invert_yaxis()
+    drawing.tight_layout()
     return rendered(drawing, canvas)
 
 
-def _counts(values: np.ndarray) -> np.ndarray:
-    """Count places in a grid of the host's box; those beyond it belong to its rim."""
-    return np.histogramdd(values.clip(0, 1), bins=(BINS,) * 3, range=((0, 1),) * 3)[0]
+def false_region_maps(maps: Mapping[str, RegionMap], lesions: RegionMap) -> bytes:
+    """Draw where false regions lie in each arm, beside the places of true lesions, as one PNG.
+
+    A row for each arm, seen along the patient's axes; in all of them the same shade is the same number per case.
+    """
+    rows = {"true lesions": lesions, **{f"false, {arm}": found for arm, found in maps.items()}}
+    drawing, canvas = figure(7.6, 2.5 * len(rows), 100)
+    panels = drawing.subplots(len(rows), 3, squeeze=False)
+    grids = {name: found.grid() for name, found in rows.items()}
+    brightest = max(
+        (grid.sum(axis).max() for name, grid in grids.items() if name != "true lesions" for axis in range(3))
+    )
+    outline = PlaceFrequency.of_points([place[None] for place in lesions.places]).grid if len(lesions.places) else None
+    for line, (name, grid) in zip(panels, grids.items(), strict=True):
+        for axes, (axis, view) in zip(line, VIEWS, strict=True):
+            top = None if name == "true lesions" else max(brightest, 1e-9)
+            axes.imshow(
+                grid.sum(axis).T, origin="lower", cmap="magma", vmin=0, vmax=top, extent=(0, 1, 0, 1), aspect="equal"
+            )
+            if outline is not None:
+                flat = outline.sum(axis).T
+                middle = (np.arange(len(flat)) + 0.5) / len(flat)
+                axes.contour(middle, middle, flat, levels=[flat.max() / 2], colors="#4bd39a", linewidths=1)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.set_title(f"{name}, {view}" if axis == 2 else view, fontsize=9, loc="left")
+    drawing.tight_layout()
+    return rendered(drawing, canvas)

@@ -1,163 +1,194 @@
-"""Results of a trial: the rows of its runs, paired, judged at a look."""
+"""Scores of a trial's runs, and each arm's differences from the reference on the same cases, rotations and seeds."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from synthaug.training.artefacts import read_components
+from synthaug.training.artefacts import read_components, read_rows
 from synthaug.training.run import read_metrics
-from synthaug.trial.advice import Advice, advise, further_pairs, headline
-from synthaug.trial.looks import Look, take_look
-from synthaug.trial.plan import Run, Trial, Unit
-from synthaug.trial.runs import finished, scores, whole_units
-from synthaug.trial.statistics import (
-    Interval,
-    difference_table,
-    endpoint_names,
-    endpoint_rows,
-    holm,
-    paired,
-    patient_means,
-)
+from synthaug.trial.false_regions import RegionMap
+from synthaug.trial.plan import Plan, Run
+from synthaug.trial.runs import complete_pairs, is_done
+from synthaug.trial.statistics import Estimate, estimate
+
+ENDPOINT = "endpoint"
+Key = tuple[str, str, str]
+"""Region or class, size class, metric."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of the steps of an arm's run, and the share of insertion in them, None where nothing is inserted."""
-
-    seconds: float
-    share: float | None
-
-
-@dataclass(frozen=True)
-class ArmResult:
-    """One arm against the reference.
+    """What an arm takes.
 
     Attributes:
-        rows: paired rows, of `synthaug.trial.statistics.paired`.
-        pairs: mean difference of the endpoint in each rotation and seed.
-        patients: the same of each patient.
-        found: mean and corrected interval.
-        table: figures by region and size, of `difference_table`.
-        advice: the verdict.
+        seconds: of a run's steps, mean.
+        insertion_share: of the time of a step.
+        asked: insertions, per run.
+        done: of them.
     """
 
-    rows: list[dict[str, Any]]
-    pairs: dict[Unit, float]
-    patients: dict[str, float]
-    found: Interval
-    table: list[dict[str, Any]]
-    advice: Advice
+    seconds: float
+    insertion_share: float
+    asked: float
+    done: float
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a trial found so far.
+    """Everything that a page shows.
 
     Attributes:
-        look: the look that was taken.
-        endpoint: regions or classes whose mean Dice decides.
-        arms: name to result, the reference left out.
-        headline: the recommendation.
-        costs: of all arms.
-        places: of false regions (N, 3), of all arms; None where they were not kept.
-        scored: validations of a case in each arm, to which `places` belong.
-        missing: arms of which no training is done.
+        plan: of the trial.
+        pairs: rotations and seeds of which all arms are done.
+        rows: of their last validations, each with ``arm``, ``rotation`` and ``seed``.
+        scores: arm to (patient, rotation, seed) to key to mean over the patient's cases.
+        maps: arm to places of its false regions.
+        lesions: places of the true lesions.
+        costs: arm to what it takes.
     """
 
-    look: Look
-    endpoint: tuple[str, ...]
-    arms: dict[str, ArmResult]
-    headline: str
+    plan: Plan
+    pairs: tuple[tuple[int, int], ...]
+    rows: list[dict[str, Any]]
+    scores: dict[str, dict[tuple[str, int, int], dict[Key, float]]]
+    maps: dict[str, RegionMap]
+    lesions: RegionMap
     costs: dict[str, Cost]
-    places: dict[str, np.ndarray] | None
-    scored: int
-    missing: tuple[str, ...]
 
     @property
-    def best(self) -> str:
-        """The arm with the greatest difference."""
-        return max(self.arms, key=lambda arm: self.arms[arm].found.mean)
+    def reference(self) -> str:
+        """Name of the arm that the others are compared with."""
+        return self.plan.config.reference.name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Regions and classes, as they were scored."""
+        return tuple(dict.fromkeys(row["region"] for row in self.rows))
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """Regions that no arm may lose in: all of them, the classes where there are none, and those of the endpoint."""
+        nested = [row["region"] for row in self.rows if row["kind"] == "region"]
+        return tuple(dict.fromkeys((*(nested or self.names), *self.plan.regions)))
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        """Size classes of lesions, without all."""
+        return tuple(dict.fromkeys(row["size"] for row in self.rows if row["size"] != "all"))
+
+    @property
+    def endpoint(self) -> Key:
+        """Key of the figure that decides."""
+        return ENDPOINT, "all", self.plan.config.endpoint.metric
+
+    def mean(self, arm: str, key: Key) -> float | None:
+        """Average a figure over patients, a patient's over its rotations and seeds; None where nobody has it."""
+        of_patients: dict[str, list[float]] = {}
+        for (patient, _, _), values in self.scores[arm].items():
+            if key in values:
+                of_patients.setdefault(patient, []).append(values[key])
+        return float(np.mean([np.mean(v) for v in of_patients.values()])) if of_patients else None
+
+    def cells(self, arm: str, key: Key) -> dict[tuple[str, int], float]:
+        """Differences from the reference by patient and rotation, means over the seeds; where both have the figure."""
+        ours, theirs = self.scores[arm], self.scores[self.reference]
+        found: dict[tuple[str, int], list[float]] = {}
+        for at, values in ours.items():
+            if key in values and key in theirs[at]:
+                found.setdefault(at[:2], []).append(values[key] - theirs[at][key])
+        return {cell: float(np.mean(values)) for cell, values in found.items()}
+
+    def difference(self, arm: str, key: Key) -> Estimate | None:
+        """Estimate the difference from the reference; None where no case has the figure in both arms."""
+        cells = self.cells(arm, key)
+        return estimate(cells, clustered=self.plan.config.rotation.folds is None) if cells else None
 
 
-def look_at(trial: Trial) -> Results | None:
-    """Judge the pairs that are there; None where there are none. A look is recorded and spends its part of alpha.
+def read_results(plan: Plan) -> Results:
+    """Read what is done of a trial, complete pairs alone.
 
     Raises:
-        ValueError: an endpoint that the scores do not have.
+        ValueError: no pair is complete.
     """
-    units = whole_units(trial)
-    if not units:
-        return None
-    config = trial.config
-    runs = [run for run in trial.runs() if (run.rotation, run.seed) in units and finished(run)]
-    rows = {arm: [row for run in runs if run.arm == arm for row in _rows(run, trial)] for arm in trial.arms}
-    joined = {arm: paired(rows[arm], rows[config.reference]) for arm in config.compared if rows[arm]}
-    if not rows[config.reference] or not joined:
-        return None
-    first = next(iter(joined.values()))
-    endpoint = endpoint_names(first, config.endpoint)
-    watched = {*endpoint, *endpoint_names(first, None)}
-    differences = {arm: endpoint_rows(of_arm, endpoint) for arm, of_arm in joined.items()}
-    look = take_look(trial.out, units, len(trial.units), config.alpha)
-    patients = {arm: patient_means(found) for arm, found in differences.items()}
-    found = holm({arm: list(values.values()) for arm, values in patients.items()}, look.level, len(config.compared))
-    arms = {}
-    for arm, of_arm in joined.items():
-        table = difference_table(of_arm)
-        share = config.alpha / len(config.compared)
-        further = further_pairs(differences[arm], len(units), config.worthwhile, share)
-        advice = advise(arm, found[arm], harmed(table, watched), config.worthwhile, further)
-        pairs = {unit: _mean_of(differences[arm], unit) for unit in units}
-        arms[arm] = ArmResult(of_arm, pairs, patients[arm], found[arm], table, advice)
-    said = headline({arm: result.advice for arm, result in arms.items()}, found)
-    costs = {arm: _cost([run for run in runs if run.arm == arm]) for arm in trial.arms if rows[arm]}
-    missing = tuple(arm for arm in trial.arms if not rows[arm])
-    return Results(look, endpoint, arms, said, costs, _places(runs), len(_tested(first)), missing)
+    pairs = complete_pairs(plan.runs)
+    if not pairs:
+        done = sum(map(is_done, plan.runs))
+        raise ValueError(f"{plan.out}: no rotation and seed is done in all arms yet; {done} runs are")
+    runs = [run for run in plan.runs if run.pair in pairs]
+    rows = [row for run in runs for row in _last_rows(run)]
+    cases = {
+        arm.name: [c for r in runs if r.arm == arm.name for c in read_components(r.folder)] for arm in plan.config.arms
+    }
+    reference = plan.config.reference.name
+    return Results(
+        plan=plan,
+        pairs=tuple(pairs),
+        rows=rows,
+        scores={arm.name: _scores((r for r in rows if r["arm"] == arm.name), plan) for arm in plan.config.arms},
+        maps={arm: RegionMap.of_cases(found, "false") for arm, found in cases.items()},
+        lesions=RegionMap.of_cases({case["case"]: case for case in cases[reference]}.values(), "true"),
+        costs={arm.name: _cost([run for run in runs if run.arm == arm.name]) for arm in plan.config.arms},
+    )
 
 
-def harmed(table: Sequence[dict[str, Any]], names: Collection[str]) -> list[str]:
-    """List those of some regions whose interval of the Dice difference lies wholly below 0."""
-    whole = [row for row in table if row["metric"] == "dice_difference" and row["size"] == "all"]
-    return [r["region"] for r in whole if r["region"] in names and r["high"] is not None and r["high"] < 0]
+def _last_rows(run: Run) -> list[dict[str, Any]]:
+    """Read the rows of a run's last validation."""
+    rows = read_rows(run.folder)
+    last = max(row["step"] for row in rows)
+    own = {"arm": run.arm, "rotation": run.rotation, "seed": run.seed}
+    return [own | row for row in rows if row["step"] == last]
 
 
-def _rows(run: Run, trial: Trial) -> list[dict[str, Any]]:
-    extra = {"arm": run.arm, "rotation": run.rotation, "seed": run.seed}
-    return [row | extra | {"group": trial.patients[row["case"]]} for row in scores(run)]
+def _scores(rows: Iterable[Mapping[str, Any]], plan: Plan) -> dict[tuple[str, int, int], dict[Key, float]]:
+    """Average the cases of each patient in each run, and add the endpoint."""
+    values: dict[tuple[str, int, int], dict[Key, list[float]]] = {}
+    for row in rows:
+        mine = values.setdefault((row["group"], row["rotation"], row["seed"]), {})
+        for metric in ("dice", "lesion_dice", "lesion_recall", "false_positives"):
+            if row.get(metric) is not None:
+                mine.setdefault((row["region"], row["size"], metric), []).append(row[metric])
+    return {at: _with_endpoint({k: float(np.mean(v)) for k, v in mine.items()}, plan) for at, mine in values.items()}
 
 
-def _tested(rows: Sequence[dict[str, Any]]) -> set[tuple]:
-    return {(row["rotation"], row["seed"], row["case"]) for row in rows}
-
-
-def _mean_of(differences, unit: Unit) -> float:
-    values = [value for (rotation, seed, _), (_, value) in differences.items() if (rotation, seed) == unit]
-    return float(np.mean(values)) if values else float("nan")
+def _with_endpoint(values: dict[Key, float], plan: Plan) -> dict[Key, float]:
+    metric = plan.config.endpoint.metric
+    parts = [values[name, "all", metric] for name in plan.regions if (name, "all", metric) in values]
+    return values | ({(ENDPOINT, "all", metric): float(np.mean(parts))} if parts else {})
 
 
 def _cost(runs: Sequence[Run]) -> Cost:
-    logged = [[row for row in read_metrics(run.folder) if "seconds_per_step" in row] for run in runs]
-    seconds, inserting, inserted = 0.0, 0.0, False
-    for rows in logged:
-        before = 0
+    """Average what runs took; of a run that was stopped too, for its steps are timed."""
+    seconds, shares, asked, done = [], [], [], []
+    for run in runs:
+        rows, steps, inserting, before = read_metrics(run.folder), 0.0, 0.0, 0
         for row in rows:
-            seconds += row["seconds_per_step"] * (row["step"] - before)
-            inserting += row.get("insertion_seconds_per_step", 0.0) * (row["step"] - before)
-            inserted = inserted or "insertion" in row
-            before = row["step"]
-    return Cost(seconds / len(runs), inserting / seconds if inserted and seconds else None)
+            if "seconds_per_step" in row:
+                steps += row["seconds_per_step"] * (row["step"] - before)
+                inserting += row.get("insertion_seconds_per_step", 0.0) * (row["step"] - before)
+                before = row["step"]
+        seconds.append(steps)
+        shares.append(inserting / steps if steps else 0.0)
+        counts = next((row["insertion"] for row in reversed(rows) if "insertion" in row), {"asked": 0, "done": 0})
+        asked.append(counts["asked"])
+        done.append(counts["done"])
+    return Cost(*(float(np.mean(values)) for values in (seconds, shares, asked, done)))
 
 
-def _places(runs: Sequence[Run]) -> dict[str, np.ndarray] | None:
-    """Collect the places of the false regions of the outermost region, so that none is counted twice."""
-    kept = {run: read_components(run.folder) for run in runs}
-    if any(rows is None for rows in kept.values()):
-        return None
-    found: dict[str, list] = {run.arm: [] for run in runs}
-    for run, rows in kept.items():
-        outermost = next(row["region"] for row in scores(run))
-        found[run.arm] += [row["place"] for row in rows or () if row["region"] == outermost]
-    return {arm: np.array(places, float).reshape(-1, 3) for arm, places in found.items()}
+def pair_rows(results: Results) -> list[dict[str, Any]]:
+    """List every score beside the reference's of the same case, rotation and seed, for a table on disk."""
+    theirs = {_at(row): row for row in results.rows if row["arm"] == results.reference}
+    found = []
+    for row in results.rows:
+        for metric in ("dice", "lesion_dice", "lesion_recall", "false_positives"):
+            own, other = row.get(metric), theirs[_at(row)].get(metric)
+            if row["arm"] != results.reference and (own is not None or other is not None):
+                head = {k: row[k] for k in ("arm", "rotation", "seed", "group", "case", "region", "size")}
+                difference = None if own is None or other is None else own - other
+                found.append(head | {"metric": metric, "value": own, "reference": other, "difference": difference})
+    return found
+
+
+def _at(row: Mapping[str, Any]) -> tuple:
+    return tuple(row[key] for key in ("rotation", "seed", "case", "region", "size"))

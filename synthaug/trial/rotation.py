@@ -1,4 +1,4 @@
-"""Which patients each rotation of a trial trains on, and which it tests."""
+"""Who trains and who is tested: folds, or small training sets in which patients occur evenly."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,51 +6,50 @@ from dataclasses import dataclass
 import numpy as np
 
 from synthaug.data.folds import patient_folds
-from synthaug.trial.config import TrialConfig
+from synthaug.trial.config import RotationConfig
 
 
 @dataclass(frozen=True)
 class Rotation:
-    """Patients of one rotation, sorted; none is on both sides."""
+    """The patients of one split.
+
+    Attributes:
+        train: patients that train, sorted.
+        test: patients that are tested, sorted; none of them trains.
+    """
 
     train: tuple[str, ...]
     test: tuple[str, ...]
 
 
-def rotations(patients: Iterable[str], config: TrialConfig) -> list[Rotation]:
-    """Draw the rotations of a trial.
-
-    By folds, each patient is tested once. With `train_patients`, each set has the patients that were in the fewest sets
-    so far, by lot among equals: the numbers of sets that two patients are in differ by one at most.
-
-    Args:
-        patients: names, in any order and as often as they like.
-        config: description of the trial.
+def rotations(patients: Iterable[str], config: RotationConfig) -> list[Rotation]:
+    """Split patients as the configuration asks.
 
     Raises:
-        ValueError: too few patients.
-
-    Example:
-        >>> few = TrialConfig(base="segmentation_tiny", train_patients=2, rotations=3, arms=ARMS)  # doctest: +SKIP
-        >>> [len(rotation.test) for rotation in rotations("abcdef", few)]  # doctest: +SKIP
-        [4, 4, 4]
+        ValueError: fewer patients than that needs.
     """
     names = sorted({*patients})
     if config.folds is not None:
-        held_out = patient_folds(names, config.folds, config.rotation_seed)
-        return [_rotation(names, {*names} - tested) for tested in held_out]
-    count, number = config.train_patients, config.rotations
-    assert count is not None and number is not None  # a description has both or folds
-    if len(names) <= count:
-        raise ValueError(f"train_patients: expected fewer than the {len(names)} labelled patients, got {count}")
-    random, used = np.random.default_rng(config.rotation_seed), np.zeros(len(names), int)
+        held_out = patient_folds(names, config.folds, config.seed)
+        return [Rotation(tuple(n for n in names if n not in test), tuple(sorted(test))) for test in held_out]
+    size, count = config.train_patients, config.rotations
+    assert size is not None and count is not None  # a configuration has both where it has no folds
+    if len(names) <= size:
+        raise ValueError(f"rotation: expected more than train_patients={size} patients, got {len(names)}")
+    rng = np.random.default_rng(config.seed)
+    trained, tested = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
     found = []
-    for _ in range(number):
-        chosen = np.lexsort((random.random(len(names)), used))[:count]
-        used[chosen] += 1
-        found.append(_rotation(names, {names[i] for i in chosen}))
+    for _ in range(count):
+        train = _rarest(names, trained, size, rng)
+        others = [name for name in names if name not in train]
+        test = _rarest(others, tested, config.test_patients or len(others), rng)
+        found.append(Rotation(tuple(train), tuple(test)))
     return found
 
 
-def _rotation(names: list[str], train: set[str]) -> Rotation:
-    return Rotation(tuple(n for n in names if n in train), tuple(n for n in names if n not in train))
+def _rarest(names: list[str], counts: dict[str, int], size: int, rng: np.random.Generator) -> list[str]:
+    """Draw those that were drawn least often so far, and count them."""
+    drawn = sorted(sorted(rng.permutation(names).tolist(), key=counts.__getitem__)[:size])
+    for name in drawn:
+        counts[name] += 1
+    return drawn

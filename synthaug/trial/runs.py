@@ -1,121 +1,150 @@
-"""The trainings of a trial, as processes: those that are done are skipped, stopped ones go on."""
+"""Doing the trainings of a trial, each in a process of its own, in the background of other work."""
 
+import json
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
-from synthaug.training.artefacts import read_rows
+from synthaug.files import replace_file
 from synthaug.training.launch import trainer_file
-from synthaug.training.run import read_metrics
-from synthaug.trial.plan import Run, Trial, Unit
+from synthaug.trial.config import TrialConfig
+from synthaug.trial.plan import Plan, Run
 
+DONE, LOG = "done.json", "log.txt"
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+POLL_S = 0.2
+ENDING_S = 10.0
 LAST_LINES = 5
-WAIT_S = 0.2
 
 
-def finished(run: Run) -> bool:
-    """Whether a training has done all its steps, was scored after them, and its model is there."""
-    rows = read_metrics(run.folder)
-    return bool(rows) and rows[-1]["step"] == run.steps and (run.folder / "model" / "config.json").is_file()
+def is_done(run: Run) -> bool:
+    """Whether a training has ended well."""
+    return (run.folder / DONE).is_file()
 
 
-def whole_units(trial: Trial) -> list[Unit]:
-    """Rotations and seeds that all arms have done, of the arms that have done any."""
-    done = [(run.arm, (run.rotation, run.seed)) for run in trial.runs() if finished(run)]
-    arms = {arm for arm, _ in done}
-    return [unit for unit in trial.units if len(arms) > 1 and all((arm, unit) in done for arm in arms)]
+@dataclass
+class Training:
+    """A training at work."""
+
+    run: Run
+    process: subprocess.Popen
+    began: float
+
+    @classmethod
+    def start(cls, run: Run, plan: Plan, lock: int) -> "Training":
+        """Begin, or go on with, a training; its log goes on too."""
+        run.folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, str(trainer_file("segmentation")), "--config", str(plan.base)]
+        command += ["--out", str(run.folder), *run.overrides]
+        threads = dict.fromkeys(THREADS, str(plan.config.threads))
+        with (run.folder / LOG).open("a", encoding="utf-8") as log:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | threads,
+                pass_fds=(lock,),  # while a training lives the trial is locked, even if this process was killed
+                start_new_session=True,  # Ctrl-C is ours to pass on
+            )
+        _be_nice(process.pid, plan.config)
+        return cls(run, process, time.monotonic())
+
+    def end(self) -> None:
+        """Stop the training; its latest checkpoint stays."""
+        self.process.terminate()
+        try:
+            self.process.wait(ENDING_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
-def scores(run: Run) -> list[dict]:
-    """The rows of a run's last validation."""
-    return [row for row in read_rows(run.folder) if row["step"] == run.steps]
+def _be_nice(pid: int, config: TrialConfig) -> None:
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, pid, max(mine, config.nice))
 
 
-def perform(
-    trial: Trial,
-    held: int | None = None,
-    say: Callable[[str], None] = print,
-    whole: Callable[[int, int], None] = lambda done, planned: None,
-) -> list[Run]:
-    """Run what is not done yet; returns the trainings that failed, which are named with their last lines.
+@dataclass
+class Progress:
+    """What is done, and how long the rest takes.
 
-    Where this process is stopped by Ctrl-C or SIGTERM its trainings are stopped, too.
+    Attributes:
+        total: number of runs of the trial.
+        done: number of runs that are done.
+        seconds: wall time of the runs that were done now.
+    """
+
+    total: int
+    done: int
+    seconds: list[float] = field(default_factory=list)
+
+    def line(self, run: Run, seconds: float, workers: int) -> str:
+        """Count a run that is done, and write its line."""
+        self.done += 1
+        self.seconds.append(seconds)
+        left = (self.total - self.done) * sum(self.seconds) / len(self.seconds) / workers
+        rest = f"; about {duration(left)} left" if self.done < self.total else ""
+        return f"[{self.done}/{self.total}] {run.words}: done in {duration(seconds)}{rest}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time in words: ``"40 s"``, ``"12 min"``, ``"3.5 h"``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def do_runs(plan: Plan, lock: int, say: Callable[[str], None], after: Callable[[], None]) -> list[Run]:
+    """Do all trainings that are not done, as many at a time as the configuration says.
 
     Args:
-        trial: an opened trial.
-        held: file descriptor of its lock, which the trainings inherit.
-        say: takes a line about each training that ended.
-        whole: called with the number of whole pairs and of those planned, whenever there is one more.
+        plan: of the trial.
+        lock: file descriptor of the trial's lock.
+        say: takes a line for each run.
+        after: called after each run that was done.
+
+    Returns:
+        The runs that failed; the others go on.
     """
-    waiting = [run for run in trial.runs() if not finished(run)]
-    count, planned = len(whole_units(trial)), len(trial.units)
+    waiting = [run for run in plan.runs if not is_done(run)]
+    progress = Progress(len(plan.runs), len(plan.runs) - len(waiting))
+    at_work: list[Training] = []
     failed: list[Run] = []
-    active: dict[subprocess.Popen, tuple[Run, float]] = {}
-    with _ended(active):
-        while waiting or active:
-            while waiting and len(active) < trial.config.workers:
-                run = waiting.pop(0)
-                active[_start(trial, run, held)] = (run, time.monotonic())
-            for process in [p for p in active if p.poll() is not None]:
-                run, since = active.pop(process)
-                if process.returncode == 0 and finished(run):
-                    say(f"{run.name}: done in {time.monotonic() - since:.0f} s; {len(waiting) + len(active)} to do")
+    try:
+        while waiting or at_work:
+            while waiting and len(at_work) < plan.config.workers:
+                at_work.append(Training.start(waiting.pop(0), plan, lock))
+            ended = [training for training in at_work if training.process.poll() is not None]
+            for training in ended:
+                at_work.remove(training)
+                seconds = time.monotonic() - training.began
+                if training.process.returncode:
+                    failed.append(training.run)
+                    say(failure(training.run, training.process.returncode))
                 else:
-                    failed.append(run)
-                    say(f"{run.name}: failed with exit code {process.returncode}\n{last_lines(run.log)}")
-                if (now := len(whole_units(trial))) > count:
-                    count = now
-                    whole(count, planned)
-            time.sleep(WAIT_S)
+                    replace_file(training.run.folder / DONE, json.dumps({"seconds": round(seconds, 1)}) + "\n")
+                    say(progress.line(training.run, seconds, plan.config.workers))
+                    after()
+            if not ended:
+                time.sleep(POLL_S)
+    finally:
+        for training in at_work:
+            training.end()
     return failed
 
 
-def last_lines(log: Path) -> str:
-    """Read the end of a log, indented, with the log's name."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:]
-    return "\n".join(f"    {line}" for line in [*lines, f"({log})"])
+def failure(run: Run, code: int) -> str:
+    """Say that a run failed, with the end of its log."""
+    lines = [line for line in (run.folder / LOG).read_text(encoding="utf-8").splitlines() if line.strip()]
+    last = "\n".join(f"    {line}" for line in lines[-LAST_LINES:])
+    return f"failed: {run.words} (exit code {code}), {run.folder / LOG} ends with\n{last}"
 
 
-def environment(threads: int) -> Mapping[str, str]:
-    """Environment of a training: this one, with a number of threads."""
-    return os.environ | {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-
-
-def _start(trial: Trial, run: Run, held: int | None) -> subprocess.Popen:
-    run.folder.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(trainer_file("segmentation")), "--config", str(trial.base), "--out", str(run.folder)]
-    with run.log.open("a", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            [*command, *run.overrides],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment(trial.config.threads),
-            pass_fds=() if held is None else (held,),
-        )
-    nice = min(19, os.getpriority(os.PRIO_PROCESS, 0) + trial.config.nice)
-    os.setpriority(os.PRIO_PROCESS, process.pid, nice)
-    return process
-
-
-@contextmanager
-def _ended(active: Mapping[subprocess.Popen, object]) -> Iterator[None]:
-    """End all processes at the end of the block, also where SIGTERM ends it."""
-
-    def stop(number, frame):
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-        for process in active:
-            process.terminate()
-        for process in active:
-            process.wait()
+def complete_pairs(runs: Sequence[Run]) -> list[tuple[int, int]]:
+    """List rotation and seed wherever all arms are done, in order."""
+    pairs = dict.fromkeys(run.pair for run in runs)
+    return [pair for pair in pairs if all(is_done(run) for run in runs if run.pair == pair)]

@@ -69,7 +69,8 @@ VARIANTS = pytest.mark.parametrize(
 
 @VARIANTS
 def test_without_insertion_everything_is_nnunets(labels, deep, configured, handed_over):
-    configured(lesions="shapes", bank=None, generator="procedural", classes="BRATS23", insertion={"prob": 0.0})
+    options = {"lesions": "shapes", "bank": None, "generator": "procedural", "classes": "BRATS23"}
+    configured(**options, intensities="workers", insertion={"prob": 0.0})
     own = started(make_trainer(nnUNetTrainer, MR, labels, deep))
     ours = started(make_trainer(nnUNetTrainerSynthAug, MR, labels, deep))
     expected = drawn(own.dataloader_train)
@@ -81,7 +82,7 @@ def test_without_insertion_everything_is_nnunets(labels, deep, configured, hande
 
 @VARIANTS
 def test_targets_are_those_of_nnunets_transforms(labels, deep, configured, handed_over):
-    configured(classes={"NCR": 1, "ED": 2, "ET": 3}, insertion=SURE)
+    configured(classes={"NCR": 1, "ED": 2, "ET": 3}, insertion=SURE, intensities="workers")
     trainer = started(make_trainer(nnUNetTrainerSynthAug, MR, labels, deep))
     batch = next(trainer.dataloader_train)
     assert batch["target"].shape == (2, 1, 32, 32, 32)
@@ -89,7 +90,7 @@ def test_targets_are_those_of_nnunets_transforms(labels, deep, configured, hande
     given = described(handed_over[0])
     engine = trainer.insertion.engine
     engine.number = 0
-    image, label = trainer.insertion(batch["data"], batch["target"], batch["keys"])
+    image, label = trainer.insertion(batch["data"], batch["target"], batch["keys"], trainer.frames(batch))
     assert torch.equal(given.data, image)
     changed = label != batch["target"]
     assert changed.any() and not torch.equal(image, batch["data"])
@@ -145,7 +146,7 @@ def test_a_training_logs_its_insertions_and_continues(labels, configured):
 
 
 def test_the_continued_sequence_is_that_of_one_run(configured, tmp_path):
-    configured(insertion=SURE)
+    configured(insertion=SURE | {"place": "anywhere"})
     batch = {"data": torch.randn(2, 4, 32, 32, 32), "target": torch.zeros(2, 1, 32, 32, 32, dtype=torch.int16)}
     batch["keys"] = ["patient0_scan1", "patient1_scan1"]
     one = started(make_trainer(nnUNetTrainerSynthAug, MR))
@@ -180,7 +181,7 @@ def test_a_checkpoint_of_other_classes_is_refused(configured):
 
 
 def test_little_done_is_said_so(configured, handed_over):
-    configured(insertion=SURE)
+    configured(insertion=SURE | {"place": "anywhere"})
     trainer = started(make_trainer(nnUNetTrainerSynthAug, MR))
     label = torch.full((2, 1, 32, 32, 32), 2, dtype=torch.int16)
     trainer.train_step({"data": torch.randn(2, 4, 32, 32, 32), "target": label, "keys": ["a", "b"]})
@@ -208,7 +209,8 @@ def test_the_device_is_not_waited_for(dataset, configured):
     trainer = started(make_trainer(nnUNetTrainerSynthAug, dataset, REGIONS if dataset == MR else None))
     batch = next(trainer.dataloader_train)
     with NoWaitButFill() as mode:
-        _, label = trainer.insertion(batch["data"], batch["target"], batch["keys"])
+        image, label = trainer.insertion(batch["data"], batch["target"], batch["keys"], trainer.frames(batch))
+        trainer.intensities(image, label)
         trainer.targets(label)
     assert "aten::index_copy_" in mode.seen
 

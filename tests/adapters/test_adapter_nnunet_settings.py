@@ -19,11 +19,12 @@ from typer.testing import CliRunner
 from synthaug import LesionBank
 from synthaug.adapters.nnunet.bank import Preprocessed, build_bank
 from synthaug.adapters.nnunet.settings import Settings, read_settings
-from synthaug.adapters.nnunet.task import Task, label_names
+from synthaug.adapters.nnunet.task import Task
 from synthaug.adapters.nnunet.trainer import nnUNetTrainerSynthAug
 from synthaug.adapters.nnunet.units import Units
 from synthaug.cli.app import app
 from synthaug.config import ConfigError
+from synthaug.data.dataset_json import label_names
 
 pytest_plugins = ["nnunet_fixtures"]
 pytestmark = pytest.mark.usefixtures("nnunet")
@@ -85,11 +86,14 @@ def test_two_dimensions_and_cascades_are_refused():
         nnUNetTrainerSynthAug(plans, "3d_cascade_fullres", 0, trainer.dataset_json, torch.device("cpu"))
 
 
+SHAPES = {"lesions": "shapes", "generator": "procedural", "classes": "BRATS23"}
+
+
 @pytest.mark.parametrize(
     ("dataset", "settings", "message"),
     [
         (MR, {"insertion": {"prop": 0.5}}, "did you mean prob"),
-        (MR, {"insertion": {"place": "home"}}, "does not tell where in its case a patch lies"),
+        (MR, {"insertion": {"place": "like-data"}, **SHAPES}, "this LesionShapes does not"),
         (MR, {"insertion": {"swaps": [["ED", "GM", 0.5]]}}, "GM"),
         (MR, {"classes": ["ED", "edema"]}, "edema"),
         (MR, {"classes": "BRATS18"}, "'ET': 4"),

@@ -185,9 +185,3 @@ def test_bad_options(options):
 def test_masks_of_unlike_shapes():
     with pytest.raises(ValueError, match="two masks of one shape"):
         match_lesions(np.zeros((4, 4, 4)), np.zeros((4, 4, 5)))
-
-
-def test_false_positives_know_their_centres():
-    lesion, *invented = match_lesions(boxes(CUBE, SECOND, THIRD), boxes(CUBE))
-    assert lesion.status == "found" and lesion.centre is None
-    assert {s.centre for s in invented} == {(32.5, 12.5, 12.5), (51.5, 11.5, 11.5)}

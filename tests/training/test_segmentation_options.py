@@ -15,6 +15,7 @@ from segmentation_runs import config_file, segmentation
 from synthaug.config import ConfigError, read_config
 from synthaug.data import find_cases, write_phantom_dataset
 from synthaug.segmentation.model import Segmenter
+from synthaug.training.artefacts import read_components
 from synthaug.training.launch import trainer_file
 from synthaug.training.patches import PatchSampler
 from synthaug.training.run import read_metrics
@@ -158,5 +159,14 @@ def test_cases_set_apart_for_tests_are_neither_trained_on_nor_validated(tmp_path
             (tmp_path / kind).mkdir(exist_ok=True)
             (tmp_path / kind / f"{name}{ending}").write_bytes(path.read_bytes())
     data = {"folder": tmp_path, "channels": ["flair"], "patch_size": [16, 16, 16]} | split
-    train, validation = open_split(PatchDataConfig(**data), tmp_path / "run", Accelerator(cpu=True))
+    train, validation = open_split(PatchDataConfig(classes="BRATS18", **data), tmp_path / "run", Accelerator(cpu=True))
     assert len(validation) == 1 and sorted(c.name for c in (*train, *validation)) == ["a", "b", "c"]
+
+
+def test_places_of_false_regions_are_kept_where_asked_for(run, tmp_path):
+    run("optimizer.steps=1", "validation.every=1")
+    assert not read_components(tmp_path / "run")
+    run("optimizer.steps=1", "validation.every=1", "validation.components=true", out="other")
+    (found,) = read_components(tmp_path / "other")
+    assert (found["case"], found["group"]) == ("Phantom_002_1", "Phantom_002_1")
+    assert len(found["true"]) == 1 and all(0 < c < 1 for c in found["true"][0]["place"])

@@ -19,7 +19,7 @@ from synthaug.config import ConfigError, read_config
 from synthaug.data import find_cases
 from synthaug.precision import has_bf16
 from synthaug.segmentation.model import ModelConfig, Segmenter
-from synthaug.training.artefacts import read_components, read_rows
+from synthaug.training.artefacts import read_rows
 from synthaug.training.run import read_metrics
 from synthaug.training.segmentation_config import SegmentationConfig, open_split
 from synthaug.training.segmentation_validation import validate
@@ -100,17 +100,6 @@ def test_the_saved_model_gives_the_logged_dice(run, tmp_path, folder):
     assert {row["step"] for row in kept} == {4, 8}
     logged = next(r for r in kept if (r["step"], r["region"], r["size"]) == (8, "WT", "all"))
     assert logged["dice"] == rows[-1]["validation"]["dice"]["WT"]
-
-
-def test_places_of_false_regions_are_kept_where_asked_for(run, tmp_path):
-    run("optimizer.steps=2", "validation.every=2", "validation.components=true", out="asked")
-    run("optimizer.steps=2", "validation.every=2", out="not")
-    assert read_components(tmp_path / "not") is None
-    found = read_components(tmp_path / "asked")
-    for region in ("WT", "TC", "ET"):
-        rows = [row for row in read_rows(tmp_path / "asked") if (row["region"], row["size"]) == (region, "all")]
-        assert sum(row["false_positives"] for row in rows) == sum(row["region"] == region for row in found)
-    assert found and all(-0.5 < x < 1.5 for row in found for x in row["place"])
 
 
 def fed_to_the_network(run, monkeypatch, *overrides, out):

@@ -1,155 +1,122 @@
-"""Intervals, looks and recommendations of trials: known answers, and an alpha that is never over-spent."""
-
-import math
+"""Intervals, looks and words of a trial."""
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from synthaug.trial.advice import LEAVE, UNDECIDED, USE, advise, further_pairs, headline
-from synthaug.trial.looks import looks_of, take_look
-from synthaug.trial.statistics import (
-    Interval,
-    difference_table,
-    endpoint_rows,
-    holm,
-    interval,
-    paired,
-    patient_means,
-    spent,
-)
+from synthaug.trial.looks import read_looks, take_look
+from synthaug.trial.recommendation import judge, recommendation
+from synthaug.trial.statistics import Estimate, estimate, holm, spent
 
 
-def row(arm, case, dice, region="WT", rotation=0, seed=0, kind="region", **more):
-    head = {"arm": arm, "rotation": rotation, "seed": seed, "case": case, "group": case[0], "region": region}
-    return head | {"kind": kind, "size": "all", "dice": dice} | more
+def cells(values, turns=1):
+    return {(f"p{i}", r): float(v) for i, v in enumerate(values) for r in range(turns)}
 
 
-# --------------------------------------------------------------------------------------------------------- looks
+def test_the_error_over_patients_is_that_of_the_mean():
+    values = np.random.default_rng(0).normal(0.1, 0.2, 12)
+    found = estimate(cells(values), clustered=False, resamples=20_000)
+    assert found.mean == pytest.approx(values.mean())
+    assert found.error == pytest.approx(values.std(ddof=1) / 12**0.5, rel=0.03)
+    assert (found.freedom, found.patients) == (11, 12)
 
 
-def test_spending_is_that_of_lan_and_demets():
-    # Lan and DeMets' table for O'Brien and Fleming's kind at alpha 0.05: z of 4.3326 at a quarter of the information
-    assert spent(0.25, 0.05) == pytest.approx(0.000089, abs=1e-6)
-    assert spent(0.5, 0.05) == pytest.approx(0.00557, abs=1e-5)
-    assert spent(0.75, 0.05) == pytest.approx(0.02363, abs=1e-5)
-    assert spent(1, 0.05) == pytest.approx(0.05) and spent(2, 0.05) == pytest.approx(0.05) and spent(0, 0.05) == 0
+def test_an_effect_of_the_training_set_widens_the_interval():
+    rng = np.random.default_rng(1)
+    turns = rng.normal(0, 0.2, 6)
+    table = {(f"p{i}", r): turns[r] + rng.normal(0, 0.05) for i in range(10) for r in range(6)}
+    alone, both = (estimate(table, clustered) for clustered in (False, True))
+    assert both.error > 3 * alone.error
+    assert both.error == pytest.approx(turns.std(ddof=1) / 6**0.5, rel=0.3)
+    assert both.freedom == 5
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    numbers=st.lists(st.integers(1, 12), min_size=1, max_size=15),
-    alpha=st.floats(0.001, 0.3),
-)
-def test_alpha_is_never_over_spent(tmp_path_factory, numbers, alpha):
-    out = tmp_path_factory.mktemp("looks")
-    levels = {}
-    for count in numbers:
-        units = tuple((r, 0) for r in range(count))
-        look = take_look(out, units, 12, alpha)
-        assert look.level >= 0 and levels.setdefault(units, look.level) == look.level
-    assert sum(levels.values()) <= alpha * (1 + 1e-9)
-    assert sum(look.level for look in looks_of(out)) == pytest.approx(max(spent(n / 12, alpha) for n in numbers))
+def test_one_patient_has_no_interval():
+    found = estimate(cells([0.2]), clustered=False)
+    assert found.interval(0.05) == (-np.inf, np.inf) and found.p_value == 1.0
+    with pytest.raises(ValueError, match="at least one"):
+        estimate({}, clustered=False)
 
 
-def test_other_pairs_that_are_no_more_have_nothing_to_spend(tmp_path):
-    assert take_look(tmp_path, [(0, 0), (1, 0)], 4, 0.05).level > 0
-    assert take_look(tmp_path, [(0, 0), (0, 1)], 4, 0.05).level == 0
-    assert len(looks_of(tmp_path)) == 2
+def test_intervals_of_shares_stay_within_their_range():
+    wide = Estimate(0.4, 0.5, 1, 2)
+    assert wide.interval(0.05) == (-1.0, 1.0) and wide.half_width(0.05) == pytest.approx(6.35, abs=0.01)
 
 
-# ----------------------------------------------------------------------------------------------------- intervals
+def test_intervals_cover_as_often_as_they_say():
+    rng = np.random.default_rng(2)
+    hits = 0
+    for _ in range(300):
+        low, high = estimate(cells(rng.normal(0.05, 0.1, 8)), False, resamples=400).interval(0.1)
+        hits += low < 0.05 < high
+    assert 0.85 < hits / 300 < 0.95
 
 
-def test_patients_are_means_over_seeds_rotations_and_cases():
-    ours = [row("a", "p1", 0.6), row("a", "p1", 0.8, seed=1), row("a", "p2", 0.5, rotation=1), row("a", "q1", 0.9)]
-    theirs = [r | {"arm": "none", "dice": 0.5} for r in ours]
-    found = patient_means(endpoint_rows(paired(ours, theirs), None))
-    assert found == pytest.approx({"p": (0.1 + 0.3 + 0.0) / 3, "q": 0.4})
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=12), st.floats(0.001, 0.2))
+def test_looks_never_spend_more_than_alpha(pairs, alpha):
+    total, before = 0.0, 0.0
+    for n in sorted(pairs):
+        after = max(before, spent(n / 40, alpha))
+        total, before = total + after - before, after
+    assert 0 <= total <= alpha * (1 + 1e-9)
+    assert spent(1.0, alpha) == pytest.approx(alpha)
 
 
-def test_the_endpoint_is_all_regions_or_those_given():
-    values = {"WT": 0.2, "ET": 0.4, "ED": 0.9}
-    ours = [row("a", "p1", v, name, kind="class" if name == "ED" else "region") for name, v in values.items()]
-    joined = paired(ours, [r | {"dice": 0.0} for r in ours])
-    assert patient_means(endpoint_rows(joined, None)) == pytest.approx({"p": 0.3})
-    assert patient_means(endpoint_rows(joined, ["ED"])) == pytest.approx({"p": 0.9})
-    with pytest.raises(ValueError, match="endpoint: expected some of WT, ET, ED, got TC"):
-        endpoint_rows(joined, ["TC"])
+def test_many_looks_find_a_difference_no_more_often_than_one():
+    rng, found = np.random.default_rng(3), 0
+    for _ in range(400):
+        sums, before = np.cumsum(rng.normal(size=20)), 0.0
+        for n in (5, 10, 15, 20):
+            now = spent(n / 20, 0.1)
+            level, before = now - before, now
+            if Estimate(sums[n - 1] / n, n**-0.5, 10_000, n).p_value < level:
+                found += 1
+                break
+    assert found / 400 < 0.14
 
 
-def test_rows_without_a_partner_are_refused():
-    with pytest.raises(ValueError, match="1 have no partner"):
-        paired([row("a", "p1", 0.5), row("a", "q1", 0.5)], [row("none", "p1", 0.5)])
+def test_looks_are_written_down_and_the_same_one_is_not_taken_twice(tmp_path):
+    assert take_look(tmp_path, 0, 8, 2, 0.05) is None
+    first = take_look(tmp_path, 4, 8, 2, 0.05)
+    assert take_look(tmp_path, 4, 8, 2, 0.05) == first
+    assert take_look(tmp_path, 6, 8, 2, 0.05) is None
+    last = take_look(tmp_path, 8, 8, 2, 0.05)
+    assert read_looks(tmp_path) == [first, last]
+    assert first.alpha + last.alpha == pytest.approx(0.05) and last.spent == pytest.approx(0.05)
 
 
-def test_undefined_values_make_no_difference():
-    ours = [row("a", "p1", 0.5, lesion_recall=None), row("a", "q1", 0.7, lesion_recall=1.0)]
-    theirs = [row("none", "p1", 0.4, lesion_recall=1.0), row("none", "q1", 0.4, lesion_recall=0.5)]
-    table = {r["metric"]: r for r in difference_table(paired(ours, theirs))}
-    assert table["dice_difference"]["mean"] == pytest.approx(0.2) and table["dice_difference"]["n"] == 2
-    assert table["lesion_recall_difference"]["mean"] == 0.5 and table["lesion_recall_difference"]["n"] == 1
+@given(st.dictionaries(st.sampled_from("abcde"), st.floats(0, 1), min_size=1))
+def test_holm_rejects_no_arm_after_one_that_stays(p_values):
+    parts = holm(p_values, 0.05)
+    assert min(parts.values()) == pytest.approx(0.05 / len(p_values))
+    kept = [p for name, p in p_values.items() if p >= parts[name]]
+    assert all(p_values[name] <= min(kept, default=1) for name in p_values if p_values[name] < parts[name])
 
 
-def test_few_patients_that_agree_prove_nothing_at_a_strict_level():
-    assert interval([0.1, 0.12, 0.09], 0.999).low < 0 < interval([0.1, 0.12, 0.09], 0.95).low
-    alone = interval([0.1], 0.95)
-    assert alone.mean == 0.1 and math.isinf(alone.low) and math.isinf(alone.high)
+def told(endpoint, regions=(), worthwhile=0.01, final=True):
+    arms = {name: Estimate(mean, error, 11, 12) for name, (mean, error) in endpoint.items()}
+    each = {name: {r: Estimate(m, e, 11, 12) for r, m, e in regions} for name in arms}
+    return recommendation(judge(arms, each, 0.05, worthwhile, 12, final), "none")
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says():
-    random = np.random.default_rng(0)
-    found = [interval(random.normal(0.1, 0.2, 6), 0.9) for _ in range(200)]
-    assert np.mean([f.low <= 0.1 <= f.high for f in found]) > 0.85
+def test_recommendations_in_words():
+    assert told({"home": (0.05, 0.01)}).startswith("Use home: +0.050 [+0.028, +0.072]: ahead")
+    assert told({"home": (-0.05, 0.01)}).startswith("Leave it off: home, -0.050")
+    assert "ET lies behind" in told({"home": (0.05, 0.01)}, [("WT", 0.1, 0.01), ("ET", -0.05, 0.01)])
+    assert told({"home": (0.0, 0.001)}).startswith("Leave it off") and "0.01 is excluded" in told({"home": (0, 0.001)})
+    assert told({"home": (-0.01, 0.02)}).startswith("Leave it off")
+    assert told({"home": (-0.01, 0.02)}, final=False).startswith("Undecided, stay with none")
 
 
-def test_holm_gives_the_second_arm_more_only_where_the_first_is_clear():
-    clear, vague = [0.1, 0.11, 0.12, 0.1, 0.09], [0.1, -0.2, 0.15, 0.05, 0.02]
-    both = holm({"vague": vague, "clear": clear}, 0.05, 2)
-    assert [*both] == ["vague", "clear"]
-    assert both["clear"] == interval(clear, 1 - 0.025) and both["vague"] == interval(vague, 1 - 0.05)
-    assert holm({"vague": vague}, 0.05, 2)["vague"] == interval(vague, 1 - 0.025)
+def test_how_many_more_pairs_shrink_the_interval_to_its_mean():
+    # 2.2 standard errors of .02 are .044, 1.1 times the mean: 1.21 times the pairs
+    assert "about 3 more pairs" in told({"home": (0.04, 0.02)})
+    assert "more pairs are needed" in told({"home": (0.04, float("nan"))})
 
 
-# ----------------------------------------------------------------------------------------------- recommendations
-
-
-@pytest.mark.parametrize(
-    ("limits", "harmed", "verdict", "words"),
-    [
-        ((0.01, 0.06), [], USE, "use home: it gains"),
-        ((0.01, 0.06), ["TC"], UNDECIDED, "but TC loses"),
-        ((-0.01, 0.06), [], UNDECIDED, "3 more"),
-        ((-0.01, 0.009), [], LEAVE, "a gain of 0.01 is ruled out"),
-        ((0.001, 0.009), [], LEAVE, "a gain of 0.01 is ruled out"),
-        ((-0.06, -0.01), [], LEAVE, "it loses"),
-        ((-math.inf, math.inf), [], UNDECIDED, "3 more"),
-    ],
-)
-def test_recommendations(limits, harmed, verdict, words):
-    advice = advise("home", Interval(sum(limits) / 2, *limits), harmed, 0.01, "3 more")
-    assert advice.verdict == verdict and words in advice.words
-
-
-def test_the_headline_names_the_best_arm_or_says_leave_it_off():
-    found = {"a": Interval(0.03, 0.01, 0.05), "b": Interval(0.05, 0.02, 0.08), "c": Interval(-0.1, -0.2, -0.05)}
-    advices = {arm: advise(arm, f, [], 0.01, "more") for arm, f in found.items()}
-    assert headline(advices, found).startswith("Use b: it gains")
-    assert headline({"c": advices["c"]}, found).startswith("Leave it off: c: it loses")
-    open_ = advise("d", Interval(0.0, -0.1, 0.1), [], 0.01, "more")
-    assert headline({"c": advices["c"], "d": open_}, found).startswith("Undecided: ")
-
-
-def differences(patients, pairs, between, within, mean=0.02):
-    random = np.random.default_rng(0)
-    own = random.normal(0, between, patients)
-    values = mean + own[:, None] + random.normal(0, within, (patients, pairs))
-    return {(0, s, f"{p}"): (f"{p}", float(values[p, s])) for p in range(patients) for s in range(pairs)}
-
-
-def test_more_pairs_are_asked_for_where_they_would_help():
-    assert "more patients" in further_pairs(differences(6, 4, 0.2, 0.01), 4, 0.01, 0.05)
-    noisy = further_pairs(differences(12, 4, 0.0, 0.2), 4, 0.01, 0.05)
-    assert int(noisy.split()[4]) > 4
-    assert "one patient" in further_pairs({(0, 0, "a"): ("a", 0.1)}, 1, 0.01, 0.05)
+def test_the_best_of_the_arms_that_hold_is_named():
+    assert told({"a": (0.05, 0.01), "b": (0.08, 0.01)}).startswith("Use b")
+    # alone it would hold; of four arms it does not
+    assert told({"a": (0.05, 0.021)}).startswith("Use a")
+    assert told({"a": (0.05, 0.021), "b": (0, 0.02), "c": (0, 0.02), "d": (0, 0.02)}).startswith("Undecided")

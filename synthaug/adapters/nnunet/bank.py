@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from batchgenerators.utilities.file_and_folder_operations import load_json
 from nnunetv2.paths import nnUNet_preprocessed
-from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class
+from nnunetv2.training.dataloading.nnunet_dataset import infer_dataset_class, nnUNetBaseDataset
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 from nnunetv2.utilities.dataset_name_id_conversion import maybe_convert_to_dataset_name
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from synthaug.adapters.nnunet.batch import groups_of
+from synthaug.adapters.nnunet.hosts import case_affine, case_tissue
 from synthaug.adapters.nnunet.settings import Settings
 from synthaug.adapters.nnunet.task import Task
 from synthaug.config import ConfigError
@@ -46,8 +47,20 @@ class Preprocessed:
     dataset_json: dict[str, Any]
 
     @classmethod
-    def open(cls, dataset: str, configuration: str = "3d_fullres", plans: str = "nnUNetPlans") -> "Preprocessed":
+    def open(
+        cls,
+        dataset: str,
+        configuration: str = "3d_fullres",
+        plans: str = "nnUNetPlans",
+        dataset_json: dict[str, Any] | None = None,
+    ) -> "Preprocessed":
         """Find a dataset by its number or name, as ``nnUNetv2_train`` does.
+
+        Args:
+            dataset: number or name.
+            configuration: of its plans.
+            plans: their name.
+            dataset_json: in place of its own, which is missing where the plans were moved from another dataset.
 
         Raises:
             ConfigError: no ``nnUNet_preprocessed``, no such dataset or configuration, or one not preprocessed.
@@ -60,14 +73,15 @@ class Preprocessed:
             raise ConfigError(f"dataset {dataset}: {error}") from error
         folder = Path(nnUNet_preprocessed) / name
         advice = f"nnUNetv2_plan_and_preprocess -d {dataset} -c {configuration} makes it"
-        for file in ("dataset.json", f"{plans}.json"):
+        for file in (*(["dataset.json"] if dataset_json is None else []), f"{plans}.json"):
             if not (folder / file).is_file():
                 raise ConfigError(f"dataset {dataset}: no {file} in {folder}; {advice}")
         manager = PlansManager(str(folder / f"{plans}.json"))
         if configuration not in manager.available_configurations:
             known = ", ".join(manager.available_configurations)
             raise ConfigError(f"configuration {configuration}: {plans} has {known}")
-        found = cls(folder, manager, configuration, load_json(str(folder / "dataset.json")))
+        own = load_json(str(folder / "dataset.json")) if dataset_json is None else dataset_json
+        found = cls(folder, manager, configuration, own)
         if not found.arrays.is_dir():
             raise ConfigError(f"dataset {dataset}: no folder {found.arrays}; {advice}")
         return found
@@ -76,6 +90,10 @@ class Preprocessed:
     def arrays(self) -> Path:
         """Folder of the preprocessed cases."""
         return self.folder / self.plans.get_configuration(self.configuration).data_identifier
+
+    def dataset(self, cases: Sequence[str] | None = None) -> nnUNetBaseDataset:
+        """Open the preprocessed cases of these names, or all."""
+        return infer_dataset_class(str(self.arrays))(str(self.arrays), None if cases is None else list(cases))
 
     def split(self, fold: int | str) -> tuple[list[str], list[str]]:
         """List a fold's training and validation cases, as nnU-Net splits them; for fold ``"all"`` all cases, and none.
@@ -129,16 +147,14 @@ def build_bank(
 
 
 def _samples(data: Preprocessed, task: Task, groups: dict[str, str]) -> Iterator[tuple]:
-    """Read name, patient, raw intensities, lesion classes, spacing and host tissue of each case."""
-    dataset = infer_dataset_class(str(data.arrays))(str(data.arrays), list(groups))
+    """Read name, patient, raw intensities, lesion classes, spacing, host tissue and affine of each case."""
+    dataset = data.dataset(list(groups))
     for case, group in groups.items():
-        image, label = (torch.from_numpy(np.array(a[:])) for a in dataset.load_case(case)[:2])
-        raw = task.units.raw(image[None].float())
-        view = task.view(label[None])
-        # what is avoided is no lesion, and no tissue to take statistics from either
-        host = task.host(raw[0], label) & (view[0] != BLOCKED)
+        image, label, _, properties = dataset.load_case(case)
+        raw, view, host = case_tissue(task, image, label)
         lesions = torch.where(view == BLOCKED, 0, view)
-        yield case, group, raw[0].numpy(), lesions[0, 0].numpy(), task.spacing_mm, host[0].numpy()
+        affine = case_affine(properties, data.plans.transpose_forward, task.spacing_mm)
+        yield case, group, raw.numpy(), lesions[0].numpy(), task.spacing_mm, host[0].numpy(), affine
 
 
 def shares_of(bank: LesionBank) -> Sequence[str]:

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from synthaug.adapters.frames import goes_by_place
 from synthaug.adapters.nnunet.settings import Settings
 from synthaug.adapters.nnunet.task import Task
 from synthaug.config import ConfigError
@@ -58,14 +60,22 @@ class BatchInsertion:
             raise ConfigError(f"insertion: {error}") from error
         return cls(task, engine, group_function(settings.group_pattern))
 
+    @property
+    def by_place(self) -> bool:
+        """Whether it needs to know where in their cases the patches lie."""
+        return goes_by_place(self.engine)
+
     @torch.no_grad()
-    def __call__(self, image: Tensor, label: Tensor, cases: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, image: Tensor, label: Tensor, cases: Sequence[str], frames: Sequence[np.ndarray] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Insert tumours; inputs are not modified, and voxels that do not change keep their bits.
 
         Args:
             image: (B, C, X, Y, Z) float, normalised by nnU-Net.
             label: (B, 1, X, Y, Z) integer with nnU-Net's values.
             cases: name of each sample's case.
+            frames: (3, 4) of each sample, voxel indices to host coordinates, where they are known.
 
         Returns:
             image and label of the same shapes and dtypes.
@@ -78,6 +88,7 @@ class BatchInsertion:
             host=lambda sample: self.task.host(raw[sample], label[sample]),
             groups=[self.group_of(str(case)) for case in cases],
             host_stats=(0.0, 1.0) if self.task.known_statistics else None,
+            frames=frames,
         )
         if new_raw is raw:
             return image, label

@@ -14,6 +14,7 @@ from synthaug.options import refuse_files
 VARIABLE = "SYNTHAUG_CONFIG"
 """Environment variable that names the settings."""
 
+Share = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 
 
@@ -32,15 +33,6 @@ class InsertionSettings(ScheduledOptions):
         if value is not None:
             raise ValueError("host: expected the section host of the settings, which says where lesions may lie")
 
-    @field_validator("place")
-    @classmethod
-    def _without_frames(cls, value: str | None) -> str | None:
-        if value not in (None, "anywhere"):
-            raise ValueError(
-                f"place: expected anywhere, got {value}: nnU-Net's loader does not tell where in its case a patch lies"
-            )
-        return value
-
     @model_validator(mode="after")
     def _no_files(self):
         refuse_files(self)
@@ -56,6 +48,18 @@ class HostSettings(Section):
     statistics: Literal["patch", "volume"] = "patch"
 
 
+class TumourFreeSettings(Section):
+    """Tumour-free hosts beside the training cases.
+
+    Attributes:
+        dataset: number or name of their dataset, preprocessed with the plans of the one that is trained on.
+        share: of the patches that are of them.
+    """
+
+    dataset: int | str
+    share: Share = 0.3
+
+
 class Settings(Section):
     """All settings of `nnUNetTrainerSynthAug` and of ``synthaug nnunet-bank``."""
 
@@ -69,6 +73,8 @@ class Settings(Section):
     group_pattern: str | None = None
     host: HostSettings = HostSettings()
     insertion: InsertionSettings = InsertionSettings()
+    tumour_free: TumourFreeSettings | None = None
+    intensities: Literal["device", "workers"] = "device"
     record: bool = False
 
     @field_validator("group_pattern")

@@ -1,15 +1,18 @@
 """`nnUNetTrainerSynthAug`: nnU-Net's own training with tumours inserted on the device.
 
-nnU-Net makes patches in worker processes and ends their transforms with the targets: regions, and copies at the
-resolutions of deep supervision. Insertion needs the label before that. So the workers stop short of the targets; the
-training step inserts on the device, and then applies the very transforms that were left out there. Validation
+nnU-Net makes patches in worker processes: it changes their shapes, then their intensities and resolution, and ends with
+the targets: regions, and copies at the resolutions of deep supervision. Insertion comes after the shapes and before the
+rest, so that lesions are not sharper than what is around them. So the workers stop short of the intensities; the
+training step inserts on the device, changes the intensities there in batches (`synthaug.adapters.nnunet.intensities`),
+and applies the very transforms that make the targets. Where lesions go by place, batches also say where in their cases
+the patches lie (`synthaug.adapters.nnunet.tracking`). Validation
 patches, `validation_step` and the final validation are nnU-Net's own.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import BasicTransform
@@ -23,8 +26,11 @@ from torch import Tensor
 from torch import distributed as dist
 
 from synthaug.adapters.nnunet.batch import BatchInsertion, groups_of
+from synthaug.adapters.nnunet.hosts_mixin import HostsMixin
+from synthaug.adapters.nnunet.intensities import DeviceIntensities, split
 from synthaug.adapters.nnunet.settings import Settings, read_settings
 from synthaug.adapters.nnunet.task import Task, check_configuration
+from synthaug.adapters.nnunet.tracking import TrackedTransforms
 from synthaug.config import ConfigError
 from synthaug.data.folds import refuse_shared_patients
 from synthaug.insertion.schedule import ProbSchedule
@@ -39,13 +45,8 @@ TARGET_TRANSFORMS = (
 
 CUDA = torch.device("cuda")
 
-if TYPE_CHECKING:
-    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer as _Mixed  # which the mixin extends
-else:
-    _Mixed = object
 
-
-class InsertionMixin(_Mixed):
+class InsertionMixin(HostsMixin):
     """Adds tumour insertion to any trainer derived from `nnUNetTrainer`.
 
     ``class MyTrainer(InsertionMixin, nnUNetTrainerDA5)`` inserts with that trainer's augmentation, losses and lengths.
@@ -63,18 +64,20 @@ class InsertionMixin(_Mixed):
     def __init__(self, plans: dict, configuration: str, fold: int, dataset_json: dict, device: torch.device = CUDA):
         check_configuration(PlansManager(plans).get_configuration(configuration), configuration)
         super().__init__(plans, configuration, fold, dataset_json, device)
-        self.insertion: BatchInsertion | None = None
         self.schedule: ProbSchedule | None = None
         self.target_transforms: list[BasicTransform] = []
+        self.intensities: DeviceIntensities | None = None
         self._loaded_insertion: dict[str, Any] | None = None
         self._counted: Counter[Any] = Counter()
 
     def on_train_start(self) -> None:
         """Make the insertion first, so that nothing is begun with settings that do not fit."""
-        settings = read_settings()
+        self.settings = settings = read_settings()
         if not self.was_initialized:
             self.initialize()
         self.insertion = self.make_insertion(settings)
+        self.tumour_free = self.open_tumour_free(settings)
+        self.host_frames = self.find_hosts() if self.insertion.by_place else None
         try:
             self.schedule = settings.insertion.schedule(self.num_epochs)
         except ValueError as error:
@@ -109,7 +112,7 @@ class InsertionMixin(_Mixed):
         return insertion
 
     def get_training_transforms(self, *args, **kwargs) -> BasicTransform:
-        """Return the parent's transforms up to the targets, and keep the others for `train_step`.
+        """Return the parent's transforms up to the intensities or the targets, and keep the others for `train_step`.
 
         Raises:
             ConfigError: the parent changes patches after it made targets, so that insertion has no place.
@@ -123,15 +126,29 @@ class InsertionMixin(_Mixed):
                 f"{type(self).__name__}: expected the training transforms to end with those that make targets, "
                 f"got {', '.join(late)} after {type(transforms[first]).__name__}"
             )
-        return ComposeTransforms(before)
+        if self.settings is not None and self.settings.intensities == "device":
+            before = self._without_intensities(before)
+        return ComposeTransforms(before) if self.host_frames is None else TrackedTransforms(before)
+
+    def _without_intensities(self, transforms: list[BasicTransform]) -> list[BasicTransform]:
+        """Keep the changes of intensity for the device; where one is not known there, leave all to the workers."""
+        try:
+            transforms, self.intensities = split(transforms)
+        except ValueError as error:
+            self.print_to_log_file(
+                f"synthaug: intensities: device does not know {error}, so lesions go in after nnU-Net's noise and blur"
+            )
+        return transforms
 
     def train_step(self, batch: dict) -> dict:
-        """Insert on the device, make the targets there, and take the parent's step."""
+        """Insert on the device, change intensities and make the targets there, and take the parent's step."""
         if self.insertion is None:
             raise RuntimeError("train_step before on_train_start: there is no insertion yet")
         image = batch["data"].to(self.device, non_blocking=True)
         label = batch["target"].to(self.device, non_blocking=True)
-        image, label = self.insertion(image, label, batch["keys"])
+        image, label = self.insertion(image, label, batch["keys"], self.frames(batch))
+        if self.intensities is not None:
+            image = self.intensities(image, label)
         return super().train_step(batch | {"data": image, "target": self.targets(label)})
 
     def targets(self, label: Tensor) -> Tensor | list[Tensor]:
