@@ -91,7 +91,7 @@ def make_plan(config: TrialConfig, out: Path, told: Sequence[str] = ()) -> Plan:
 
     Raises:
         ConfigError: a base or an arm that cannot be trained, patients that are not there or too few, an endpoint of
-            unknown regions, a generator or bank that holds tested patients.
+            unknown regions, a generator or bank that holds tested patients, a training that follows their scores.
     """
     base = find_config(config.base)
     common = [*config.overrides, *told]
@@ -129,6 +129,7 @@ def _runs(
                 overrides = [*common, *arm.overrides, *_split(turn.train, turn.test), *_own(config, seed)]
                 first = checked.get((arm.name, seed))
                 found = first or _checked(base, overrides, f"arm {arm.name}")
+                _refuse_followers(arm.name, found)
                 if found.insertion is not None:
                     overrides.append(f"insertion.seed={seed}")
                 if _has_open_hosts(found):
@@ -138,6 +139,24 @@ def _runs(
                 found = checked[arm.name, seed] = found.model_copy(update={"data": data})
                 folder = out / "runs" / arm.name / f"rotation-{number}-seed-{seed}"
                 yield Run(arm.name, number, seed, folder, tuple(overrides), found)
+
+
+def _refuse_followers(arm: str, config: SegmentationConfig) -> None:
+    """Refuse a training that follows the scores of validation, since those patients are the ones that are tested.
+
+    Raises:
+        ConfigError: it does; the key is named.
+    """
+    adaptive = config.insertion is not None and config.insertion.adaptive is not None
+    follows = {
+        "early_stopping": config.early_stopping is not None,
+        "optimizer.schedule: plateau": config.optimizer.schedule == "plateau",
+        "insertion.adaptive": adaptive,
+    }
+    if found := [key for key, on in follows.items() if on]:
+        raise ConfigError(
+            f"arm {arm}: {', '.join(found)} would follow the scores of the patients that are tested: leave it out"
+        )
 
 
 def _has_open_hosts(config: SegmentationConfig) -> bool:

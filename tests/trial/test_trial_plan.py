@@ -63,6 +63,19 @@ def test_a_pair_has_all_arms_before_the_next_begins(trial):
         assert ("insertion.seed=1" in run.overrides) == (run.arm == "paste" and run.seed == 1)
 
 
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("early_stopping={watch: ET}", "early_stopping"),
+        ("optimizer.schedule=plateau", "optimizer.schedule: plateau"),
+        ("insertion={adaptive: {}}", "insertion.adaptive"),
+    ],
+)
+def test_trainings_that_follow_the_scores_of_tested_patients_are_refused(trial, override, key):
+    with pytest.raises(ConfigError, match=f"arm late: {key} would follow the scores of the patients that are tested"):
+        trial(arms=[{"name": "late", "overrides": [override]}])
+
+
 @given(st.integers(4, 20), st.integers(2, 4), st.integers(0, 5))
 def test_folds_test_each_patient_once_and_never_on_its_own_training(count, folds, seed):
     names = [f"p{i}" for i in range(count)]
