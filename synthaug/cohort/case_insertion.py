@@ -120,13 +120,9 @@ class CaseInserter:
         kind = self.kind(index)
         engine = self.engines[kind]
         engine.load_state_dict({**self._start[kind], "number": (index * ATTEMPTS + attempt) * ORDERS + order})
-        known = {"host": tissue, "groups": [host.case.group], "host_stats": host.stats}
-        known |= {} if host.frame is None else {"frames": host.frame}
-        prior = None if host.prior is None else host.prior.to(self.device)
-        groups = [host.case.group]
-        plan = engine.plan(
-            image, label, host.spacing_mm, host=tissue, groups=groups, host_stats=host.stats, prior=prior
-        )
+        known: dict[str, Any] = {"host": tissue, "groups": [host.case.group], "host_stats": host.stats}
+        known["prior"] = None if host.prior is None else host.prior.to(self.device)
+        plan = engine.plan(image, label, host.spacing_mm, frames=host.frame, **known)
         row = plan.to_rows()[0]
         reason = None if row["outcome"] == "done" else row["reason"]
         reason = reason or self._of_another_kind(row, kind)

@@ -80,19 +80,16 @@ class Gate:
         columns = [bank.channels.index(c) for c in channels]
         names = [self.classes.canonical(n) for n in bank.classes]
         found: dict[str, list[np.ndarray]] = {name: [] for name in self.classes.names}
-        jumps = []
         for lesion in bank:
             mean, std = (t.numpy() for t in bank.class_statistics(lesion.name, columns))
             for k, name in enumerate(names):
                 if lesion.voxels[k] >= MIN_VOXELS:
                     found[name].append(np.concatenate([mean[k], np.log(np.maximum(std[k], 1e-3))]))
-            mask = bank.mask(lesion.name, torch.device("cpu")) > 0
-            jumps.append(border_jump(bank.intensities(lesion.name, columns, torch.device("cpu")), mask))
         floor = np.repeat([LEAST_SPREAD["mean"], LEAST_SPREAD["log_std"]], len(channels))
         self._bank = {
             name: (np.median(rows, 0), np.maximum(np.std(rows, 0), floor)) for name, rows in found.items() if rows
         }
-        self._bank_jump = max(float(np.median(jumps)), 1e-3)
+        self._bank_jump = max(float(np.median(border_jumps(bank, channels))), 1e-3)
 
     def look(self, host: Host, image: Tensor, label: Tensor, lesion: Tensor) -> tuple[dict[str, Any], str | None]:
         """Measure a lesion.
@@ -146,6 +143,12 @@ class Gate:
         found = (logits.argmax(1)[0] > 0)[tuple(slice(n) for n in lesion.shape)]
         both, either = (found & lesion).sum(), found.sum() + lesion.sum()
         return round(float(2 * both / either.clamp(min=1)), 3)
+
+
+def border_jumps(bank: LesionBank, channels: Sequence[str]) -> list[float]:
+    """Measure `border_jump` of a bank's lesions in these channels."""
+    columns, cpu = [bank.channels.index(c) for c in channels], torch.device("cpu")
+    return [border_jump(bank.intensities(x.name, columns, cpu), bank.mask(x.name, cpu) > 0) for x in bank]
 
 
 def border_jump(z: Tensor, lesion: Tensor) -> float:

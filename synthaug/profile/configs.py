@@ -9,6 +9,8 @@ import yaml
 
 from synthaug.data.cases import Case
 from synthaug.data.folds import fold_split
+from synthaug.lesions.bank import LesionBank
+from synthaug.profile.decisions import gate_border
 from synthaug.profile.profile import BANK, Profile
 
 FOLDS = 5
@@ -16,12 +18,13 @@ COARSE_SIDE, COARSE_FILTERS = 48, (12, 24, 48, 96)
 COHORT_CASES = 100
 
 
-def configurations(profile: Profile, cases: Sequence[Case], path: Path) -> dict[str, str]:
+def configurations(profile: Profile, cases: Sequence[Case], bank: LesionBank, path: Path) -> dict[str, str]:
     """File name to content.
 
     Args:
         profile: of the data.
         cases: that were measured.
+        bank: their lesions.
         path: of the profile's file.
     """
     split = _split(cases)
@@ -30,7 +33,7 @@ def configurations(profile: Profile, cases: Sequence[Case], path: Path) -> dict[
         "segmentation_coarse.yaml": (_coarse(profile, path, split), "The same on coarse voxels, for a try on a CPU"),
         "gan.yaml": (_gan(profile, path, cases), "A GAN that paints this data set's lesions"),
         "diffusion.yaml": (_diffusion(profile, path, cases), "A diffusion model that does the same"),
-        "cohort.yaml": (_cohort(profile, path), "Synthetic cases as files, in the layout of the data"),
+        "cohort.yaml": (_cohort(profile, bank, path), "Synthetic cases as files, in the layout of the data"),
         "nnunet.yaml": (_nnunet(profile), "Settings of nnUNetTrainerSynthAug"),
     }
     return {name: _text(content, head, name, path) for name, (content, head) in files.items()}
@@ -148,7 +151,7 @@ def _diffusion(profile: Profile, path: Path, cases: Sequence[Case]) -> dict[str,
     }
 
 
-def _cohort(profile: Profile, path: Path) -> dict[str, Any]:
+def _cohort(profile: Profile, bank: LesionBank, path: Path) -> dict[str, Any]:
     few = len(profile.sizes.per_case) - 1
     options = {k: v for k, v in profile.insertion.items() if k not in ("prob", "second", "seed")}
     return {
@@ -156,7 +159,7 @@ def _cohort(profile: Profile, path: Path) -> dict[str, Any]:
         "layout": profile.data.layout,
         "count": COHORT_CASES,
         "lesions": {"bank": str(path.parent / BANK), "per_case": [1, max(1, min(few, 3))], **options},
-        "gate": {"deviation": 4.0, "border_jump": 3.0},
+        "gate": {"deviation": 4.0, "border_jump": gate_border(bank)},
     }
 
 

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from synthaug.classes import Classes
+from synthaug.cohort.gate import border_jumps
 from synthaug.host.body import Body
 from synthaug.host.rule import HostRule
 from synthaug.host.units import Fixed, Units
 from synthaug.imbalance.separability import compare_all
 from synthaug.imbalance.suggestion import suggest
+from synthaug.lesions.bank import LesionBank
 from synthaug.profile.labels import Roles, glioma_name
 from synthaug.profile.measure import Look
 from synthaug.profile.profile import Channel
@@ -23,8 +25,12 @@ AIR_ABOVE_HU = -300.0
 THICK_SLICES = 2.0
 WIDER = 0.1
 """Share of its width by which a learned range is wider on each side than what was seen."""
-SHARPEST = 0.4
-"""Least share of the contrast that a border keeps: a wider edge than 1.5 voxels would wash small lesions out."""
+SOFTEST = 2 / 3
+"""Least share of the contrast that a border keeps: a wider edge than half a voxel would wash small lesions out."""
+LEAST_SLICES = 5
+"""Least diameter of an insertion, in voxels along their longest side: what is thinner is mostly edge."""
+SHARPER_BY = 1.5
+"""What the gate of a cohort allows beyond the sharpest border of the bank."""
 
 EDGES = (0.5, 99.5)
 
@@ -131,9 +137,25 @@ def insertion(look: Look, classes: Classes, channels: Sequence[str]) -> tuple[di
         config["swaps"] = [[own.get(a, a), own.get(b, b), p] for a, b, p in config["swaps"]]
     if "class_mix" in config:
         config["class_mix"] = {own.get(name, name): share for name, share in config["class_mix"].items()}
+    _least_size(config, why, look)
     _turns(config, why, look)
     _edge(config, why, look)
     return config, {f"insertion.{key}": reason for key, reason in why.items() if key in config}
+
+
+def _least_size(config: dict[str, Any], why: dict[str, str], look: Look) -> None:
+    """Hold the scale where lesions are not mostly edge."""
+    if "scale" not in config:
+        return
+    low, high = config["scale"]
+    least = LEAST_SLICES * float(np.median([max(case.spacing_mm) for case in look.cases]))
+    needed = round(min(1.0, least / float(np.percentile([lesion.diameter_mm for lesion in look.places], 5))), 1)
+    if needed > low:
+        config["scale"] = [needed, max(needed, high)]
+        why["scale"] += (
+            f". From {low:g} on, the smallest would be thinner than {LEAST_SLICES} voxels ({least:.0f} mm), which is "
+            f"mostly edge, so it begins at {needed:g}"
+        )
 
 
 def _turns(config: dict[str, Any], why: dict[str, str], look: Look) -> None:
@@ -152,12 +174,18 @@ def _edge(config: dict[str, Any], why: dict[str, str], look: Look) -> None:
     shares = [lesion.edge for lesion in look.places if lesion.edge is not None]
     if not shares:
         return
-    share = float(np.clip(np.median(shares), SHARPEST, 1.0))
+    share = float(np.clip(np.median(shares), SOFTEST, 1.0))
     config["edge_vox"] = round(1 / share - 1, 1)
     why["edge_vox"] = (
         f"the step across the border of real lesions is {share:.0%} of their contrast to their surroundings (median of "
-        f"{len(shares)}, but at least {SHARPEST:.0%}); a soft edge of so many voxels leaves as much"
+        f"{len(shares)}, but at least {SOFTEST:.0%}); a soft edge of so many voxels leaves as much"
     )
+
+
+def gate_border(bank: LesionBank) -> float:
+    """Choose the gate's limit of border jumps, in units of the bank's median: beyond the bank's own sharpest border."""
+    jumps = border_jumps(bank, bank.channels)
+    return round(max(3.0, SHARPER_BY * max(jumps) / max(float(np.median(jumps)), 1e-3)), 1)
 
 
 def _with_names(measured, names: Mapping[str, str]):

@@ -262,7 +262,9 @@ def write(fitted: Fitted) -> None:
     if target.is_file() and target.read_text(encoding="utf-8") != text:
         replace_file(old, target.read_bytes())
     fitted.bank.save(fitted.out / BANK)
-    for name, content in configurations(fitted.profile, fitted.cases, (fitted.out / FILE).resolve()).items():
+    for name, content in configurations(
+        fitted.profile, fitted.cases, fitted.bank, (fitted.out / FILE).resolve()
+    ).items():
         replace_file(fitted.out / name, content)
     replace_file(fitted.out / PAGE, page(fitted))
     replace_file(target, text)

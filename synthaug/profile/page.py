@@ -45,9 +45,16 @@ def _found(profile: Profile) -> list[tuple[str, str]]:
         ("units", profile.units.words()),
         ("voxel size of training", " x ".join(f"{s:g}" for s in profile.plan.spacing_mm) + " mm"),
         ("patch", " x ".join(map(str, profile.plan.patch_size)) + f", batch {profile.plan.batch}"),
+        ("generators", _compared(profile)),
         ("left out", "; ".join(profile.data.left_out) or "nothing"),
         ("without a label", ", ".join(profile.data.unlabelled) or "none"),
     ]
+
+
+def _compared(profile: Profile) -> str:
+    rows = profile.generator.compared
+    figures = "; ".join(f"{n}: {', '.join(f'{k} {v:g}' for k, v in row.items())}" for n, row in rows.items())
+    return figures or "not compared yet (synthaug fit --train)"
 
 
 def _named(values: dict[str, int]) -> str:

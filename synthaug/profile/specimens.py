@@ -9,7 +9,7 @@ from torch import Tensor
 from synthaug.data.cases import Case, load_case
 from synthaug.data.maps import host_of_case
 from synthaug.data.nifti import LabelledVolume
-from synthaug.evaluation.fidelity import STATISTICS, Specimen, compare_statistics
+from synthaug.evaluation.fidelity import LEAST_VOXELS, STATISTICS, Specimen, compare_statistics
 from synthaug.generators.base import TumorGenerator
 from synthaug.geometry import bounding_box
 from synthaug.host import HostSample, to_model
@@ -18,7 +18,6 @@ from synthaug.insertion.render import one_hot
 from synthaug.profile.profile import Profile
 
 MARGIN, FACTOR = 8, 16
-LEAST_VOXELS = 200
 
 
 def model_intensities(volume: LabelledVolume, host: np.ndarray, profile: Profile) -> Tensor:

@@ -75,12 +75,14 @@ def train_generator(fitted: Fitted, minutes: float) -> Watch:
         The looks at held-out patients.
 
     Raises:
-        ConfigError: fewer than two patients, of whom none could be held out.
+        ConfigError: fewer than two patients, of whom none could be held out, or held-out lesions that are too small.
     """
     from synthaug.training.gan_config import GANConfig
     from synthaug.training.launch import load_trainer
 
-    held_out = cases_held_out(fitted)
+    real = real_specimens(cases_held_out(fitted), fitted.profile)
+    if not real:
+        raise ConfigError("--train: no lesion of the held-out patients is large enough to be measured")
     until = time.monotonic() + 60 * minutes
     trainer, out = load_trainer("gan"), fitted.out / RUN
     overrides = [] if torch.cuda.is_available() else list(SMALL)
@@ -88,7 +90,6 @@ def train_generator(fitted: Fitted, minutes: float) -> Watch:
     steps = int(min(MOST_STEPS, max(LEAST_STEPS, USE * 60 * minutes / seconds)))
     overrides += [f"optimizer.steps={steps}", f"checkpoint_every={max(50, steps // 20)}"]
     config = read_config(fitted.out / "gan.yaml", GANConfig, overrides)
-    real = real_specimens(held_out, fitted.profile)
 
     def keep(generator: Any, found: float) -> None:
         save_generator(generator, fitted.out / FOLDER)

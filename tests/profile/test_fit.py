@@ -2,7 +2,6 @@
 
 import json
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -14,56 +13,11 @@ from synthaug.config import ConfigError
 from synthaug.data import write_phantom_dataset
 from synthaug.profile.fit import Given, fit
 from synthaug.profile.profile import FILE, Profile
-
-SIZE, SPACING = (40, 36, 20), (2.0, 2.0, 4.0)
-AFFINE = np.diag([*SPACING, 1.0])
+from tests.limbs import SPACING, limb, write_nnunet
 
 
-def limb(seed: int, air: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """CT of a limb on a table: HU, tumour mask, and muscle (the organ of the tests)."""
-    rng = np.random.default_rng(seed)
-    x, y, _ = np.meshgrid(*map(np.arange, SIZE), indexing="ij")
-    away = np.hypot((x - 20) / 15, (y - 16) / 13)
-    image = np.full(SIZE, -1000.0)
-    image[away < 1] = -95  # fat
-    muscle = away < 0.75
-    image[muscle] = 55
-    image[np.hypot(x - 10, y - 16) < 2] = 700  # bone, far from the tumours
-    image[:, 33:35] = 120  # the table
-    z = rng.integers(7, 13)
-    at = (20 + int(rng.integers(-3, 4)), 16 + int(rng.choice([-7, 7])), z)
-    grid = np.stack(np.meshgrid(*map(np.arange, SIZE), indexing="ij"), -1)
-    tumour = (np.linalg.norm((grid - at) * SPACING, axis=-1) < 9) & muscle
-    image[tumour] = 35
-    image = image + rng.normal(0, 8, SIZE)
-    image[image < -990] = -1000
-    if not air:
-        image, tumour, muscle = (m[6:34, 4:28] for m in (image, tumour, muscle))
-    return image.astype(np.int16), tumour, muscle
-
-
-def write_nnunet(folder, label_of, labels: dict | None, count: int = 4, air: bool = True):
-    for name in ("imagesTr", "labelsTr"):
-        (folder / name).mkdir(parents=True)
-    for i in range(count):
-        image, tumour, muscle = limb(i, air)
-        nib.save(nib.Nifti1Image(image, AFFINE), folder / "imagesTr" / f"limb_{i:03d}_0000.nii.gz")
-        label = label_of(tumour, muscle).astype(np.uint8)
-        nib.save(nib.Nifti1Image(label, AFFINE), folder / "labelsTr" / f"limb_{i:03d}.nii.gz")
-    meta = {"channel_names": {"0": "CT"}, "numTraining": count, "file_ending": ".nii.gz"}
-    meta["labels"] = labels or {"background": 0, "tumour": 1}
-    (folder / "dataset.json").write_text(json.dumps(meta))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def fitted(tmp_path_factory):
-    folder = write_nnunet(tmp_path_factory.mktemp("ct") / "limbs", lambda tumour, _: tumour, None)
-    return fit(folder)
-
-
-def test_what_is_found_in_ct(fitted):
-    profile = Profile.load(fitted.out)
+def test_what_is_found_in_ct(limbs_fitted):
+    profile = Profile.load(limbs_fitted.out)
     assert [(c.name, c.modality) for c in profile.channels] == [("ct", "ct")] and profile.labels.lesions == {
         "tumour": 1
     }
@@ -71,17 +25,17 @@ def test_what_is_found_in_ct(fitted):
     low, high = profile.host.range["ct"]
     assert -200 < low < -60 and 40 < high < 200
     assert profile.insertion["rotate90"] is False and "insertion.rotate90" in profile.why
-    assert json.loads((fitted.out / FILE).read_text())["version"] == 1
-    page = (fitted.out / "profile.html").read_text()
+    assert json.loads((limbs_fitted.out / FILE).read_text())["version"] == 1
+    page = (limbs_fitted.out / "profile.html").read_text()
     assert "Profile of limbs" in page and page.count("data:image/png") >= 4 and "insertion.scale" in page
     for name in ("segmentation.yaml", "gan.yaml", "diffusion.yaml", "nnunet.yaml", "cohort.yaml", "bank.safetensors"):
-        assert (fitted.out / name).is_file()
+        assert (limbs_fitted.out / name).is_file()
 
 
 @pytest.mark.parametrize("generator", ["paste", "procedural:fitted"])
-def test_lesions_lie_in_soft_tissue_at_their_own_intensities(fitted, generator):
+def test_lesions_lie_in_soft_tissue_at_their_own_intensities(limbs_fitted, generator):
     options = {"prob": 1.0, "second": 0.0, "scale": (0.8, 1.0), "clearance_mm": 1}
-    insert = TumorInsertion.from_profile(fitted.out, generator=generator, **options)
+    insert = TumorInsertion.from_profile(limbs_fitted.out, generator=generator, **options)
     done = 0
     for seed in range(20, 28):
         image, tumour, _ = limb(seed)
@@ -130,13 +84,13 @@ def test_skull_stripped_gliomas_stay_what_they_were(tmp_path):
     assert found.bank.checksum == plain.checksum
 
 
-def test_what_was_made_in_other_units_is_refused_with_both_sides(fitted):
-    bank = LesionBank.load(fitted.out / "bank.safetensors")
+def test_what_was_made_in_other_units_is_refused_with_both_sides(limbs_fitted):
+    bank = LesionBank.load(limbs_fitted.out / "bank.safetensors")
     with pytest.raises(
         ValueError,
         match=r"lesion bank was made with fixed units .*; this insertion has z-scores of host tissue.*--profile",
     ):
-        TumorInsertion(bank, classes=Profile.load(fitted.out).classes, channels=("ct",))
+        TumorInsertion(bank, classes=Profile.load(limbs_fitted.out).classes, channels=("ct",))
 
 
 @pytest.mark.parametrize(
@@ -148,8 +102,8 @@ def test_what_was_made_in_other_units_is_refused_with_both_sides(fitted):
         ({"unite": {}}, "unite: unknown key, did you mean units"),
     ],
 )
-def test_an_edited_profile_is_checked(fitted, tmp_path, change, message):
-    content = json.loads((fitted.out / FILE).read_text()) | change
+def test_an_edited_profile_is_checked(limbs_fitted, tmp_path, change, message):
+    content = json.loads((limbs_fitted.out / FILE).read_text()) | change
     (tmp_path / FILE).write_text(json.dumps(content))
     with pytest.raises(ConfigError, match=message):
         Profile.load(tmp_path)
@@ -170,9 +124,9 @@ def test_bad_data_is_named_and_the_others_go_on(tmp_path):
         fit(tmp_path / "nothing")
 
 
-def test_the_commands_read_the_profile_beside_the_cases(fitted, tmp_path):
+def test_the_commands_read_the_profile_beside_the_cases(limbs_fitted, tmp_path):
     run = CliRunner().invoke
-    folder = str(fitted.out)
+    folder = str(limbs_fitted.out)
     done = run(app, ["insert", folder, "--out", str(tmp_path / "inserted"), "--seed", "3"])
     assert done.exit_code == 0, done.output
     rows = [json.loads(line) for line in (tmp_path / "inserted" / "insertions.jsonl").read_text().splitlines()]
@@ -182,5 +136,5 @@ def test_the_commands_read_the_profile_beside_the_cases(fitted, tmp_path):
     assert again.exit_code == 0 and "host" in again.output
     assert (
         json.loads((tmp_path / "again" / FILE).read_text())["host"]
-        == json.loads((fitted.out / FILE).read_text())["host"]
+        == json.loads((limbs_fitted.out / FILE).read_text())["host"]
     )

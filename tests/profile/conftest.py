@@ -1,0 +1,12 @@
+"""A fitted data set that the tests of profiles share."""
+
+import pytest
+
+from synthaug.profile.fit import fit
+from tests.limbs import write_nnunet
+
+
+@pytest.fixture(scope="session")
+def limbs_fitted(tmp_path_factory):
+    folder = write_nnunet(tmp_path_factory.mktemp("ct") / "limbs", lambda tumour, _: tumour, None)
+    return fit(folder)
