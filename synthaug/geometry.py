@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
@@ -156,6 +157,11 @@ def grown(mask: Tensor, by_mm: float, spacing_mm: Sequence[float]) -> Tensor:
     if by_mm <= 0:
         return mask
     return squared_distance(mask, by_mm, spacing_mm) <= by_mm**2 * (1 + 1e-6)
+
+
+def box_mean(values: Tensor) -> Tensor:
+    """Average 3 x 3 x 3 voxels of (C, X, Y, Z) float, with zeros beyond the border."""
+    return F.avg_pool3d(F.pad(values, (1,) * 6), 3, 1)
 
 
 def opened(mask: Tensor) -> Tensor:

@@ -107,14 +107,15 @@ class TumorInsertion(InsertionState):
         self.space = space or Space()
         self.space.check(names, vocabulary)
         bound = resolve_generator(generator, source, **options).bind(names, vocabulary.names)
-        decider = Decider.of(self.options, source, vocabulary, bound, rank)
+        decider = Decider.of(self.options, source, vocabulary, bound, rank, len(names))
         counters = Audit(vocabulary.names, None if audit is None else Path(audit))
         super().__init__(source, bound, vocabulary, names, decider, counters)
         self._made = Lesions(source, vocabulary, self._donor_channels(decider.mix))
         self.space.check_same("this insertion", "the lesion bank", source.space)
         self.space.check_same("this insertion", bound.described, bound.space)
+        host_label = next(iter(self.space.rule.labels.values()), 0)
         limits, ignored = self.space.units.limits(names), self.options.ignore_label
-        self._writer = CropWriter(bound, vocabulary, self.options.halo_mm, self.options.edge_vox, limits)
+        self._writer = CropWriter(bound, vocabulary, self.options.halo_mm, self.options.edge_vox, limits, host_label)
         self._fixed = self.space.units.statistics(names)
         self._blocked = BLOCKED if ignored is None else ignored
         self._values = ValueCheck(vocabulary, self._blocked if self.space.rule.changes_labels else ignored)
@@ -308,7 +309,7 @@ class TumorInsertion(InsertionState):
         place = self.options.place
         if place is None:
             return "anywhere" if batch.frames is None or self.places is None else "like-data"
-        if place != "anywhere" and batch.frames is None:
+        if place in ("like-data", "home") and batch.frames is None:
             raise ValueError(
                 f"place: {place} needs to know where in their hosts the samples lie; expected frames=... with the "
                 "batch, see synthaug.frames.host_frame"

@@ -17,8 +17,8 @@ from synthaug.lesions.registry import donor_channels
 from synthaug.lesions.scale import SizeWeights
 from synthaug.lesions.shapes import LesionShapes
 
-STATE_VERSION = 3
-"""States of versions 1, which did not name it, and 2 can be loaded."""
+STATE_VERSION = 4
+"""States of versions 1, which did not name it, to 3 can be loaded."""
 
 
 class InsertionState:
@@ -153,7 +153,7 @@ class InsertionState:
 def _with_later_outcomes(audit: Mapping[str, Any], version: int) -> dict[str, Any]:
     """Convert the audit's state of an earlier version: outcomes that it did not know are counted 0 times."""
     counts = list(audit["counts"])
-    for outcome, since in ((Outcome.OTHER_BATCH, 2), (Outcome.NO_HOME, 3)):
+    for outcome, since in ((Outcome.OTHER_BATCH, 2), (Outcome.NO_HOME, 3), (Outcome.NO_LESION, 4)):
         if version < since:
             counts.insert(outcome, 0.0)
     return {**audit, "counts": counts}

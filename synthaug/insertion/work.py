@@ -15,7 +15,9 @@ from synthaug.geometry import grown
 from synthaug.host import HostSample
 from synthaug.insertion.asked import Insertion, Outcome
 from synthaug.insertion.batch import Batch
+from synthaug.insertion.blending import margin_vox
 from synthaug.insertion.draw import Aims
+from synthaug.insertion.own import OwnLesion, own_lesion
 from synthaug.insertion.placement import Site, place, place_at
 from synthaug.insertion.render import Rendered, render
 from synthaug.lesions.base import LesionSource
@@ -88,6 +90,7 @@ class Work:
         self._hosts: dict[int, HostSample] = {}
         self._sites: dict[int, Site] = {}
         self._rendered: dict[int, Rendered] = {}
+        self._own: dict[int, OwnLesion] = {}
 
     @property
     def device(self) -> torch.device:
@@ -128,6 +131,19 @@ class Work:
             self._rendered[n] = render(made.source, self.insertions[n], made.classes, made.donor_channels, self.device)
         return self._rendered[n]
 
+    def own(self, n: int) -> OwnLesion:
+        """Return the lesion of the host's own that insertion `n` paints anew; earlier ones have theirs."""
+        if n not in self._own:
+            row = self.insertions[n]
+            before = [m for m in range(n) if self.insertions[m].sample == row.sample and self.insertions[m].crop_vox]
+            taken = None
+            for m in before:
+                taken = self.own(m).taken if taken is None else taken | self.own(m).taken
+            halo = margin_vox(0.0, self.placing.options.halo_mm, row.spacing_mm, 0)
+            label, tissue = self.batch.label[row.sample], self.host(row.sample).tissue
+            self._own[n] = own_lesion(label, tissue, taken, row, self.lesions.classes, halo)
+        return self._own[n]
+
 
 @dataclass(frozen=True)
 class Places:
@@ -156,8 +172,20 @@ def find_places(work: Work, usable: Tensor) -> Places:
     for n, row in enumerate(work.insertions):
         if row.refused is None:
             places.tissue[n] = statistics(work.host(row.sample))
-            _place(work, n, usable[row.sample], places)
+            find = _change if row.place == "own" else _place
+            find(work, n, usable[row.sample], places)
     return places
+
+
+def _change(work: Work, n: int, usable: Tensor, places: Places) -> None:
+    """Find the lesion of the host's own for one insertion; writes its row of the tensors."""
+    own = work.own(n)
+    enough = (own.new > 0).sum() >= work.placing.options.min_voxels
+    outcome = torch.where((own.outcome != Outcome.DONE) | enough, own.outcome, int(Outcome.TOO_SMALL))
+    outcome = torch.where(usable, outcome, int(Outcome.BAD_INPUT))
+    places.center_vox[n], places.outcome[n] = own.center_vox, outcome
+    for k in range(len(work.lesions.classes)):
+        places.voxels[n, k] = ((own.new == k + 1) & (outcome == Outcome.DONE)).sum()
 
 
 def _place(work: Work, n: int, usable: Tensor, places: Places) -> None:
