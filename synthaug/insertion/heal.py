@@ -17,6 +17,8 @@ from synthaug.transfers import on_device
 ROUNDS = 4
 NEAR_VOX = 4
 HEALTHY = 0.999
+COARSE = 0.5
+"""Spread of the noise's smooth part beside its white one."""
 
 
 def healed(z: Tensor, known: Tensor, hole: Tensor, seed: int, mirrored: tuple[Tensor, Tensor] | None) -> Tensor:
@@ -32,7 +34,7 @@ def healed(z: Tensor, known: Tensor, hole: Tensor, seed: int, mirrored: tuple[Te
     smooth = filled(z, known)
     near = known & grown(hole, NEAR_VOX, (1.0, 1.0, 1.0))
     noise = seeded_noise([seed_for(seed, Purpose.HEAL)], z.shape, z.device)[0]
-    noise = noise + box_mean(noise) * 27**0.5
+    noise = noise + COARSE * box_mean(noise) * 27**0.5
     fine = smooth + noise * (spread(z, near) / spread(noise, hole).clamp(min=1e-3))[:, None, None, None]
     if mirrored is not None:
         other, healthy = mirrored
