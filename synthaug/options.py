@@ -147,8 +147,8 @@ class LesionOptions(Section):
             raise ValueError(
                 "place: own takes swaps and scale; class_mix and diameter_mm need lesions known beforehand"
             )
-        if self.style == "host" and (self.place != "own" or self.swaps):
-            raise ValueError("style: host is for place: own without swaps, which need the look of a donor's classes")
+        if self.place == "own" and self.style == "host" and self.swaps:
+            raise ValueError("style: host goes without swaps, which need the look of a donor's classes")
         return self
 
     @property

@@ -13,6 +13,7 @@ from synthaug.channels import canonical_channels
 from synthaug.classes import BRATS18, Classes, get_classes
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.registry import resolve_generator
+from synthaug.host.fluid import check_fluid
 from synthaug.host.rule import BLOCKED, HostRule
 from synthaug.host.space import Space, warn_of_patches
 from synthaug.insertion.batch import Batch, SampleMap, plain
@@ -122,6 +123,8 @@ class TumorInsertion(InsertionState):
         self._plans = PlanCheck(names)
         self.places = source.places if places is None else places
         self._check_place()
+        if self.options.avoid_fluid:
+            check_fluid(names)
         self._watch: Stopwatch | None = None
         self._units_seen = False
 
@@ -248,7 +251,8 @@ class TumorInsertion(InsertionState):
         if plan.host_given:
             batch = replace(batch, host=self._map("host", batch))
         plan.check_fits(batch.samples, len(self.channels), batch.volume_vox, self.classes.names, batch.host is not None)
-        batch, placing = self._with_rule(batch), Placing(self.options)
+        batch, placing = self._with_rule(batch), Placing(self.options, channels=self.channels)
+        batch = replace(batch, spacing_mm=plan.spacing_of(batch.spacing_mm))
         work = Work(replace(batch, host_stats=plan.host_stats), plan.insertions, self._made, placing, self._fixed)
         plan = self._fitting(work, plan.to(batch.image.device))
         self._count(plan)
@@ -267,7 +271,7 @@ class TumorInsertion(InsertionState):
         place = self._place_in(batch)
         draw = self._decider.batch(batch.spacing_mm, batch.volume_vox, batch.groups, place, batch.frames)
         frequency = self.places if place == "like-data" else None
-        placing = Placing(self.options, draw.aims, frequency, batch.frames or ())
+        placing = Placing(self.options, draw.aims, frequency, batch.frames or (), self.channels)
         work = Work(batch, draw.insertions, self._made, placing, self._fixed)
         plan = InsertionPlan(
             insertions=draw.insertions,

@@ -4,7 +4,7 @@ It is working memory, local to the call; a plan keeps nothing of it but what its
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from synthaug.classes import Classes
 from synthaug.geometry import grown
 from synthaug.host import HostSample
+from synthaug.host.fluid import fluid_of, rim_of
 from synthaug.insertion.asked import Insertion, Outcome
 from synthaug.insertion.batch import Batch
 from synthaug.insertion.blending import margin_vox
@@ -50,16 +51,27 @@ class Placing:
         aims: of each insertion, where it is to be tried, or None.
         places: how often lesions lie where, in batches where that counts, else None.
         frames: (3, 4) of each sample, where `places` are given.
+        channels: canonical names of the batch's channels.
     """
 
     options: LesionOptions
     aims: Sequence[Aims | None] = ()
     places: PlaceFrequency | None = None
     frames: Sequence[np.ndarray] = ()
+    channels: Sequence[str] = ()
 
     def ignored(self, label: Tensor) -> Tensor | None:
         """Mark the voxels whose label nothing replaces, bool like the label; None where there is no such label."""
         return None if self.options.ignore_label is None else torch.eq(label, self.options.ignore_label)
+
+    def tissue_of(self, image: Tensor, label: Tensor, host: HostSample, spacing_mm: Sequence[float]) -> Tensor:
+        """Leave fluid and rim out of host tissue (X, Y, Z), where the options say so; labels are neither."""
+        options, tissue = self.options, host.tissue
+        if options.avoid_fluid:
+            tissue = tissue & ~(fluid_of(image, host, self.channels) & (label == 0))
+        if options.rim_mm:
+            tissue = tissue & ~(rim_of(host.tissue, options.rim_mm, spacing_mm) & (label == 0))
+        return tissue
 
     def places_in(self, sample: int) -> tuple[PlaceFrequency, np.ndarray] | None:
         """Return how often lesions lie where and the sample's frame, in batches where that counts."""
@@ -102,7 +114,9 @@ class Work:
         if sample not in self._hosts:
             image, label, batch = self.batch.image[sample], self.batch.label[sample], self.batch
             host, stats = batch.map_of("host", sample), batch.stats_of(sample)
-            self._hosts[sample] = HostSample.of(image, label, host, stats, self.fixed)
+            found = HostSample.of(image, label, host, stats, self.fixed)
+            tissue = self.placing.tissue_of(image, label, found, batch.spacing_mm[sample])
+            self._hosts[sample] = replace(found, tissue=tissue)
         return self._hosts[sample]
 
     def write_with(self, sample: int, mean: Tensor, std: Tensor, floor: Tensor) -> None:

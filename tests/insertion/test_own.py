@@ -205,7 +205,7 @@ def test_no_contrast_is_no_change_and_a_factor_is_one_about_the_mean():
     [
         ({"place": "own", "class_mix": {"ET": 1.0}}, "place: own takes swaps and scale"),
         ({"place": "own", "diameter_mm": 9}, "place: own takes swaps and scale"),
-        ({"style": "host"}, "style: host is for place: own without swaps"),
+        ({"place": "own", "style": "host", "swaps": [("ED", "ET", 0.5)]}, "style: host goes without swaps"),
         ({"contrast": (1.4, 0.7)}, "contrast: expected low <= high"),
         ({"contrast_shift": -1}, "contrast_shift: expected values of at least 0"),
     ],
