@@ -43,15 +43,18 @@ def healed(z: Tensor, known: Tensor, hole: Tensor, seed: int, mirrored: tuple[Te
     return torch.where(hole, fine, z)
 
 
-def filled(values: Tensor, known: Tensor) -> Tensor:
-    """Fill (C, x, y, z) values smoothly where they are not `known`, (x, y, z) bool; 0 where nothing is."""
+def filled(values: Tensor, known: Tensor, rounds: int = 1) -> Tensor:
+    """Fill (C, x, y, z) values smoothly where they are not `known`, (x, y, z) bool; 0 where nothing is.
+
+    The finest level is relaxed for `rounds`, coarser ones, which cost less, for more.
+    """
     weight = known.to(values.dtype)[None]
     coarse = torch.zeros_like(values)
     if max(values.shape[1:]) > 2:
         padding = [p for n in reversed(values.shape[1:]) for p in (0, n % 2)]
         share = F.avg_pool3d(F.pad(weight, padding), 2)
         mean = F.avg_pool3d(F.pad(values * weight, padding), 2) / share.clamp(min=1e-6)
-        below = filled(mean, share[0] > 0)
+        below = filled(mean, share[0] > 0, ROUNDS)
         size = [2 * n for n in below.shape[1:]]
         wide = F.interpolate(below[None], size=size, mode="trilinear", align_corners=False)[0]
         coarse = wide[:, : values.shape[1], : values.shape[2], : values.shape[3]]
@@ -59,7 +62,7 @@ def filled(values: Tensor, known: Tensor) -> Tensor:
         mean = (values * weight).sum((1, 2, 3)) / weight.sum().clamp(min=1)
         coarse = mean[:, None, None, None].expand_as(values)
     found = torch.where(known, values, coarse)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         found = torch.where(known, values, F.avg_pool3d(F.pad(found[None], (1,) * 6, "replicate"), 3, 1)[0])
     return found
 
