@@ -63,7 +63,7 @@ def filled(values: Tensor, known: Tensor, rounds: int = 1) -> Tensor:
         coarse = mean[:, None, None, None].expand_as(values)
     found = torch.where(known, values, coarse)
     for _ in range(rounds):
-        found = torch.where(known, values, F.avg_pool3d(F.pad(found[None], (1,) * 6, "replicate"), 3, 1)[0])
+        found = torch.where(known, values, box_mean(found, extend=True))
     return found
 
 

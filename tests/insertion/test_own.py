@@ -136,6 +136,30 @@ def test_the_look_is_the_donors_or_the_hosts():
     assert torch.equal(new_label, label)
 
 
+def test_a_swapped_class_looks_as_the_donors_does():
+    image, label = labelled_batch(1)
+    label[:, :, 34:42, 30:38, 28:36] = 0
+    insert = own_insertion(edge_vox=0.0, swaps=[("ED", "ET", 1.0)])
+    painted, new_label, plan = insert.recorded(image, label)
+    (row,) = done_rows(plan)
+    mean, _ = insert.lesions.class_statistics(row["lesion"], range(4))
+    assert not (new_label == 2).any() and row["voxels"]["ED"] == 0 and row["swaps"] == {"ED": "ET"}
+    deep = ~grown(label[0, 0] != 2, 2, (1, 1, 1))
+    z = (painted[0, 0][deep] - row["tissue"]["mean"][0]) / row["tissue"]["std"][0]
+    assert z.mean() == pytest.approx(float(mean[2, 0]), abs=0.3) and abs(mean[2, 0] - mean[1, 0]) > 0.8
+
+
+def test_rows_of_before_say_nothing_of_contrast():
+    image, label = labelled_batch(1)
+    insert = toy_insertion()
+    new_image, new_label, plan = insert.recorded(image, label)
+    rows = [{k: v for k, v in row.items() if k not in ("gain", "shift", "other_side")} for row in plan.to_rows()]
+    with pytest.raises(ValueError, match="row 0 of an insertion plan lacks gain, shift, other_side"):
+        InsertionPlan.from_rows(rows)
+    again = insert.apply(image, label, InsertionPlan.from_rows([row | {"version": 3} for row in rows]))
+    assert torch.equal(again[0], new_image) and torch.equal(again[1], new_label)
+
+
 def test_where_it_shrinks_there_is_tissue_of_the_host():
     image, label = labelled_batch(1)
     label[:, :, 34:42, 30:38, 28:36] = 0
