@@ -18,8 +18,9 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
+from synthaug.channels import BRATS_CHANNELS
 from synthaug.cohort import CohortConfig
-from synthaug.cohort.case_insertion import CaseInserter, open_generator, open_lesions
+from synthaug.cohort.case_insertion import CaseInserter, open_bank, open_generator, open_shapes
 from synthaug.cohort.hosts import find_hosts, host_number, read_host
 from synthaug.cohort.layouts import make_layout
 
@@ -32,6 +33,8 @@ def main() -> None:
             count=args.count,
             layout=args.layout,
             generator=generator,
+            classes="BRATS18",
+            channels=BRATS_CHANNELS,
             lesions={"bank": args.bank, "scale": (0.3, 0.8)},
         )
         print(json.dumps({"generator": generator, "CPU s a case": parts(config, args.parts)}), flush=True)
@@ -42,7 +45,7 @@ def main() -> None:
 def parts(config: CohortConfig, cases: int) -> dict[str, float]:
     """CPU seconds a case of each step, one after the other in one thread."""
     hosts, layout = find_hosts(config), make_layout(config)
-    inserter = CaseInserter(config, open_lesions(config), open_generator(config, None), None, "cpu")
+    inserter = CaseInserter(config, open_bank(config) or open_shapes(config), open_generator(config, None), None, "cpu")
     inserter.insert(read_host(hosts[host_number(0, 0, len(hosts))], config), 0)
     spent: dict[str, float] = defaultdict(float)
     for index in range(cases):

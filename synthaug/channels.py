@@ -5,9 +5,12 @@ from collections.abc import Sequence
 ALIASES = {"t1n": "t1", "t1c": "t1ce", "t1gd": "t1ce", "t2w": "t2", "t1w": "t1", "t2f": "flair"}
 """Other names (BraTS 2023, MSD) of the canonical channels ``t1``, ``t1ce``, ``t2`` and ``flair``."""
 
+BRATS_CHANNELS = ("flair", "t1", "t1ce", "t2")
+"""The four sequences of BraTS, in the order in which the library takes them where none is asked for."""
+
 
 def canonical_channels(names: Sequence[str]) -> tuple[str, ...]:
-    """Resolve the aliases of channel names, in lower case, in the order given.
+    """Channel names in lower case, without spaces around them, with aliases resolved, in the order given.
 
     Raises:
         ValueError: no name, or one channel named twice.
@@ -15,7 +18,8 @@ def canonical_channels(names: Sequence[str]) -> tuple[str, ...]:
     """
     if isinstance(names, str):
         raise TypeError(f"channels: expected a sequence of names such as ('flair', 't1'), got the string {names!r}")
-    resolved = tuple(ALIASES.get(str(n).lower(), str(n).lower()) for n in names)
+    plain = [str(n).strip().lower() for n in names]
+    resolved = tuple(ALIASES.get(n, n) for n in plain)
     if not resolved:
         raise ValueError("channels: expected at least one name, got none")
     if len(set(resolved)) != len(resolved):

@@ -1,16 +1,69 @@
 """Label vocabularies: which class has which value in a label map.
 
 A vocabulary is ordered: class `i` of a one-hot mask is `names[i]`. Data sets give the same tissue different
-names and values (BraTS 2018 writes enhancing tumour as 4, BraTS 2023 as 3; BraTS 2024 calls oedema SNFH), so a
-lesion bank and an insertion are matched by name, never by value.
+names and values (BraTS 2018 writes enhancing tumour as 4, BraTS 2023 as 3; BraTS 2024 calls oedema SNFH, others edema),
+so a lesion bank and an insertion are matched by name, never by value; names of the field (`tissue_name`) are the same.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+
+FEW_VALUES = 8
+"""Label values that a message lists; an image taken for a label map has thousands."""
+
+NO_LESIONS = "an organ that may hold lesions is no class: set it to 0 in the label and give its mask as host"
+"""What to do about label values that are of no lesion."""
+
+_FIELD = {
+    "NCR": (
+        "ncr, netc, net, ncr net, ncr netc, necrosis, necrotic, necrotic core, necrotic tumour, necrotic tumour core, "
+        "non enhancing, nonenhancing, non enhancing core, non enhancing tumour, nonenhancing tumour, "
+        "non enhancing tumour core, necrotic and non enhancing, necrotic and non enhancing core, "
+        "necrotic and non enhancing tumour, necrotic and non enhancing tumour core, necrotic non enhancing tumour core"
+    ),
+    "ED": "ed, snfh, edema, peritumoural edema, perilesional edema, vasogenic edema, flair hyperintensity, "
+    "surrounding flair hyperintensity, surrounding non enhancing flair hyperintensity",
+    "ET": "et, enhancing, enhancement, enhancing tumour, enhancing core, enhancing tissue, contrast enhancing, "
+    "contrast enhancing tumour, contrast enhancement, active tumour",
+    "RC": "rc, cavity, resection cavity",
+    "tumour": "tumour, tumours",
+}
+_TISSUES = {text.strip(): tissue for tissue, texts in _FIELD.items() for text in texts.split(",")}
+
+
+def tissue_name(name: str) -> str:
+    """What the field calls a class: necrosis is NCR, oedema ED, enhancing ET, tumor tumour; others in plain words.
+
+    Example:
+        >>> tissue_name("Oedema"), tissue_name("non-enhancing tumor"), tissue_name("Liver_Tumors")
+        ('ED', 'NCR', 'liver tumours')
+    """
+    words = re.sub(r"[^a-z0-9]+", " ", name.lower()).strip().replace("tumor", "tumour").replace("oedema", "edema")
+    return _TISSUES.get(words, words)
+
+
+def same_tissue(name: str, known: Sequence[str]) -> str | None:
+    """The one of `known` that is called `name`, or is alone in naming the same tissue; None where there is none."""
+    alike = [other for other in known if tissue_name(other) == tissue_name(name)]
+    return name if name in known else (alike[0] if len(alike) == 1 else None)
+
+
+def in_names_of(names: Sequence[str], known: Sequence[str] | None) -> tuple[str, ...]:
+    """Class names as `known` (a generator, a bank) has them, where it names the same tissues; others as they are.
+
+    Two classes never get one name: where they would, both stay as they are.
+
+    Example:
+        >>> in_names_of(("necrosis", "edema", "cyst"), ("NCR", "ED", "ET"))
+        ('NCR', 'ED', 'cyst')
+    """
+    found = [(same_tissue(name, known) or name) if known is not None else name for name in names]
+    return tuple(other if found.count(other) == 1 else name for name, other in zip(names, found, strict=True))
 
 
 @dataclass(frozen=True)
@@ -69,16 +122,30 @@ class Classes:
         """List the values of a label map (array, or tensor on the CPU) that are neither 0 nor of these classes."""
         return sorted({*np.unique(np.asarray(label)).tolist()} - {0, *self.values.values()})
 
+    def strange_values(self, label: Any) -> str | None:
+        """What is wrong with the values of a label map (array or tensor on the CPU), in words, or None."""
+        if not (unknown := self.unknown_values(label)):
+            return None
+        few, count = ", ".join(f"{v:g}" for v in unknown[:FEW_VALUES]), len(unknown)
+        if count > FEW_VALUES:
+            return (
+                f"the label has {count} values that are not in {self}, such as {few}: is it the image? label and image "
+                "may have been swapped"
+            )
+        return f"label values [{few}] are not in {self}"
+
     def __len__(self) -> int:
         return len(self.values)
 
     def canonical(self, name: str) -> str:
-        """Return the vocabulary's own name of a class, also where an alias is given.
+        """The vocabulary's own name of a class, also where an alias or another name of the field is given.
 
         Raises:
             ValueError: the name is neither a class nor an alias.
         """
         found = self.aliases.get(name, name)
+        if found not in self.values:
+            found = same_tissue(name, self.names) or found
         if found not in self.values:
             known = ", ".join((*self.names, *self.aliases))
             raise ValueError(f"unknown class {name!r}: classes {self.name!r} has {known}")

@@ -1,6 +1,7 @@
 """Configuration files: data-only YAML, checked by pydantic models that forbid unknown keys, with overrides."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
@@ -32,6 +33,18 @@ class _UniqueKeyLoader(yaml.SafeLoader):
                 None, None, f"the key {repeated[0]!r} is given twice", node.start_mark
             )
         return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 reads 40:1 as a number in base 60; here it is text, of which the check can say what is missing
+_UniqueKeyLoader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if tag not in ("tag:yaml.org,2002:int",)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_UniqueKeyLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile(r"^(?:[-+]?0b[0-1_]+|[-+]?0[0-7_]+|[-+]?(?:0|[1-9][0-9_]*)|[-+]?0x[0-9a-fA-F_]+)$"),
+    list("-+0123456789"),
+)
 
 
 def read_config(path: str | Path | None, model: type[Model], overrides: Sequence[str] = ()) -> Model:
@@ -114,7 +127,14 @@ def problem(item: ErrorDetails, model: type[BaseModel]) -> str:
         close = difflib.get_close_matches(str(item["loc"][-1]), known, n=1)
         return f"{name}: unknown key" + (f", did you mean {close[0]}?" if close else f"; known are {', '.join(known)}")
     if item["type"] == "missing":
+        count = item["loc"][-1] if item["loc"] else None
+        if isinstance(count, int):
+            return f"{name.rpartition('.')[0]}: expected more than {count} values, got {count}"
         return f"{name}: missing"
+    if item["type"] in ("tuple_type", "list_type") and isinstance(item["input"], str):
+        return f"{name}: expected a list in brackets such as [{item['input']}], got {item['input']!r}"
+    if any(re.fullmatch(r"\w+:\w+", str(part)) for part in item["loc"]):
+        return f"{name}: expected a space after the colon, such as {{40: 1}}"
     message = item["msg"].removeprefix("Value error, ")
     if item["loc"] and message.startswith((f"{item['loc'][-1]}:", f"{item['loc'][-1]}[")):
         # our own checks name the key and what came

@@ -16,13 +16,21 @@ def replace_files(contents: Mapping[Path, bytes | str]) -> list[Path]:
 
     Returns:
         The paths.
+
+    Raises:
+        OSError: a path that is a folder or cannot be written; it is named.
     """
+    for path in contents:
+        if path.is_dir():
+            raise IsADirectoryError(f"{path}: expected a file to write, it is a folder")
     beside = {path: path.with_name(f".{path.name}.{os.getpid()}") for path in contents}
     try:
         for path, content in contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             beside[path].write_bytes(content.encode() if isinstance(content, str) else content)
         return [unfinished.replace(path) for path, unfinished in beside.items()]
+    except OSError as error:
+        raise OSError(f"{', '.join(map(str, contents))}: cannot be written: {error.strerror or error}") from error
     finally:
         for unfinished in beside.values():
             unfinished.unlink(missing_ok=True)

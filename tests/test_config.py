@@ -57,3 +57,18 @@ def test_errors_name_the_file_and_the_key(tmp_path, text, overrides, message):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match=r"none\.yaml"):
         read_config(tmp_path / "none.yaml", Config)
+
+
+def test_slips_of_lists_and_mappings_are_told(tmp_path):
+    class Sizes(Section):
+        sizes: dict[int, float] | None = None
+        pair: tuple[float, float] = (0.0, 1.0)
+
+    for text, message in (
+        ("sizes={40:1}", "expected a space after the colon"),
+        ("pair=-100,200", r"expected a list in brackets such as \[-100,200\]"),
+        ("pair=[1]", "pair: expected more than 1 values, got 1"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            read_config(None, Sizes, [text])
+    assert read_config(None, Sizes, ["sizes={40: 1}"]).sizes == {40: 1.0}

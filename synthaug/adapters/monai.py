@@ -221,6 +221,10 @@ class RandInsertTumord(_RandomInsertion, MapTransform):
         if self.label_key not in data and not self.allow_missing_keys:
             raise KeyError(f"Key `{self.label_key}` of transform `{type(self).__name__}` was missing in the data.")
         if images and self.label_key in data:
+            if self.group_key is not None and self.group_key not in data:
+                raise KeyError(
+                    f"Key `{self.group_key}` (group_key) of `{type(self).__name__}` was missing in the data."
+                )
             group = None if self.group_key is None else data[self.group_key]
             host = None if self.host_key is None else data[self.host_key]
             images, data[self.label_key] = self._insert(images, data[self.label_key], group, host)

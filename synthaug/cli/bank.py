@@ -1,12 +1,20 @@
 """The commands ``synthaug bank build``, ``show`` and ``paint``."""
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from synthaug.cli.errors import one_line_errors, parsed_swap
-from synthaug.cli.options import ERRORS, ChannelsOption, ClassesOption, LayoutOption, PerOption
+from synthaug.cli.options import (
+    ERRORS,
+    ChannelsOption,
+    ClassesOption,
+    GroupOption,
+    LayoutOption,
+    PerOption,
+)
 from synthaug.cli.profiles import ProfileOption, told
 
 bank_app = typer.Typer(help="Lesion banks: real masks and intensities in one file.", no_args_is_help=True)
@@ -21,20 +29,22 @@ def build(
     per: PerOption = "lesion",
     min_voxels: Annotated[int, typer.Option(help="Smallest lesion kept.")] = 27,
     layout: LayoutOption = "auto",
+    group_pattern: GroupOption = None,
     profile: ProfileOption = None,
 ) -> None:
     """Cut the lesions of labelled cases into one bank file."""
     from synthaug import LesionBank
-    from synthaug.data import find_cases
-    from synthaug.profile.survey import data_folder
 
+    # what is left out is said once, below, and not by logging as well
+    logging.getLogger("synthaug.lesions").addHandler(logging.NullHandler())
     with one_line_errors(*ERRORS):
-        data = told(profile, folder, classes, channels, layout)
-        cases = find_cases(data_folder(folder), data.layout, data.listed, data.group_pattern)
-        training = [case for case in cases if case.split != "test"]
-        bank = LesionBank.from_cases(training, data.classes, data.channels, per, min_voxels, data.space)
+        data = told(profile, folder, classes, channels, layout, group_pattern)
+        bank = LesionBank.from_cases(data.training, data.classes, data.channels, per, min_voxels, data.space)
         bank.save(out)
-    typer.echo(f"{len(bank)} lesions of {len(bank.groups)} patients in {out}")
+    used = len({lesion.name.rpartition("/")[0] or lesion.name for lesion in bank})
+    typer.echo(
+        f"{len(bank)} lesions of {len(bank.groups)} patients in {out}, from {used} of {len(data.training)} cases"
+    )
     for reason in bank.skipped:
         typer.echo(f"left out: {reason}", err=True)
 

@@ -1,5 +1,6 @@
 """The commands ``synthaug cohort`` and ``synthaug inspect``; the first is also ``python -m synthaug.cohort``."""
 
+import logging
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
@@ -7,8 +8,20 @@ from typing import Annotated, Any
 import typer
 
 from synthaug.cli.errors import one_line_errors
+from synthaug.cli.options import (
+    ChannelsOption,
+    ClassesOption,
+    GroupOption,
+    LayoutOption,
+    UnlabelledOption,
+    split_channels,
+    tell_taken,
+)
 from synthaug.cli.profiles import ProfileOption
 from synthaug.profile.profile import find_profile
+
+INTERRUPTED = 130
+"""Exit code of what Ctrl-C stopped."""
 
 SHORT = {
     "profile": "profile",
@@ -23,6 +36,8 @@ SHORT = {
     "scale": "lesions.scale",
     "diameter_mm": "lesions.diameter_mm",
     "hosts": "hosts.tumour",
+    "unlabelled": "hosts.unlabelled",
+    "group_pattern": "hosts.group_pattern",
     "folds": "splits.folds",
     "per_class": "balance.per_class",
     "balance": "balance.by",
@@ -43,13 +58,15 @@ def cohort(
     count: Annotated[int | None, typer.Option(help="Cases to make.")] = None,
     layout: Annotated[str | None, typer.Option(help="nnunet, msd, bids or brats.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
-    classes: Annotated[str | None, typer.Option(help="Vocabulary of the hosts' labels.")] = None,
-    channels: Annotated[str | None, typer.Option(help="Image channels, separated by commas.")] = None,
+    classes: ClassesOption = None,
+    channels: ChannelsOption = None,
     per_case: Annotated[tuple[int, int] | None, typer.Option(help="Least and most lesions in a case.")] = None,
     scale: Annotated[tuple[float, float] | None, typer.Option(help="Range of the linear scale.")] = None,
     diameter_mm: Annotated[tuple[float, float] | None, typer.Option(help="Range of the diameter instead.")] = None,
     swap: Annotated[list[str] | None, typer.Option(help="FROM:TO:PROBABILITY, may be repeated.")] = None,
     hosts: Annotated[str | None, typer.Option(help="any, with or free: hosts by their own tumours.")] = None,
+    unlabelled: UnlabelledOption = None,
+    group_pattern: GroupOption = None,
     folds: Annotated[str | None, typer.Option(help="splits_final.json of the real data, or a number to make.")] = None,
     per_class: Annotated[int | None, typer.Option(help="Instead of count: cases of each class or size.")] = None,
     balance: Annotated[str | None, typer.Option(help="What --per-class balances: class or size.")] = None,
@@ -65,14 +82,23 @@ def cohort(
         given["profile"] = beside
     values = {SHORT[key]: value for key, value in given.items()}
     if channels is not None:
-        values["channels"] = channels.split(",")
+        values["channels"] = split_channels(channels)
     if swap:
         values["lesions.swaps"] = [text.split(":") for text in swap]
     with _one_line_errors():
         from synthaug.cohort.processes import Processes
         from synthaug.cohort.production import generate
 
-        summary = generate(_configuration(config, values, overrides or []), out, progress=True)
+        say = logging.StreamHandler()
+        logging.getLogger("synthaug.cohort").addHandler(say)
+        logging.getLogger("synthaug.cohort").setLevel(logging.INFO)
+        try:
+            summary = generate(_configuration(config, values, overrides or []), out, progress=True)
+        except KeyboardInterrupt:
+            typer.echo(f"stopped; the same command goes on with {out}", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        finally:
+            logging.getLogger("synthaug.cohort").removeHandler(say)
     processes = Processes.current()
     if processes.is_main:
         _tell(summary)
@@ -115,8 +141,8 @@ def _tell(summary) -> None:
 
 def inspect(
     path: Annotated[Path, typer.Argument(help="A cohort, COHORT/CASE, or any folder of cases.")],
-    classes: Annotated[str, typer.Option(help="Label vocabulary, for cases of other folders.")] = "BRATS18",
-    layout: Annotated[str, typer.Option(help="brats, nnunet, msd, bids, or auto to find out.")] = "auto",
+    classes: ClassesOption = None,
+    layout: LayoutOption = "auto",
 ) -> None:
     """Say what is in a cohort or a case; of a cohort, whether every file is as its manifest says.
 
@@ -127,11 +153,11 @@ def inspect(
     raise typer.Exit(0 if sound else 1)
 
 
-def _inspect_any(path: Path, classes: str, layout: str) -> bool:
-    from synthaug.classes import get_classes
+def _inspect_any(path: Path, classes: str | None, layout: str) -> bool:
     from synthaug.cohort.summary_lines import describe_case, describe_cohort, describe_files
     from synthaug.cohort.verification import is_cohort, verify
-    from synthaug.data.cases import CaseError, find_cases
+    from synthaug.data.cases import CaseError
+    from synthaug.data.dataset import find_classes, named_cases
 
     if is_cohort(path):
         found = verify(path)
@@ -141,10 +167,18 @@ def _inspect_any(path: Path, classes: str, layout: str) -> bool:
         found = verify(path.parent, path.name)
         typer.echo("\n".join(describe_case(found, path.name)))
         return found.sound
-    sound = True
-    for case in find_cases(path, layout):
+    sound, cases = True, named_cases(path, layout)
+    try:
+        vocabulary, said = find_classes(path, cases, classes, structures=True)
+        tell_taken([] if said is None else [f"classes {vocabulary} ({said})"])
+    except ValueError as error:
+        if classes is not None:
+            raise
+        vocabulary = None
+        typer.echo(f"{error}", err=True)
+    for case in cases:
         try:
-            typer.echo("\n".join(describe_files(case, get_classes(classes))))
+            typer.echo("\n".join(describe_files(case, vocabulary)))
         except CaseError as error:
             typer.echo(f"{error}", err=True)
             sound = False

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from synthaug.cli.errors import TRAIN, one_line_errors
-from synthaug.cli.options import ClassesOption
-from synthaug.cli.profiles import ProfileOption, told
+from synthaug.cli.options import ClassesOption, LayoutOption
+from synthaug.cli.profiles import ProfileOption, scored
 
 ERRORS = (ValueError, OSError, ImportError)
 
@@ -20,43 +20,66 @@ def evaluate(
     ] = None,
     classes: ClassesOption = None,
     profile: ProfileOption = None,
+    model: Annotated[Path | None, typer.Option(help="Run or model that predicted, whose classes are scored.")] = None,
+    partial: Annotated[bool, typer.Option(help="Not all labelled cases need have a prediction.")] = False,
     surface: Annotated[bool, typer.Option(help="HD95, NSD and average surface distance, too.")] = True,
     seed: Annotated[int, typer.Option(help="Of the bootstrap intervals.", min=0)] = 0,
-    layout: Annotated[str, typer.Option(help="brats, nnunet, msd, bids, or auto to find out.")] = "auto",
+    layout: LayoutOption = "auto",
 ) -> None:
-    """Score predictions against labels: overlap, surfaces and lesions, with intervals by patient."""
+    """Score predictions against labels: overlap, surfaces and lesions, with intervals by patient.
+
+    Exit code 1: a case has no prediction, unless --partial says that this is meant, or cannot be scored; it is named.
+    """
     from synthaug.evaluation import format_table, summarise, write_table
-    from synthaug.evaluation.folder import evaluate_folder
+    from synthaug.evaluation.folder import evaluate_cases, unpredicted
     from synthaug.evaluation.registry import shown_metrics
 
     rows, failed = [], 0
     with one_line_errors(*ERRORS, missing=TRAIN):
-        data = told(profile, folder, classes, None, layout)
+        data = scored(predictions, folder, profile, classes, layout, model)
+        labelled = [case for case in data.cases if case.label is not None]
+        missing = unpredicted(predictions, labelled)
+        found: dict[str, Any] = {} if data.regions is None else {"regions": data.regions}
         rule = None if data.space is None else data.space.rule
-        found: dict[str, Any] = {"channels": data.listed, "group_pattern": data.group_pattern, "rule": rule}
-        if data.profile is not None and data.profile.labels.regions is not None:
-            found["regions"] = data.profile.labels.regions
-        for result in evaluate_folder(predictions, folder, data.classes, data.layout, surface=surface, **found):
+        for result in evaluate_cases(predictions, labelled, data.classes, rule, surface=surface, **found):
             if isinstance(result, Exception):
                 typer.echo(f"left out: {result}", err=True)
                 failed += 1
             else:
                 rows += result
                 typer.echo(f"{result[0]['case']}: Dice {_dice(result)}")
+    for name in missing:
+        typer.echo(f"not predicted: {name}", err=True)
+    rows, nowhere = _without_absent(rows)
+    if nowhere:
+        typer.echo(f"not scored, in no label and no prediction: {', '.join(nowhere)}", err=True)
     if rows:
         summary = summarise(rows, seed=seed)
         columns = shown_metrics(row["metric"] for row in summary)
         lower = ", ".join(metric.name for metric in columns if metric.higher_is_better is False)
-        typer.echo(f"\nmean (median) [95 % interval of the mean]{lower and f'; lower is better: {lower}'}")
+        count = len({row["case"] for row in rows})
+        heading = f"{count} of {len(labelled)} labelled cases; mean (median) [95 % interval of the mean]"
+        typer.echo(f"\n{heading}{lower and f'; lower is better: {lower}'}")
         typer.echo(format_table(summary, [metric.name for metric in columns]))
         if out is not None:
             write_table(rows, out / "rows.csv")
             write_table(summary, out / "summary.csv")
-    raise typer.Exit(1 if failed else 0)
+    raise typer.Exit(1 if failed or (missing and not partial) else 0)
+
+
+def _without_absent(rows: list[dict]) -> tuple[list[dict], list[str]]:
+    """The rows without classes and regions that are nowhere, where any prediction is right, and the names of these."""
+    there = {row["region"] for row in rows if row["size"] == "all" and not _is_absent(row)}
+    return [row for row in rows if row["region"] in there], sorted({row["region"] for row in rows} - there)
+
+
+def _is_absent(row: dict) -> bool:
+    return not row["truth_ml"] and not row["predicted_ml"]
 
 
 def _dice(rows: list[dict]) -> str:
-    return ", ".join(f"{row['region']} {row['dice']:.3f}" for row in rows if row["size"] == "all")
+    whole = [row for row in rows if row["size"] == "all"]
+    return ", ".join(f"{row['region']} {'absent' if _is_absent(row) else format(row['dice'], '.3f')}" for row in whole)
 
 
 def report(

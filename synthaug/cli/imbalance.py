@@ -23,9 +23,10 @@ def imbalance(
     profile: ProfileOption = None,
 ) -> None:
     """Measure a data set's class imbalance and suggest an insertion for it, with the reasons."""
-    from synthaug.imbalance import run_imbalance
+    from synthaug.imbalance import check_out, run_imbalance
 
     with one_line_errors(*ERRORS):
+        check_out(out)
         data = told(profile, folder, classes, channels, layout)
         text = run_imbalance(folder, out, data.classes, data.channels, data.layout, min_voxels, seed, data.space)
     typer.echo(f"{text}\n\n{out / 'imbalance.html'}, {out / 'insertion.yaml'}")

@@ -7,13 +7,24 @@ import torch
 import typer
 
 from synthaug.cli.errors import one_line_errors, parsed_swap
-from synthaug.cli.options import ERRORS, ChannelsOption, ClassesOption, LayoutOption
+from synthaug.cli.options import (
+    ERRORS,
+    ChannelsOption,
+    ClassesOption,
+    GroupOption,
+    LayoutOption,
+    UnlabelledOption,
+)
 from synthaug.cli.profiles import ProfileOption, Told, told
+from synthaug.lesions.base import LesionSource
 
 
 def insert(
     case: Annotated[Path, typer.Argument(help="A case folder, or a folder of cases.")],
-    out: Annotated[Path, typer.Option(help="Folder to write to; one folder per case, and insertions.jsonl.")],
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder to write to: the cases, in their layout, and insertions.jsonl."),
+    ],
     options: Annotated[
         list[str] | None, typer.Argument(help="Any of synthaug.InsertionOptions, such as rotate_deg=20 halo_mm=2.")
     ] = None,
@@ -31,33 +42,43 @@ def insert(
     profile: ProfileOption = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     layout: LayoutOption = "auto",
+    group_pattern: GroupOption = None,
+    unlabelled: UnlabelledOption = None,
+    overwrite: Annotated[bool, typer.Option(help="Make cases anew that an earlier run wrote into --out.")] = False,
 ) -> None:
     """Insert a tumour into whole cases: NIfTI in, NIfTI and one JSON row per insertion out."""
     from synthaug import InsertionOptions
     from synthaug.config import overridden
-    from synthaug.data import find_cases
+    from synthaug.data.dataset import labelled_hosts
+    from synthaug.data.outputs import ROWS, CaseOutputs
     from synthaug.insertion.report import append_rows
-    from synthaug.profile.survey import data_folder
+    from synthaug.lesions.registry import resolve_lesions
 
     with one_line_errors(*ERRORS):
-        data = told(profile, case, classes, channels, layout)
+        lesions = None if bank is None else resolve_lesions(bank)
+        data = told(profile, case, classes, channels, layout, group_pattern, lesions=lesions)
         given: dict[str, Any] = {"scale": scale, "diameter_mm": diameter_mm, "swap_draw": swap_draw}
         given |= {"swaps": [parsed_swap(text) for text in swap] if swap else None}
         given = {name: value for name, value in given.items() if value is not None}
         chosen = overridden(given | {"prob": 1.0, "second": second, "seed": seed}, options or ())
         checked = InsertionOptions.checked(**chosen)
         chosen = {name: getattr(checked, name) for name in chosen}
-        engine = _engine(data, bank, generator, chosen)
-        cases = find_cases(data_folder(case), data.layout, data.listed, data.group_pattern)
+        engine = _engine(data, lesions, generator, chosen)
+        cases, left_out = labelled_hosts(data.cases, unlabelled)
+        outputs = CaseOutputs(data.folder, out, data.classes, data.channels)
+        outputs.begin(cases, overwrite)
+    if left_out is not None:
+        typer.echo(f"left out: {left_out}", err=True)
     failed = 0
     for found in cases:
         try:
-            rows = _insert_one(engine, found, data.channels, out, data.profile is not None)
+            rows = _insert_one(engine, found, outputs, data.profile is not None)
         except (ValueError, OSError) as error:
-            typer.echo(f"failed: {error}", err=True)
+            named = f"{error}" if found.name in f"{error}" else f"{found.name}: {error}"
+            typer.echo(f"failed: {named}", err=True)
             failed += 1
             continue
-        append_rows(out / "insertions.jsonl", rows)
+        append_rows(out / ROWS, rows)
         for row in rows:
             words = row["reason"] if row["outcome"] != "done" else f"{row['diameter_mm']:.1f} mm at {row['center_vox']}"
             typer.echo(f"{found.name}: {row['lesion']}: {words}")
@@ -65,43 +86,43 @@ def insert(
     raise typer.Exit(1 if failed else 0)
 
 
-def _engine(data: Told, bank: Path | None, generator: str | None, chosen: dict):
+def _engine(data: Told, lesions: LesionSource | None, generator: str | None, chosen: dict):
     """The insertion: that of the profile, where there is one, with what was given in place of its own."""
     from synthaug import LesionShapes, TumorInsertion
     from synthaug.profile.use import BANK, insertion_arguments
 
     own = {"classes": data.classes, "channels": data.channels}
     if data.profile is None or data.path is None:
-        lesions: Any = LesionShapes(classes=data.classes) if bank is None else bank
-        return TumorInsertion(lesions, generator or ("procedural" if bank is None else "paste"), **own, **chosen)
+        shapes = LesionShapes(classes=data.classes) if lesions is None else lesions
+        return TumorInsertion(shapes, generator or ("procedural" if lesions is None else "paste"), **own, **chosen)
     beside = data.path.parent / BANK
-    donors = bank or (beside if beside.is_file() else None)
+    donors = lesions or (beside if beside.is_file() else None)
     return TumorInsertion(**insertion_arguments(data.path, donors, generator, own | chosen))
 
 
-def _insert_one(engine, case, channels: tuple[str, ...], out: Path, placed: bool) -> list[dict]:
+def _insert_one(engine, case, outputs, placed: bool) -> list[dict]:
     """Insert into one case; writes its files only where a lesion went in, and returns the rows.
 
     `placed` says whether lesions go where the data have them, which needs to know where the host is.
     """
     from synthaug.data import load_case
     from synthaug.data.maps import host_of_case, read_map
-    from synthaug.data.writing import write_case
     from synthaug.frames import host_frame
     from synthaug.host.space import Space
 
-    volume = load_case(case, channels, require_label=False)
+    volume = load_case(case, engine.channels, require_label=False)
     image = torch.from_numpy(volume.image)[None]
     label = torch.zeros(image.shape[2:], dtype=torch.int16) if volume.label is None else torch.from_numpy(volume.label)
     maps: dict[str, Any] = {
         name: torch.from_numpy(read_map(case, file, volume))[None] for name, file in engine.options.files.items()
     }
     if "host" not in maps and (engine.space != Space() or placed):
-        tissue = host_of_case(case, volume, engine.space, channels, engine.classes)
+        tissue = host_of_case(case, volume, engine.space, engine.channels, engine.classes)
         maps["host"] = torch.from_numpy(tissue)[None]
         maps["frames"] = host_frame(tissue, volume.affine)
     new_image, new_label, plan = engine.recorded(image, label[None], volume.spacing_mm, groups=[case.group], **maps)
     rows = [{"case": case.name, **row} for row in plan.to_rows()]
     if any(row["outcome"] == "done" for row in rows):
-        write_case(case, dict(zip(channels, new_image[0].numpy(), strict=True)), new_label[0].numpy(), out / case.name)
+        outputs.write(case, dict(zip(engine.channels, new_image[0].numpy(), strict=True)), new_label[0].numpy())
+        outputs.describe()
     return rows

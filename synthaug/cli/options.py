@@ -1,13 +1,40 @@
-"""Options that several commands have, and the errors of what was given."""
+"""Options that several commands have, what they say of what nobody gave, and the errors of what was given."""
 
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 
 ClassesOption = Annotated[
-    str | None, typer.Option(help="Label vocabulary: BRATS18, BRATS23, BRATS24, MSD_BRAIN, or names: tumour=1.")
+    str | None,
+    typer.Option(
+        help="Label vocabulary: BRATS18, BRATS23, BRATS24, MSD_BRAIN, or names: tumour=1. By default what "
+        "dataset.json, BraTS's names of files, or the bank say."
+    ),
 ]
-ChannelsOption = Annotated[str | None, typer.Option(help="Image channels, separated by commas.")]
+ChannelsOption = Annotated[
+    str | None, typer.Option(help="Image channels, separated by commas; by default those of the cases.")
+]
 LayoutOption = Annotated[str, typer.Option(help="brats, nnunet, msd, bids, or auto to find out.")]
+GroupOption = Annotated[
+    str | None, typer.Option(help="Regular expression that finds the patient in a case's name, such as '^(.+)_\\d+$'.")
+]
+UnlabelledOption = Annotated[
+    str | None,
+    typer.Option(
+        help="tumour-free: cases without a label map have no tumour and may be hosts; they are left out otherwise."
+    ),
+]
 PerOption = Annotated[str, typer.Option(help="lesion: connected lesions; case: all of a case's lesions as one.")]
 ERRORS = (ValueError, TypeError, OSError, ImportError)
+
+
+def split_channels(text: str | None) -> list[str] | None:
+    """The names in an option's text."""
+    return None if text is None else text.split(",")
+
+
+def tell_taken(taken: Iterable[str]) -> None:
+    """Say on stderr what was taken from the data, for nobody gave it."""
+    for words in taken:
+        typer.echo(f"from the data: {words}", err=True)

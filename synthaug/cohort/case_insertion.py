@@ -167,7 +167,7 @@ class CaseInserter:
             lesions,
             generator,
             classes=config.vocabulary,
-            channels=config.channels,
+            channels=config.names,
             space=config.space,
             places=config.places,
             prob=1.0,
@@ -178,18 +178,30 @@ class CaseInserter:
         )
 
 
-def open_lesions(config: CohortConfig) -> Donors:
-    """Load the bank or make the shapes of a configuration.
+def open_shapes(config: CohortConfig) -> LesionShapes:
+    """The procedural shapes of a configuration without a bank.
+
+    Raises:
+        ConfigError: shapes that do not fit the classes.
+    """
+    shapes = config.lesions.shapes.model_dump() if config.lesions.shapes else {}
+    try:
+        return LesionShapes(classes=config.vocabulary, **shapes)
+    except ValueError as error:
+        raise ConfigError(f"lesions: {error}") from error
+
+
+def open_bank(config: CohortConfig) -> LesionBank | None:
+    """The bank of a configuration, or None.
 
     Raises:
         ConfigError: a bank that cannot be read; or, where `lesions.unknown_groups` refuses it, one whose donors'
             patients are unknown.
     """
     lesions = config.lesions
+    if lesions.bank is None:
+        return None
     try:
-        if lesions.bank is None:
-            shapes = lesions.shapes.model_dump() if lesions.shapes else {}
-            return LesionShapes(classes=config.vocabulary, **shapes)
         bank = resolve_lesions(lesions.bank)
     except (ValueError, OSError) as error:
         raise ConfigError(f"lesions: {error}") from error

@@ -29,7 +29,15 @@ class HostsConfig(Section):
     group_pattern: str | None = None
     only: tuple[str, ...] | None = None
     tumour: Literal["any", "with", "free"] = "any"
+    unlabelled: Literal["leave-out", "tumour-free"] = "leave-out"
     tissue_range: tuple[float, float] | None = None
+
+    @field_validator("tissue_range")
+    @classmethod
+    def _ascending(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and value[0] >= value[1]:
+            raise ValueError(f"tissue_range: expected (low, high) with low below high, got {value}")
+        return value
 
 
 class ShapesConfig(Section):
@@ -114,11 +122,11 @@ class CohortConfig(Section):
         layout: name of the layout that is written, one of `LAYOUTS`.
         count: number of cases; not with `balance`.
         generator: name, folder or hub id; by default ``paste`` with a bank and ``procedural`` without.
-        generator_options: options of `load_generator`, such as ``{steps: 4}``, for a trained generator.
-        classes: vocabulary of the hosts' labels.
-        channels: those of the hosts that are read and written, in this order.
-        seed: decides every draw; a case depends on it and on the case's number alone.
-        prefix: beginning of the cases' names.
+        generator_options: of `load_generator`, such as ``{steps: 4}``, for a trained generator.
+        classes: vocabulary of the hosts' labels; where not given, what their data set or the bank says.
+        channels: of the hosts that are read and written, in this order; where not given, those of the hosts.
+        seed: of everything random; a case depends on it and on the case's number alone.
+        prefix: of the cases' names.
         include_real: also write the labelled host cases as they are, under their own names.
         threads: CPU threads of the insertion in each process; another number may round otherwise.
         compression: gzip level of the files.
@@ -136,8 +144,8 @@ class CohortConfig(Section):
     count: PositiveInt | None = None
     generator: str | None = None
     generator_options: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    classes: str | dict[str, int] = "BRATS18"
-    channels: tuple[str, ...] = ("flair", "t1", "t1ce", "t2")
+    classes: str | dict[str, int] | None = None
+    channels: tuple[str, ...] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$")] = "synth"
     hosts: HostsConfig = HostsConfig()
@@ -188,12 +196,11 @@ class CohortConfig(Section):
 
     @field_validator("channels")
     @classmethod
-    def _known_channels(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return canonical_channels(value)
+    def _known_channels(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if value is None else canonical_channels(value)
 
     @model_validator(mode="after")
     def _fits(self):
-        get_classes(self.classes)
         if (self.count is None) == (self.balance is None):
             raise ValueError("expected count or balance.per_class, one of the two")
         if self.balance is not None and (self.lesions.range_per_case != (1, 1) or self.hosts.tumour != "free"):
@@ -206,8 +213,25 @@ class CohortConfig(Section):
         return self
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Canonical names of the channels.
+
+        Raises:
+            ValueError: they are not known yet; see `synthaug.cohort.hosts.described`.
+        """
+        if self.channels is None:
+            raise ValueError("channels: expected names, got none")
+        return self.channels
+
+    @property
     def vocabulary(self) -> Classes:
-        """Vocabulary that `classes` names."""
+        """Vocabulary that `classes` names.
+
+        Raises:
+            ValueError: they are not known yet; see `synthaug.cohort.hosts.described`.
+        """
+        if self.classes is None:
+            raise ValueError("classes: expected a vocabulary or names and values, got none")
         return get_classes(self.classes)
 
     @cached_property
@@ -220,7 +244,7 @@ class CohortConfig(Section):
             return space
         ranged = {
             "stripped": space != Space() and space.rule.stripped,
-            "range": {self.channels[0]: self.hosts.tissue_range},
+            "range": {self.names[0]: self.hosts.tissue_range},
         }
         return Space(rule=space.rule.model_copy(update=ranged), units=space.units)
 

@@ -1,5 +1,6 @@
 """Hosts: selection of the cases that get lesions, and reading of one, with its files to be written again."""
 
+import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -7,16 +8,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from synthaug.classes import VOCABULARIES
 from synthaug.cohort.config import CohortConfig
 from synthaug.config import ConfigError
-from synthaug.data.cases import Case, StoredCase, find_cases, load_stored
+from synthaug.data.cases import Case, StoredCase, load_stored
+from synthaug.data.dataset import find_dataset, labelled_hosts, named_cases
 from synthaug.data.maps import host_of_case, read_map
 from synthaug.data.nifti import CaseError, as_label, read_stored
 from synthaug.frames import cropped, host_frame
 from synthaug.geometry import EVERYWHERE, Box, bounding_box, triple
 from synthaug.host import HostSample
 from synthaug.host.space import Space
+from synthaug.lesions.base import LesionSource
 from synthaug.random import Purpose, stream
+
+logger = logging.getLogger(__name__)
 
 BOX_MARGIN_VOX = 2
 
@@ -60,6 +66,30 @@ class Host:
         return (self.mean, self.std) if min(self.std) > 0 else None
 
 
+def described(config: CohortConfig, lesions: LesionSource | None) -> CohortConfig:
+    """The configuration with what the hosts' data set says of classes and channels, where nobody gave them.
+
+    Args:
+        config: as read.
+        lesions: the bank, whose classes count where the data set does not tell its own; None without one.
+
+    Raises:
+        ConfigError: classes that nothing tells or that fit no label, or no case.
+    """
+    hosts = config.hosts
+    try:
+        data = find_dataset(
+            config.cases, config.classes, config.channels, hosts.layout, hosts.group_pattern, lesions=lesions
+        )
+    except ValueError as error:
+        raise ConfigError(f"cases: {error}") from error
+    known = data.classes.name in VOCABULARIES
+    classes = data.classes.name if known else dict(data.classes.values)
+    for words in data.taken:
+        logger.info("from the data: %s", words)
+    return config.model_copy(update={"classes": classes, "channels": data.channels})
+
+
 def find_hosts(config: CohortConfig) -> list[Case]:
     """Find the host cases, sorted by name.
 
@@ -67,11 +97,13 @@ def find_hosts(config: CohortConfig) -> list[Case]:
         ConfigError: none is left, or `hosts.only` names unknown ones.
     """
     hosts = config.hosts
-    channels = config.channels if hosts.layout in ("nnunet", "msd") else None
     try:
-        cases = find_cases(config.cases, hosts.layout, channels, hosts.group_pattern)
+        cases = named_cases(config.cases, hosts.layout, config.channels, hosts.group_pattern)
+        cases, left_out = labelled_hosts(cases, hosts.unlabelled)
     except ValueError as error:
         raise ConfigError(f"cases: {error}") from error
+    if left_out is not None:
+        logger.warning("cohort: left out: %s", left_out)
     if hosts.only is not None:
         known = {name for case in cases for name in (case.name, case.group)}
         if unknown := sorted(set(hosts.only) - known):
@@ -97,15 +129,15 @@ def read_host(case: Case, config: CohortConfig) -> Host:
     Raises:
         CaseError: what `load_case` raises.
     """
-    stored = load_stored(case, config.channels, require_label=False)
+    stored = load_stored(case, config.names, require_label=False)
     volume = stored.volume
     image = torch.from_numpy(volume.image)
     label = torch.zeros(image.shape[1:], dtype=torch.int16) if volume.label is None else torch.from_numpy(volume.label)
     maps = {name: torch.from_numpy(read_map(case, file, volume)) for name, file in config.lesions.files.items()}
     given = maps.get("host")
     if given is None and config.space != Space():
-        given = torch.from_numpy(host_of_case(case, volume, config.space, config.channels, config.vocabulary))
-    fixed = config.space.units.statistics(config.channels)
+        given = torch.from_numpy(host_of_case(case, volume, config.space, config.names, config.vocabulary))
+    fixed = config.space.units.statistics(config.names)
     found = HostSample.of(image, config.space.rule.lesions_of(label), given, fixed=fixed)
     tissue, mean, std = found.tissue, found.mean, found.std
     margin = [int(config.lesions.clearance_mm / s) + BOX_MARGIN_VOX for s in volume.spacing_mm]

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from synthaug.cohort.case_insertion import CaseInserter, InsertedCase, open_generator, open_lesions
+from synthaug.cohort.case_insertion import CaseInserter, InsertedCase, open_bank, open_generator, open_shapes
 from synthaug.cohort.config import CohortConfig
 from synthaug.cohort.description import description
 from synthaug.cohort.gate import Gate, Segmenter
-from synthaug.cohort.hosts import Host, find_hosts, host_number, read_host
+from synthaug.cohort.hosts import Host, described, find_hosts, host_number, read_host
 from synthaug.cohort.job import SUMMARY, Job
 from synthaug.cohort.layouts import make_layout
 from synthaug.cohort.manifest import case_record
@@ -96,7 +96,8 @@ def generate(
         >>> with TemporaryDirectory() as folder:
         ...     hosts, out = Path(folder) / "brats", Path(folder) / "Dataset501_Synthetic"
         ...     cases = write_phantom_dataset(hosts, count=1, size=(48, 48, 48), tumour_free=1)
-        ...     config = CohortConfig(cases=hosts, count=2, layout="nnunet", lesions=shapes)
+        ...     known = {"classes": "BRATS18", "lesions": shapes}
+        ...     config = CohortConfig(cases=hosts, count=2, layout="nnunet", **known)
         ...     summary, sound = generate(config, out), verify(out).sound
         ...     files = sorted(path.name for path in (out / "labelsTr").iterdir())
         >>> summary.complete, sound, files
@@ -120,8 +121,10 @@ class _Production:
     ):
         if find_spec("matplotlib") is None:
             raise ModuleNotFoundError("the report of a cohort needs matplotlib")
+        bank = open_bank(config)
+        config = processes.from_main(lambda: described(config, bank))
         self.config, self.processes, self.job, self.layout = config, processes, Job(out), make_layout(config)
-        self.lesions = open_lesions(config)
+        self.lesions = open_shapes(config) if bank is None else bank
         painter = open_generator(config, generator, self.lesions)
         self.hosts = processes.from_main(lambda: find_hosts(config))
         self.splits = _leak_proof(config, self.hosts, self.lesions)
@@ -240,9 +243,9 @@ def _gate(
     if config.gate is None:
         return None
     if segmenter is None and config.gate.segmenter is not None:
-        segmenter = load_segmenter(config.gate.segmenter, config.channels, device)
-    limits = config.space.units.limits(config.channels)
-    return Gate(config.gate, lesions, config.vocabulary, config.channels, segmenter, limits)
+        segmenter = load_segmenter(config.gate.segmenter, config.names, device)
+    limits = config.space.units.limits(config.names)
+    return Gate(config.gate, lesions, config.vocabulary, config.names, segmenter, limits)
 
 
 def _leak_proof(config: CohortConfig, hosts: Sequence[Case], lesions: LesionSource) -> LeakProof | None:

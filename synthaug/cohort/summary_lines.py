@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import nibabel as nib
 import numpy as np
 
-from synthaug.classes import Classes
+from synthaug.classes import FEW_VALUES, Classes
 from synthaug.cohort.verification import Findings
 from synthaug.data.cases import Case, load_stored
 
@@ -55,8 +55,8 @@ def verdict(found: Findings) -> list[str]:
     return lines or [f"all {found.checked} files are as the manifest says"]
 
 
-def describe_files(case: Case, classes: Classes) -> list[str]:
-    """Describe a case of any folder in lines, as its files have it.
+def describe_files(case: Case, classes: Classes | None) -> list[str]:
+    """Lines about a case of any folder, as its files have it; without classes label values have no names.
 
     Raises:
         CaseError: what `load_case` raises.
@@ -73,14 +73,18 @@ def describe_files(case: Case, classes: Classes) -> list[str]:
     return lines + _label_lines(volume.label, classes, float(np.prod(volume.spacing_mm)) / 1000)
 
 
-def _label_lines(label: np.ndarray | None, classes: Classes, voxel_ml: float) -> list[str]:
+def _label_lines(label: np.ndarray | None, classes: Classes | None, voxel_ml: float) -> list[str]:
     if label is None:
         return ["  no label"]
     values, counts = np.unique(label[label != 0], return_counts=True)
-    names: Mapping[int, str] = {value: name for name, value in classes.values.items()}
+    names: Mapping[int, str] = {} if classes is None else {value: name for name, value in classes.values.items()}
     if not len(values):
         return ["  label: empty"]
+    if len(values) > FEW_VALUES:
+        return [f"  label: {len(values)} values from {values.min()} to {values.max()}; is it an image?"]
+    of = "" if classes is None else " (of no class)"
     parts = [
-        f"{v} ({names.get(int(v), 'of no class')}) {n * voxel_ml:.2f} ml" for v, n in zip(values, counts, strict=True)
+        f"{v}{f' ({names[int(v)]})' if int(v) in names else of} {n * voxel_ml:.2f} ml"
+        for v, n in zip(values, counts, strict=True)
     ]
     return [f"  label: {', '.join(parts)}"]

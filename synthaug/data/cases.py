@@ -329,6 +329,8 @@ def _add(found: dict[str, Path], key: str, path: Path, name: str) -> None:
 
 def _nothing_found(folder: Path, layout: str) -> str:
     seen = [p.relative_to(folder).as_posix() for p in _nifti_files(folder, "**/*")]
+    if folder.name in ("imagesTr", "imagesTs", "labelsTr"):
+        return f"{folder}: no case found; {folder.name} is part of a data set: give {folder.parent}, which holds it"
     holds = f"{len(seen)} NIfTI files, such as {', '.join(seen[:3])}" if seen else "no NIfTI file"
     return (
         f"{folder}: no case found (layout {layout}). Expected NIfTI files <case>_flair, _t1, _t1ce, _t2, _ct, _seg "

@@ -32,3 +32,9 @@ def group_function(pattern: str | None) -> GroupOf:
         return known
     compiled = re.compile(pattern)
     return by_pattern
+
+
+def case_names(name: str) -> tuple[str, ...]:
+    """How a case is called: its name, and for ``Brats18_2013_11_1`` also ``2013_11_1``."""
+    match = re.match(r"brats1[789]_(.+)$", name, re.I)
+    return (name, match[1]) if match else (name,)

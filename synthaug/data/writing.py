@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from synthaug.data.bids import DERIVATIVES
 from synthaug.data.cases import Case, StoredCase, load_stored
 from synthaug.data.nifti import Stored, nifti_bytes, volumes_first
 from synthaug.files import replace_files
@@ -13,17 +14,22 @@ UNSCALED = (1.0, 0.0)
 """Slope and intercept of a label map."""
 
 
-def write_case(case: Case, image: Mapping[str, np.ndarray], label: np.ndarray, out: str | Path) -> list[Path]:
+def write_case(
+    case: Case, image: Mapping[str, np.ndarray], label: np.ndarray, out: str | Path, root: str | Path | None = None
+) -> list[Path]:
     """Write a changed case into a folder, under the names of its files.
 
-    A voxel whose intensity did not change keeps its stored value, bit for bit. Changed ones are rounded and clipped
-    to the range of the file's dtype, through its scale factors. All files are written beside first and then renamed.
+    A voxel whose intensity did not change keeps its stored value, bit for bit; so does a channel that is not given.
+    Changed ones are rounded and clipped to the range of the file's dtype, through its scale factors. All files are
+    written beside first and then renamed.
 
     Args:
         case: case whose files are changed.
         image: channel name to (X, Y, Z) intensities, scaled as the files' headers say.
         label: (X, Y, Z) integer label map; takes the dtype of the case's own, or uint8 where it had none.
         out: folder, made where it is missing.
+        root: of the case's data set, where files keep their places below it, as nnU-Net and BIDS need; in `out` itself
+            otherwise.
 
     Returns:
         The files, images first, the label last.
@@ -32,18 +38,36 @@ def write_case(case: Case, image: Mapping[str, np.ndarray], label: np.ndarray, o
         CaseError: a file of the case that cannot be read.
         ValueError: `out` is the case's own folder, which would overwrite it; or a label that its dtype cannot hold.
     """
-    out = Path(out)
-    sources = set(case.images.values()) | ({case.label} if case.label else set())
-    if any(path.parent.resolve() == out.resolve() for path in sources):
+    places = case_places(case, out, root)
+    if {path.resolve() for path in places.values()} & {path.resolve() for path in places}:
         raise ValueError(f"{case.name}: {out} holds the case itself; expected another folder to write to")
     stored = load_stored(case, tuple(case.images), require_label=False)
-    made = {}
-    for path, file in stored.files.items():
-        volumes = np.stack([image[name] for name, other in case.images.items() if other == path])
-        made[out / path.name] = nifti_bytes(file.header, _changed(file, volumes), _level(path))
-    name = case.label.name if case.label else f"{case.name}_seg.nii.gz"
-    made[out / name] = _label_bytes(case, stored, label, _level(Path(name)))
+    made = {
+        places[path]: nifti_bytes(f.header, _changed(case, path, f, image), _level(path))
+        for path, f in stored.files.items()
+    }
+    target = places[label_file(case)]
+    made[target] = _label_bytes(case, stored, label, _level(target))
     return replace_files(made)
+
+
+def case_places(case: Case, out: str | Path, root: str | Path | None = None) -> dict[Path, Path]:
+    """Where `write_case` puts each of a case's files: images, then the label, also where the case has none yet."""
+    files = [*dict.fromkeys(case.images.values()), label_file(case)]
+    return {path: Path(out) / (path.name if root is None else path.relative_to(root)) for path in files}
+
+
+def label_file(case: Case) -> Path:
+    """The label map of a case, or where its layout would have it."""
+    if case.label is not None:
+        return case.label
+    image = next(iter(case.images.values()))
+    if image.parent.name in ("imagesTr", "imagesTs"):
+        return image.parent.with_name(image.parent.name.replace("images", "labels")) / f"{case.name}.nii.gz"
+    if image.parent.name == "anat" and case.group.startswith("sub-"):
+        root = next(p for p in image.parents if p.name == case.group).parent
+        return root / DERIVATIVES / "tumours" / image.parent.relative_to(root) / f"{case.name}_dseg.nii.gz"
+    return image.parent / f"{case.name}_seg.nii.gz"
 
 
 def _level(path: Path) -> int | None:
@@ -51,10 +75,12 @@ def _level(path: Path) -> int | None:
     return 1 if path.name.endswith(".gz") else None
 
 
-def _changed(file: Stored, volumes: np.ndarray) -> np.ndarray:
-    """Put new intensities (V, X, Y, Z) into the stored values of a file where they differ from its own."""
-    raw = np.array(file.raw)
-    changed = volumes != volumes_first(file.scaled).astype(np.float32)
+def _changed(case: Case, path: Path, file: Stored, image: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The stored values of a file with the new intensities of its channels where they differ from its own."""
+    raw, own = np.array(file.raw), volumes_first(file.scaled).astype(np.float32)
+    names = [name for name, other in case.images.items() if other == path]
+    volumes = np.stack([image.get(name, volume) for name, volume in zip(names, own, strict=True)])
+    changed = volumes != own
     volumes_first(raw)[changed] = file.stored_values(volumes[changed])
     return raw
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from synthaug.classes import Classes
+from synthaug.classes import Classes, same_tissue
 
 Regions = Mapping[str, Sequence[str]]
 
@@ -15,12 +15,14 @@ _GLIOMA = {"WT": ("NCR", "ED", "ET"), "TC": ("NCR", "ET"), "ET": ("ET",)}
 def default_regions(classes: Classes) -> dict[str, tuple[str, ...]]:
     """Choose the unions of classes that a vocabulary is usually scored by.
 
-    Glioma vocabularies (NCR, ED, ET) have BraTS's whole tumour WT, tumour core TC and enhancing tumour ET; the
-    resection cavity of BraTS 2024 is in none of them and is scored as a class. Other vocabularies of several classes
-    have the union of all, ``"all"``; those of one class have none.
+    Glioma vocabularies (NCR, ED, ET, or other names of these) have BraTS's whole tumour WT, tumour core TC and
+    enhancing tumour ET; the resection cavity of BraTS 2024 is in none of them and is scored as a class. Other
+    vocabularies of several classes have the union of all, ``"all"``; those of one class have none.
     """
-    if {"NCR", "ED", "ET"} <= set(classes.names):
-        return dict(_GLIOMA)
+    found = {name: same_tissue(name, classes.names) for name in _GLIOMA["WT"]}
+    own = {name: known for name, known in found.items() if known is not None}
+    if len(own) == len(found):
+        return {region: tuple(own[name] for name in members) for region, members in _GLIOMA.items()}
     return {"all": classes.names} if len(classes) > 1 else {}
 
 
@@ -65,6 +67,6 @@ def checked_labels(name: str, labels: Any, classes: Classes) -> np.ndarray:
         raise TypeError(f"{name}: expected an integer label map, got {labels.dtype}")
     if labels.ndim != 3:
         raise ValueError(f"{name}: expected the shape (X, Y, Z), got {labels.shape}")
-    if unknown := classes.unknown_values(labels):
-        raise ValueError(f"{name}: the values {unknown} are neither 0 nor of {classes}")
+    if problem := classes.strange_values(labels):
+        raise ValueError(f"{name}: {problem}")
     return labels

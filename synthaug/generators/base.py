@@ -65,8 +65,10 @@ class TumorGenerator(ABC):
         """
         for what, wanted, known in (("channels", channels, self.channels), ("classes", classes, self.classes)):
             if known is not None and not set(wanted) <= set(known):
+                also = "; where these are the same tissues, name them so in `classes`" if what == "classes" else ""
                 raise ValueError(
-                    f"{type(self).__name__} knows the {what} {', '.join(known)}; the insertion has {', '.join(wanted)}"
+                    f"{type(self).__name__} knows the {what} {', '.join(known)}; the insertion has "
+                    f"{', '.join(wanted)}{also}"
                 )
         return self
 

@@ -10,7 +10,7 @@ import torch
 
 from synthaug.files import file_sha256
 from synthaug.generators.base import TumorGenerator
-from synthaug.generators.learned.hub import SHIPPED
+from synthaug.generators.learned.hub import SHIPPED, generator_folder
 from synthaug.generators.registry import BUILT_IN
 
 SETTINGS = ("truncation", "crop_sizes", "table")
@@ -30,7 +30,7 @@ def generator_facts(given: str | os.PathLike | TumorGenerator, generator: TumorG
     name = os.fspath(given)
     if name in BUILT_IN:
         return {"name": name, "sha256": None}
-    folder = SHIPPED / name if (SHIPPED / name).is_dir() else Path(name)
+    folder = SHIPPED / name if (SHIPPED / name).is_dir() else generator_folder(Path(name))
     files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
     weights = file_sha256(files[0]) if len(files) == 1 else parameters_sha256(generator)
     return {"name": Path(name).name if folder.is_dir() and "/" in name else name, "sha256": weights}

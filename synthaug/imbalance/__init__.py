@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from synthaug.classes import Classes
+from synthaug.data.dataset import ClassesGiven
 from synthaug.figures.slices import require_matplotlib
 from synthaug.files import replace_file
 from synthaug.host.space import Space
@@ -19,6 +19,7 @@ __all__ = [
     "ClassPair",
     "Measurements",
     "Suggestion",
+    "check_out",
     "compare_all",
     "measure_cases",
     "measure_folder",
@@ -29,11 +30,23 @@ __all__ = [
 FILES = ("imbalance.html", "imbalance.png", "imbalance.json", "insertion.yaml")
 
 
+def check_out(out: str | os.PathLike) -> Path:
+    """Check that a folder can be made there, or is there.
+
+    Raises:
+        ValueError: it is a file.
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out: expected a folder, got the file {out}")
+    return out
+
+
 def run_imbalance(
     folder: str | os.PathLike,
     out: str | os.PathLike,
-    classes: Classes | str = "BRATS18",
-    channels: Sequence[str] = ("flair", "t1", "t1ce", "t2"),
+    classes: ClassesGiven = None,
+    channels: Sequence[str] | None = None,
     layout: str = "auto",
     min_voxels: int = MIN_VOXELS,
     seed: int = 0,
@@ -44,8 +57,8 @@ def run_imbalance(
     Args:
         folder: labelled cases; only read.
         out: folder for `FILES`; made if it is not there.
-        classes: vocabulary of the labels.
-        channels: channels whose intensities are compared.
+        classes: vocabulary of the labels; where not given, what the data say (`synthaug.data.dataset`).
+        channels: whose intensities are compared; where not given, those of the cases.
         layout: layout of `folder`, see `synthaug.data.find_cases`.
         min_voxels: smaller components are specks.
         seed: seed of the voxels and sizes that are drawn.
@@ -62,9 +75,7 @@ def run_imbalance(
     from synthaug.imbalance.picture import draw
 
     require_matplotlib("the picture of an imbalance")
-    out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out: expected a folder, got the file {out}")
+    out = check_out(out)
     measured = measure_folder(folder, classes, channels, layout, min_voxels, seed, space)
     sizes = SizeClasses()
     pairs = compare_all(measured.intensities, measured.channels)

@@ -1,9 +1,8 @@
 """Measurements of a data set: voxels, lesions and sizes per class, case by case, and samples of their intensities."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import cc3d
@@ -11,8 +10,10 @@ import numpy as np
 import torch
 
 from synthaug.channels import canonical_channels
+from synthaug.checks import in_short
 from synthaug.classes import Classes, get_classes
-from synthaug.data import Case, CaseError, find_cases, load_case
+from synthaug.data import Case, CaseError, load_case
+from synthaug.data.dataset import ClassesGiven, find_dataset
 from synthaug.data.maps import host_of_case
 from synthaug.data.nifti import LabelledVolume
 from synthaug.host import HostSample
@@ -120,17 +121,19 @@ class Measurements:
 
 def measure_folder(
     folder: str | os.PathLike,
-    classes: Classes | str = "BRATS18",
-    channels: Sequence[str] = ("flair", "t1", "t1ce", "t2"),
+    classes: ClassesGiven = None,
+    channels: Sequence[str] | None = None,
     layout: str = "auto",
     min_voxels: int = MIN_VOXELS,
     seed: int = 0,
     space: Space | None = None,
 ) -> Measurements:
-    """Measure all labelled cases of a folder; see `synthaug.data.find_cases` for the layouts.
+    """Measure all labelled cases of a folder; classes and channels are what it says of them where not given.
+
+    See `synthaug.data.find_cases` for the layouts and `synthaug.data.dataset` for what a folder says.
 
     Raises:
-        ValueError: no case in the folder, or no tumour in any that could be read.
+        ValueError: no case in the folder, no tumour in any that could be read, or classes that it does not tell.
 
     Example:
         >>> from tempfile import TemporaryDirectory
@@ -141,16 +144,15 @@ def measure_folder(
         >>> len(measured.cases), measured.ml.shape, measured.present
         (2, (2, 3), ('ED', 'ET', 'NCR'))
     """
-    vocabulary, names = get_classes(classes), canonical_channels(channels)
-    listed = names if layout in ("nnunet", "msd") else None
-    cases = [case for case in find_cases(Path(folder), layout, listed) if case.label is not None]
-    return measure_cases(cases, vocabulary, names, min_voxels, seed, space)
+    data = find_dataset(folder, classes, channels, layout)
+    cases = [case for case in data.cases if case.label is not None]
+    return measure_cases(cases, data.classes, data.channels, min_voxels, seed, space)
 
 
 def measure_cases(
     cases: Iterable[Case],
-    classes: Classes | str = "BRATS18",
-    channels: Sequence[str] = ("flair", "t1", "t1ce", "t2"),
+    classes: Classes | str | Mapping[str, int],
+    channels: Sequence[str],
     min_voxels: int = MIN_VOXELS,
     seed: int = 0,
     space: Space | None = None,
@@ -213,8 +215,8 @@ class Measuring:
         if host is None and rule != HostRule():
             host = host_of_case(case, volume, self.space, measured.channels, measured.classes)
         volume = replace(volume, label=rule.lesions_of(volume.label))
-        if unknown := measured.classes.unknown_values(volume.label):
-            raise CaseError(f"{case.name}: label values {unknown} are not in {measured.classes}")
+        if problem := measured.classes.strange_values(volume.label):
+            raise CaseError(f"{case.name}: {problem}")
         measured.cases[case.name] = case.group
         fixed = self.space.units.statistics(measured.channels)
         self.rows.append(_measure(measured, case, volume, rng, host, fixed))
@@ -227,7 +229,7 @@ class Measuring:
         """
         measured, rows = self.measured, self.rows
         if not any(row["ml"].any() for row in rows):
-            reasons = "; ".join(measured.left_out) or f"{len(rows)} labelled cases, none with a label other than 0"
+            reasons = in_short(measured.left_out) or f"{len(rows)} labelled cases, none with a label other than 0"
             raise ValueError(f"imbalance: expected at least one case with a tumour, got none ({reasons})")
         for name in ("ml", "host_ml", "voxel_mm3"):
             setattr(measured, name, np.array([row[name] for row in rows]))

@@ -12,6 +12,9 @@ from synthaug.frames import checked_frames
 from synthaug.geometry import triple
 from synthaug.insertion.rows import HostStats
 
+FINEST_MM = 0.006
+"""Voxels all of whose sides are below it are taken for metres."""
+
 SampleMap = Tensor | Callable[[int], Tensor]
 """Something for each voxel: a map of the batch, or a function from a sample's index to the map of that sample."""
 
@@ -131,7 +134,10 @@ def checked_tensors(image: Any, label: Any, channels: Sequence[str]) -> tuple[Te
     if 0 in image.shape:
         raise ValueError(f"image: expected at least one sample and voxel, got {tuple(image.shape)}")
     if label.is_floating_point() or label.is_complex() or label.dtype == torch.bool:
-        raise TypeError(f"label: expected an integer dtype, got {label.dtype}; convert it, for example label.long()")
+        raise TypeError(
+            f"label: expected an integer dtype, got {label.dtype}; convert it, for example label.long(), unless image "
+            "and label were swapped"
+        )
     expected = (image.shape[0], 1, *image.shape[2:])
     if tuple(label.shape) not in (expected, (expected[0], *expected[2:])):
         raise ValueError(f"label: expected shape {expected} or without its channel axis, got {tuple(label.shape)}")
@@ -195,6 +201,8 @@ def checked_spacing(spacing_mm: Any, samples: int) -> list[tuple[float, float, f
     values = table.expand(samples, 3).numpy()
     if not ((values > 0) & (values < float("inf"))).all():
         raise ValueError(f"spacing_mm: expected finite values above 0, got {spacing_mm}")
+    if values.max() < FINEST_MM:
+        raise ValueError(f"spacing_mm: expected mm, got {spacing_mm}: is it metres?")
     return [triple(float(v) for v in row) for row in values]
 
 
@@ -202,13 +210,15 @@ def checked_groups(groups: Any, samples: int) -> list[str | None]:
     """Check patient groups, one per sample; None for all where none were given.
 
     Raises:
-        TypeError: a bare string.
+        TypeError: a bare string, or a tensor, whose numbers no bank has as names.
         ValueError: another number than samples.
     """
     if groups is None:
         return [None] * samples
     if isinstance(groups, str):
         raise TypeError(f"groups: expected one name per sample, got the string {groups!r}")
+    if isinstance(groups, Tensor) or any(isinstance(group, Tensor) for group in groups):
+        raise TypeError("groups: expected patients' names, one per sample, as the lesions' bank has them, got a tensor")
     named = [None if g is None else str(g) for g in groups]
     if len(named) != samples:
         raise ValueError(f"groups: expected {samples} names, one per sample, got {len(named)}")

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from synthaug.classes import Classes
+from synthaug.classes import NO_LESIONS, Classes
 from synthaug.transfers import Readback, on_device
 
 NOT_FINITE, UNKNOWN_LABEL = 1, 2
@@ -194,7 +194,7 @@ def fault_message(faults: Sequence[int], classes: Classes, ignore_label: int | N
     if unknown:
         also = "" if ignore_label is None else f" and {ignore_label} (ignored)"
         parts.append(
-            f"label: expected 0 and the values of {classes}{also}, got others in samples {unknown}; "
-            "ignore_label=... admits one more"
+            f"label: expected 0 and the values of {classes}{also}, got others in samples {unknown}; ignore_label=... "
+            f"admits one more, which lesions keep away from; {NO_LESIONS}"
         )
     return "; ".join(parts)

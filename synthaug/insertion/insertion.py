@@ -1,8 +1,9 @@
 """`TumorInsertion`: plans insertions and applies them, on the batch's own device."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from synthaug.channels import canonical_channels
-from synthaug.classes import BRATS18, Classes, get_classes
+from synthaug.classes import Classes, get_classes, in_names_of
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.registry import resolve_generator
 from synthaug.host.fluid import check_fluid
@@ -19,6 +20,7 @@ from synthaug.host.space import Space, warn_of_patches
 from synthaug.insertion.batch import Batch, SampleMap, plain
 from synthaug.insertion.draw import Decider
 from synthaug.insertion.faults import PlanCheck, ValueCheck
+from synthaug.insertion.groups import GroupWatch
 from synthaug.insertion.plan import InsertionPlan, Outcome
 from synthaug.insertion.report import Audit, Report
 from synthaug.insertion.state import InsertionState
@@ -26,7 +28,7 @@ from synthaug.insertion.work import Lesions, Placing, Work, find_places
 from synthaug.insertion.write import CropWriter
 from synthaug.lesions.base import LesionSource
 from synthaug.lesions.places import PlaceFrequency
-from synthaug.lesions.registry import resolve_lesions
+from synthaug.lesions.registry import channels_of, resolve_lesions, vocabulary_of
 from synthaug.options import InsertionOptions
 from synthaug.stopwatch import Stopwatch, costed
 from synthaug.transfers import on_device
@@ -56,8 +58,10 @@ class TumorInsertion(InsertionState):
         generator: paints them: ``"paste"``, ``"procedural"`` for gliomas on skull-stripped MR,
             ``"procedural:fitted"`` with the bank's own statistics for everything else, the name of trained weights, or
             a `TumorGenerator`.
-        classes: label vocabulary of the batches.
-        channels: names of the image channels, in order; aliases of BraTS 2023 are understood.
+        classes: label vocabulary of the batches; where not given, that of the lesions' own cases, or BraTS 2018's for
+            BraTS lesions.
+        channels: names of the image channels, in order; aliases of BraTS 2023 are understood. Where not given, BraTS's
+            four, or those of a bank that has not all of them.
         audit: a JSONL file to which the rows of every plan that is counted are appended; this makes the device wait.
         rank: number of this process, so that ranks differ; by default that of `torch.distributed`, or 0.
         space: which voxels may hold a lesion where a batch comes without `host` masks, which label values are organs,
@@ -94,8 +98,8 @@ class TumorInsertion(InsertionState):
         lesions: LesionSource | str | os.PathLike,
         generator: str | TumorGenerator = "paste",
         *,
-        classes: Classes | str = BRATS18,
-        channels: Sequence[str] = ("flair", "t1", "t1ce", "t2"),
+        classes: Classes | str | Mapping[str, int] | None = None,
+        channels: Sequence[str] | None = None,
         audit: str | os.PathLike | None = None,
         rank: int | None = None,
         space: Space | None = None,
@@ -104,10 +108,13 @@ class TumorInsertion(InsertionState):
     ):
         own = {name: options.pop(name) for name in InsertionOptions.model_fields if name in options}
         self.options = InsertionOptions.checked(**own)
-        vocabulary, names, source = get_classes(classes), canonical_channels(channels), resolve_lesions(lesions)
+        source = resolve_lesions(lesions)
+        vocabulary = vocabulary_of(source) if classes is None else get_classes(classes)
+        names = channels_of(source) if channels is None else canonical_channels(channels)
         self.space = space or Space()
         self.space.check(names, vocabulary)
-        bound = resolve_generator(generator, source, **options).bind(names, vocabulary.names)
+        painter = resolve_generator(generator, source, **_not_ours(options, generator))
+        bound = painter.bind(names, in_names_of(vocabulary.names, painter.classes))
         decider = Decider.of(self.options, source, vocabulary, bound, rank, len(names))
         counters = Audit(vocabulary.names, None if audit is None else Path(audit))
         super().__init__(source, bound, vocabulary, names, decider, counters)
@@ -125,6 +132,7 @@ class TumorInsertion(InsertionState):
         self._check_place()
         if self.options.avoid_fluid:
             check_fluid(names)
+        self._groups = GroupWatch(source)
         self._watch: Stopwatch | None = None
         self._units_seen = False
 
@@ -392,6 +400,7 @@ class TumorInsertion(InsertionState):
             self._decider.advance(plan.samples, plan.mix_voxels)
             self._audit.saw(plan.samples)
             self._audit.count(plan)
+            self._groups.saw(row.host_group for row in plan.insertions)
 
     def _written(self, work: Work, plan: InsertionPlan, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
         """Write the plan's lesions into a copy of the batch; the inputs themselves where none is asked for."""
@@ -400,3 +409,16 @@ class TumorInsertion(InsertionState):
             self._writer.write(work, plan, plain(image), plain(label).view(work.batch.label.shape))
         self._audit.watch()
         return image, label
+
+
+def _not_ours(options: dict[str, Any], generator: Any) -> dict[str, Any]:
+    """The options that are the generator's; a slip of one of the insertion's is not, where the generator takes none.
+
+    Raises:
+        TypeError: an option that neither knows, and what may have been meant.
+    """
+    if generator in ("paste", "procedural") or isinstance(generator, TumorGenerator):
+        for name in options:
+            if close := get_close_matches(name, InsertionOptions.model_fields, n=1, cutoff=0.5):
+                raise TypeError(f"unexpected {name}: did you mean {close[0]}?")
+    return options

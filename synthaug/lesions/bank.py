@@ -21,7 +21,7 @@ from torch import Tensor
 
 from synthaug.channels import canonical_channels
 from synthaug.checks import checked_at_least
-from synthaug.classes import Classes, get_classes
+from synthaug.classes import Classes, get_classes, of_names
 from synthaug.files import replace_file
 from synthaug.generators.base import TumorGenerator
 from synthaug.geometry import triple
@@ -89,6 +89,40 @@ class LesionBank(LesionSource):
         self._groups = np.array([str(group) for group in header["groups"]])
         self._index = {lesion.name: i for i, lesion in enumerate(self._lesions)}
 
+    @cached_property
+    def _meant(self) -> dict[str, str]:
+        """Names of cases, as far as lesions have them, to their patient group; with and without BraTS's prefix."""
+        from synthaug.data.groups import case_names
+
+        return {
+            spelt: lesion.group
+            for lesion in self._lesions
+            if lesion.group is not None
+            for spelt in case_names(lesion.name.split("/")[0])
+        }
+
+    def group_of(self, given: str) -> str:
+        """The bank's patient group that is meant by a group, the name of a case, or that of its folder.
+
+        Names of cases that lesions were cut from are known, and so are BraTS's names of further cases of these
+        patients; `given` itself is returned where it is neither.
+
+        Example:
+            >>> bank.group_of("Brats18_2013_11_1")  # doctest: +SKIP
+            '2013_11'
+        """
+        from synthaug.data.groups import group_function
+
+        known, name = self._known_groups, given.rstrip("/").rsplit("/", 1)[-1]
+        found = (given, self._meant.get(name), group_function(None)(name))
+        return next((group for group in found if group in known), given)
+
+    @property
+    def vocabulary(self) -> Classes | None:
+        """The classes with the label values of the cases; None for files from before banks kept them."""
+        values = self._header.get("values")
+        return None if values is None else Classes("of the bank", values, of_names(self.classes).aliases)
+
     def __len__(self) -> int:
         return len(self._lesions)
 
@@ -98,7 +132,11 @@ class LesionBank(LesionSource):
     @property
     def groups(self) -> set[str]:
         """Patient groups of the donors."""
-        return {lesion.group for lesion in self._lesions if lesion.group is not None}
+        return set(self._known_groups)
+
+    @cached_property
+    def _known_groups(self) -> frozenset[str]:
+        return frozenset(lesion.group for lesion in self._lesions if lesion.group is not None)
 
     def subset(self, names: Iterable[str]) -> "LesionBank":
         """Select lesions: a bank of these alone, in this order.
@@ -130,22 +168,32 @@ class LesionBank(LesionSource):
     def from_folder(
         cls,
         folder: str | os.PathLike,
-        classes: Classes | str,
-        channels: Sequence[str] = ("flair", "t1", "t1ce", "t2"),
+        classes: Classes | str | None = None,
+        channels: Sequence[str] | None = None,
         per: str = "lesion",
         min_voxels: int = MIN_VOXELS,
         layout: str = "auto",
         space: Space | None = None,
+        group_pattern: str | None = None,
     ) -> "LesionBank":
         """Cut a bank from all labelled cases in a folder; see `synthaug.data.find_cases` for the layouts.
 
-        Raises:
-            ValueError: no case in the folder, or no lesion in any of them.
-        """
-        from synthaug.data import find_cases
+        Args:
+            folder: the data set's.
+            classes: vocabulary of the labels; where not given, what the data set says (`synthaug.data.dataset`).
+            channels: whose intensities are kept; where not given, those that the cases have.
+            per: as for `from_cases`.
+            min_voxels: likewise.
+            layout: of the folder.
+            group_pattern: finds the patient in a case name, see `synthaug.data.find_cases`.
 
-        cases = [case for case in find_cases(Path(folder), layout=layout) if case.split != "test"]
-        return cls.from_cases(cases, classes, channels, per, min_voxels, space)
+        Raises:
+            ValueError: no case in the folder, no lesion in any of them, or classes that the data set does not tell.
+        """
+        from synthaug.data.dataset import find_dataset
+
+        data = find_dataset(folder, classes, channels, layout, group_pattern)
+        return cls.from_cases(data.training, data.classes, data.channels, per, min_voxels, space)
 
     @classmethod
     def from_cases(
@@ -291,7 +339,7 @@ class LesionBank(LesionSource):
         """List all lesions that are not of `exclude_group`."""
         if exclude_group is None:
             return self._candidates
-        return self._candidates.at(np.flatnonzero(self._groups != exclude_group))
+        return self._candidates.at(np.flatnonzero(self._groups != self.group_of(exclude_group)))
 
     def lesion(self, name: str) -> Lesion:
         """Find the lesion of that name.

@@ -1,7 +1,7 @@
 """The interface of lesion sources, whether their masks come from patients or from a formula."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from synthaug.classes import Classes
 from synthaug.frames import place
 from synthaug.host.space import Space
 from synthaug.lesions.places import PlaceFrequency
@@ -102,6 +103,20 @@ class LesionSource(ABC):
     def places(self) -> PlaceFrequency | None:
         """How often its lesions lie where; None where that is not known."""
         return None
+
+    @property
+    def groups(self) -> Collection[str]:
+        """Patient groups that lesions come from; empty for shapes that come from no patient."""
+        return frozenset()
+
+    @property
+    def vocabulary(self) -> Classes | None:
+        """The classes with the label values of the cases that the lesions are from; None where that is not known."""
+        return None
+
+    def group_of(self, given: str) -> str:
+        """The source's patient group that is meant by a group or a case name; `given` itself where it has none such."""
+        return given
 
     def follow(self, number: int) -> None:  # noqa: B027 (most sources stay as they are)
         """Note that sample `number` is drawn next; called before `candidates`, where the source `changes`."""

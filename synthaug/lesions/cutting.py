@@ -10,7 +10,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from synthaug.classes import Classes
+from synthaug.checks import in_short
+from synthaug.classes import NO_LESIONS, Classes
 from synthaug.frames import cropped, host_frame
 from synthaug.host import HostSample
 from synthaug.host.rule import HostRule
@@ -82,8 +83,8 @@ class LesionCutter:
             volume = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
             host = rule.of_volume(volume, torch.from_numpy(label), self.channels, lesions, spacing_mm).numpy()
         label = rule.lesions_of(label)
-        if unknown := self.classes.unknown_values(label):
-            return self.skip(f"{name}: label values {unknown} are not in {self.classes}")
+        if problem := self.classes.strange_values(label):
+            return self.skip(f"{name}: {problem}; {NO_LESIONS}")
         mask = self.classes.index_map(label)
         components = cc3d.connected_components(mask > 0, connectivity=26) if self.per == "lesion" else (mask > 0)
         sizes = np.bincount(components.ravel().astype(np.int64))
@@ -112,10 +113,11 @@ class LesionCutter:
             ValueError: there is none.
         """
         if not self.rows:
-            reasons = "; ".join(self.skipped) or "no case was given"
+            reasons = in_short(self.skipped) or "no case was given"
             raise ValueError(f"lesion bank: expected at least one lesion, got none ({reasons})")
         header: dict[str, Any] = {
             "classes": list(self.classes.names),
+            "values": dict(self.classes.values),
             "channels": list(self.channels),
             "per": self.per,
             "skipped": self.skipped,

@@ -1,10 +1,11 @@
 """Resolution of a user's `lesions` to a `LesionSource`, and checks that it fits the insertion."""
 
 import os
+from collections.abc import Sequence
 from typing import Any, overload
 
-from synthaug.channels import select_channels
-from synthaug.classes import Classes
+from synthaug.channels import BRATS_CHANNELS, select_channels
+from synthaug.classes import BRATS18, Classes
 from synthaug.generators.base import TumorGenerator
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.base import LesionSource
@@ -38,9 +39,49 @@ def class_order(lesions: LesionSource, classes: Classes) -> list[int]:
     Raises:
         ValueError: lesions of other classes.
     """
-    if any(name not in (*classes.names, *classes.aliases) for name in lesions.classes):
-        raise ValueError(f"the lesions have the classes {', '.join(lesions.classes)}; the insertion has {classes}")
-    return [classes.index(name) for name in lesions.classes]
+    try:
+        order = [classes.index(name) for name in lesions.classes]
+    except ValueError:
+        order = []
+    if len(set(order)) < len(lesions.classes):
+        raise ValueError(
+            f"the lesions have the classes {', '.join(lesions.classes)}; the insertion has {classes}. Where these are "
+            f"the same tissues, give them the lesions' names: classes {_as_named(lesions.classes, classes)}"
+        )
+    return order
+
+
+def _as_named(names: Sequence[str], classes: Classes) -> str:
+    """An example of classes of these names, with the values that there are."""
+    values = [*classes.values.values(), *range(max(classes.values.values()) + 1, 1000)]
+    return ",".join(f"{name}={value}" for name, value in zip(names, values, strict=False))
+
+
+def channels_of(lesions: LesionSource) -> tuple[str, ...]:
+    """The channels of an insertion that was given none: BraTS's four, or those of a bank that has not all of them."""
+    known = lesions.channels
+    return BRATS_CHANNELS if known is None or set(BRATS_CHANNELS) <= set(known) else tuple(known)
+
+
+def vocabulary_of(lesions: LesionSource) -> Classes:
+    """The classes of an insertion that was given none: those of its lesions, with the label values of their cases.
+
+    Lesions whose values are BraTS 2018's get all of its classes, so that a label may have those that no donor has; so
+    do banks of BraTS classes from before banks kept the values.
+
+    Raises:
+        ValueError: the lesions do not say which label values their classes have, and are not BraTS'.
+    """
+    found = lesions.vocabulary
+    if set(lesions.classes) <= set(BRATS18.names) and (found is None or found.values.items() <= BRATS18.values.items()):
+        return BRATS18
+    if found is None:
+        example = {name: value for value, name in enumerate(lesions.classes, 1)}
+        raise ValueError(
+            f"classes: the lesions have the classes {', '.join(lesions.classes)} and do not say which label values "
+            f"they have in your data; give classes=..., for example {example}"
+        )
+    return found
 
 
 def donor_channels(

@@ -13,6 +13,9 @@ from synthaug.lesions.base import Candidates
 from synthaug.sizes import SizeClasses, equivalent_diameter_mm
 
 LARGEST_UPSCALE = 1.5
+LARGEST_SCALE = 25.0
+"""A factor above it is a percentage."""
+SMALLEST_MM = 0.5
 TILT_CELLS = 64
 
 
@@ -130,6 +133,12 @@ def check_size_control(scale: Any, diameter_mm: Any, after_swap: Any) -> None:
         raise ValueError(f"give scale or diameter_mm, not both; got scale={scale}, diameter_mm={diameter_mm}")
     if diameter_mm is not None and after_swap:
         raise ValueError("scale_after_swap goes with scale; with diameter_mm the diameter is what was asked for")
+    if scale is not None and np.max(scale) > LARGEST_SCALE:
+        raise ValueError(f"scale: expected linear factors, such as 0.8 for 80 %, up to {LARGEST_SCALE:g}, got {scale}")
+    if diameter_mm is not None and np.max(diameter_mm) < SMALLEST_MM:
+        raise ValueError(
+            f"diameter_mm: expected mm, of which {SMALLEST_MM:g} is the least, got {diameter_mm}: is it cm?"
+        )
 
 
 class Turn(TypedDict):

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from synthaug.checks import checked_at_least, checked_range
-from synthaug.classes import BRATS18, Classes, get_classes
+from synthaug.classes import BRATS18, Classes, get_classes, same_tissue
 from synthaug.lesions.base import Candidates, Lesion, LesionSource
 from synthaug.random import seeded_noise, stream
 
@@ -61,7 +61,7 @@ class LesionShapes(LesionSource):
         vocabulary = get_classes(classes)
         if proportions is None:
             proportions = {"NCR": 0.12, "ET": 0.23, "ED": 0.65}
-            if not set(proportions) <= set(vocabulary.names):
+            if any(same_tissue(name, vocabulary.names) is None for name in proportions):
                 proportions = {vocabulary.names[0]: 1.0}
         self.diameter_mm = checked_range("diameter_mm", diameter_mm)
         self.irregularity = checked_at_least("irregularity", irregularity)
@@ -71,7 +71,12 @@ class LesionShapes(LesionSource):
         }
         if sum(self.shares.values()) <= 0:
             raise ValueError(f"proportions: expected a positive sum, got {dict(proportions)}")
-        self.classes = vocabulary.names
+        self.classes, self._vocabulary = vocabulary.names, vocabulary
+
+    @property
+    def vocabulary(self) -> Classes:
+        """The classes that the shapes were asked for."""
+        return self._vocabulary
 
     def candidates(self, rng: np.random.Generator, exclude_group: str | None) -> Candidates:
         """Draw one fresh shape; it is of no patient, so `exclude_group` excludes nothing."""

@@ -23,6 +23,8 @@ AIR_ABOVE_HU = -300.0
 THICK_SLICES = 2.0
 WIDER = 0.1
 """Share of its width by which a learned range is wider on each side than what was seen."""
+SHARPEST = 0.4
+"""Least share of the contrast that a border keeps: a wider edge than 1.5 voxels would wash small lesions out."""
 
 EDGES = (0.5, 99.5)
 
@@ -150,11 +152,11 @@ def _edge(config: dict[str, Any], why: dict[str, str], look: Look) -> None:
     shares = [lesion.edge for lesion in look.places if lesion.edge is not None]
     if not shares:
         return
-    share = float(np.clip(np.median(shares), 0.5, 1.0))
+    share = float(np.clip(np.median(shares), SHARPEST, 1.0))
     config["edge_vox"] = round(1 / share - 1, 1)
     why["edge_vox"] = (
-        f"the outermost layer of real lesions has {share:.0%} of their contrast to what surrounds them (median of "
-        f"{len(shares)}), which a soft edge of so many voxels leaves, too"
+        f"the step across the border of real lesions is {share:.0%} of their contrast to what surrounds them (median of "
+        f"{len(shares)}, but at least {SHARPEST:.0%}); a soft edge of so many voxels leaves as much"
     )
 
 

@@ -13,7 +13,7 @@ from synthaug.classes import Classes
 from synthaug.data.cases import Case, CaseError, load_case
 from synthaug.data.maps import host_of_case
 from synthaug.data.nifti import LabelledVolume
-from synthaug.geometry import bounding_box, grown, squared_distance, triple
+from synthaug.geometry import bounding_box, squared_distance, triple
 from synthaug.host.rule import smoothed
 from synthaug.host.space import Space
 from synthaug.imbalance.measure import Measurements, Measuring
@@ -41,8 +41,8 @@ class LesionPlace:
         inside: share of it in host tissue.
         around: channel to the percentiles 5 and 95 of smoothed intensities in its surroundings, where there are any.
         own: the same, 2.5 and 97.5, of the lesion.
-        edge: share of its contrast to the surroundings that its outermost layer of voxels has, in the channel where
-            that contrast is greatest; None for lesions too small to tell.
+        edge: step across its border, between the two layers of voxels beside it, as a share of its contrast to the
+            surroundings, in the channel where that contrast is greatest; None for lesions too small to tell.
     """
 
     case: str
@@ -167,8 +167,8 @@ def _place(look: Look, case, volume: LabelledVolume, mask, lesion, host, box, me
     margin = [int(FAR_MM / s) + 1 for s in volume.spacing_mm]
     window = bounding_box(mask, margin)
     own = torch.from_numpy(mask[window])
-    near, far = (grown(own, mm, volume.spacing_mm) for mm in (NEAR_MM, FAR_MM))
-    shell = (far & ~near).numpy() & host[window] & ~lesion[window]
+    distance = squared_distance(own, FAR_MM, volume.spacing_mm)
+    shell = ((distance > NEAR_MM**2) & (distance <= FAR_MM**2)).numpy() & host[window] & ~lesion[window]
     around, of_lesion = {}, {}
     for number, name in enumerate(channels):
         values = mean[name][window]
@@ -184,21 +184,22 @@ def _place(look: Look, case, volume: LabelledVolume, mask, lesion, host, box, me
     inside = float(host[mask].mean())
     place, edge = (
         to_ras(center, volume.affine),
-        _edge(own, torch.from_numpy(shell), volume.image[(slice(None), *window)]),
+        _edge(own, torch.from_numpy(host[window] & ~lesion[window]), torch.from_numpy(shell), volume.image[:, *window]),
     )
     return LesionPlace(case.name, diameter, triple(extent), place, inside, around, of_lesion, edge)
 
 
-def _edge(lesion: torch.Tensor, around: torch.Tensor, image: np.ndarray) -> float | None:
+def _edge(lesion: torch.Tensor, free: torch.Tensor, around: torch.Tensor, image: np.ndarray) -> float | None:
     depth = squared_distance(~lesion, DEEP_VOX, (1.0, 1.0, 1.0))
     layer, deep = lesion & (depth <= 1), lesion & (depth >= DEEP_VOX**2)
-    if min(deep.sum(), layer.sum(), around.sum()) < MIN_VOXELS:
+    beyond = free & (squared_distance(lesion, DEEP_VOX, (1.0, 1.0, 1.0)) <= 1)
+    if min(mask.sum() for mask in (deep, layer, beyond, around)) < MIN_VOXELS:
         return None
     values = torch.from_numpy(np.ascontiguousarray(image))
-    within, outside, border = (values[:, m] for m in (deep, around, layer))
+    within, outside, inner, outer = (values[:, mask] for mask in (deep, around, layer, beyond))
     contrast = within.mean(1) - outside.mean(1)
     best = int((contrast.abs() / outside.std(1).clamp(min=1e-6)).argmax())
-    return float((border.mean(1) - outside.mean(1))[best] / contrast[best]) if contrast[best] else None
+    return float((inner.mean(1) - outer.mean(1))[best] / contrast[best]) if contrast[best] else None
 
 
 def to_ras(place: Sequence[float], affine: np.ndarray) -> tuple[float, float, float]:

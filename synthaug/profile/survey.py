@@ -9,6 +9,7 @@ import torch
 
 from synthaug.config import ConfigError
 from synthaug.data.cases import Case, CaseError, detected_layout, find_cases, load_case
+from synthaug.data.dataset import data_folder
 from synthaug.data.dataset_json import listed_labels
 from synthaug.data.nifti import Volume, as_label, read_nifti
 from synthaug.host import host_tissue
@@ -19,6 +20,8 @@ from synthaug.profile.labels import LabelEvidence
 IMAGES_LOOKED_AT = 20
 """Cases whose images tell what the channels are; the labels of all are looked at."""
 
+LOOK_MM = 2.0
+"""Distance of the voxels by which it is seen whether an image shows air."""
 OUTSIDE_SHARE = 0.02
 
 
@@ -48,12 +51,6 @@ class Survey:
     left_out: list[str] = field(default_factory=list)
     labels: dict[int, LabelEvidence] = field(default_factory=dict)
     images: dict[str, ChannelEvidence] = field(default_factory=dict)
-
-
-def data_folder(folder: str | Path) -> Path:
-    """Find the data set's folder, where a folder of its images was given."""
-    folder = Path(folder)
-    return folder.parent if folder.name in ("imagesTr", "imagesTs", "labelsTr") and folder.is_dir() else folder
 
 
 def open_survey(
@@ -166,9 +163,13 @@ def _look_at_image(survey: Survey, volume: Volume) -> None:
         found.lowest.append(float(values.min()))
         found.highest.append(float(values.max()))
         found.whole.append(bool((values == np.rint(values)).all()))
-        outside = ~body_of(image, Body(channel=name), volume.spacing_mm)
+        # a share of the air is asked for, which every n-th voxel tells as well
+        steps = [max(1, min(round(LOOK_MM / s), n)) for s, n in zip(volume.spacing_mm, image.shape, strict=True)]
+        every = (slice(None, None, steps[0]), slice(None, None, steps[1]), slice(None, None, steps[2]))
+        spacing = [s * step for s, step in zip(volume.spacing_mm, steps, strict=True)]
+        outside = ~body_of(image[every].contiguous(), Body(channel=name), spacing)
         if outside.float().mean() > OUTSIDE_SHARE:
-            found.air.append(float(host_tissue(image[None])[outside].float().mean()))
+            found.air.append(float(host_tissue(image[None])[every][outside].float().mean()))
 
 
 def _usual_channels(cases: Sequence[Case]) -> tuple[str, ...]:

@@ -1,9 +1,11 @@
 """Segment the cases of a folder with a trained model."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from synthaug.data.cases import CaseError, find_cases
+from synthaug.files import replace_file
 from synthaug.segmentation.inference import InferenceConfig
 from synthaug.segmentation.model import Segmenter
 
@@ -15,7 +17,7 @@ def predict_folder(
     layout: str = "auto",
     inference: InferenceConfig | None = None,
 ) -> Iterator[Path | CaseError]:
-    """Segment each case of a folder and write ``<case>.nii.gz`` on its own grid.
+    """Segment each case of a folder and write ``<case>.nii.gz`` on its own grid; ``dataset.json`` names the values.
 
     A case that cannot be used does not stop the others: its error is given in place of its file.
 
@@ -37,3 +39,5 @@ def predict_folder(
             yield model.write_prediction(case, out, inference)
         except CaseError as error:
             yield error
+    labels = {"background": 0, **model.config.classes}
+    replace_file(out / "dataset.json", json.dumps({"labels": labels}, indent=1) + "\n")

@@ -59,8 +59,8 @@ def read_lesion_volume(
     given = None if space == Space() else torch.from_numpy(host_of_case(case, volume, space, channels, classes))
     volume = replace(volume, label=space.rule.lesions_of(volume.label))
     image, label = torch.from_numpy(volume.image), torch.from_numpy(volume.label).long()
-    if unknown := classes.unknown_values(label):
-        raise ValueError(f"{case.name}: the label has the values {unknown}, which {classes!r} does not have")
+    if problem := classes.strange_values(label):
+        raise ValueError(f"{case.name}: {problem}")
     host = HostSample.of(image, label, given, fixed=space.units.statistics(channels))
     index = torch.from_numpy(classes.index_map(volume.label)) * host.tissue
     voxels = tuple((index == k + 1).flatten().nonzero()[:, 0] for k in range(len(classes)))

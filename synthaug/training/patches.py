@@ -124,8 +124,8 @@ def cache_case(
     if space != Space():
         host = host_of_case(case, replace(volume, label=label), space, channels, classes)
         label = space.rule.lesions_of(label)
-    if unknown := classes.unknown_values(label):
-        raise CaseError(f"{case.name}: {case.label} holds the values {unknown}; expected 0 and those of {classes!r}")
+    if problem := classes.strange_values(label):
+        raise CaseError(f"{case.name}: {case.label}: {problem}")
     try:
         image, outside = space.network_image(volume.image, channels, volume.spacing_mm)
     except ValueError as error:
@@ -250,7 +250,7 @@ class PatchSampler(Dataset):
             label = 2 * label + torch.from_numpy(_cut(volume.host, start, size, False).astype(np.int16))
         if self.augment is not None:
             # what turns patches fills with 0 what it has no voxels for
-            shift = torch.from_numpy(np.asarray(beyond, np.float32))[:, None, None, None]
+            shift = torch.from_numpy(np.array(beyond, np.float32))[:, None, None, None]
             image, label, matrix = self.augment(image - shift if shift.any() else image, label, seed)
             image, frame = image + shift if shift.any() else image, changed(frame, matrix)
         if volume.host is not None:

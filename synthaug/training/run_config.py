@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from synthaug.classes import VOCABULARIES
 from synthaug.config import Section
 from synthaug.host.space import Space
 
@@ -31,6 +32,19 @@ class PhantomConfig(Section):
     seed: Seed = 0
 
 
+def _classes_of(content: Mapping) -> str | dict[str, int]:
+    """Find the classes that the data of a section say."""
+    from synthaug.data.dataset import find_classes, named_cases
+
+    folder = Path(content["folder"])
+    try:
+        cases = named_cases(folder, content.get("layout", "auto"), content.get("channels"))
+        found = find_classes(folder, cases)[0]
+    except ValueError as error:
+        raise ValueError(f"classes: {error}") from error
+    return found.name if found.name in VOCABULARIES else dict(found.values)
+
+
 class CasesConfig(Section):
     """Folder, layout, channels, classes and split of the cases, and how batches of them are made."""
 
@@ -40,7 +54,7 @@ class CasesConfig(Section):
     layout: Literal["auto", "brats", "nnunet", "msd", "bids"] = "auto"
     group_pattern: str | None = None
     channels: tuple[str, ...] = ("flair", "t1", "t1ce", "t2")
-    classes: str | dict[str, int] = "BRATS18"
+    classes: str | dict[str, int]
     train: tuple[str, ...] | None = None
     validation: tuple[str, ...] = ()
     batch: PositiveInt = 2
@@ -48,10 +62,19 @@ class CasesConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_profile(cls, content: Any) -> Any:
-        """What is not given is the profile's."""
-        if not isinstance(content, Mapping) or content.get("profile") is None:
+    def _said_elsewhere(cls, content: Any) -> Any:
+        """What is not given is the profile's; without one, classes are what the data say, and phantoms have BraTS's."""
+        if not isinstance(content, Mapping):
             return content
+        if content.get("profile") is not None:
+            return cls._of_profile(content)
+        if content.get("classes") is not None:
+            return content
+        return {**content, "classes": "BRATS18" if content.get("folder") is None else _classes_of(content)}
+
+    @classmethod
+    def _of_profile(cls, content: Mapping) -> Any:
+        """What is not given is the profile's."""
         from synthaug.profile.profile import Profile
         from synthaug.profile.use import filled
 

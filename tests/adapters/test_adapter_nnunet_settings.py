@@ -19,11 +19,12 @@ from typer.testing import CliRunner
 from synthaug import LesionBank
 from synthaug.adapters.nnunet.bank import Preprocessed, build_bank
 from synthaug.adapters.nnunet.settings import Settings, read_settings
-from synthaug.adapters.nnunet.task import Task, label_names
+from synthaug.adapters.nnunet.task import Task
 from synthaug.adapters.nnunet.trainer import nnUNetTrainerSynthAug
 from synthaug.adapters.nnunet.units import Units
 from synthaug.cli.app import app
 from synthaug.config import ConfigError
+from synthaug.data.dataset_json import label_names
 
 pytest_plugins = ["nnunet_fixtures"]
 pytestmark = pytest.mark.usefixtures("nnunet")

@@ -121,7 +121,7 @@ def test_insert_without_a_bank_draws_shapes(tmp_path):
     folder.mkdir()
     for channel, values in zip(("flair", "t1", "t1ce", "t2"), volume.image, strict=True):
         nib.save(nib.Nifti1Image(values.astype(np.int16), volume.affine), folder / f"Brats18_X_1_{channel}.nii.gz")
-    result = run("insert", folder, "--out", tmp_path / "out", "--diameter-mm", 12, 16)
+    result = run("insert", folder, "--out", tmp_path / "out", "--diameter-mm", 12, 16, "--unlabelled", "tumour-free")
     assert result.exit_code == 0, result.output
     label = nib.load(tmp_path / "out" / "Brats18_X_1" / "Brats18_X_1_seg.nii.gz")
     assert set(np.unique(np.asarray(label.dataobj))) == {0, 1, 2, 4}

@@ -18,6 +18,7 @@ from cohort_tools import NNUNET_VALUES, assert_exact_outside, cohort_config, con
 from typer.testing import CliRunner
 
 from synthaug import BRATS18, InsertionPlan, LesionBank, TumorInsertion
+from synthaug.channels import BRATS_CHANNELS
 from synthaug.cli.app import app
 from synthaug.cohort import generate, production, verify
 from synthaug.cohort.hosts import find_hosts, host_number, read_host
@@ -78,7 +79,7 @@ def test_monai_reads_the_decathlon_list(phantom_folder, bank, tmp_path):
 
 
 def test_the_manifest_says_how_to_make_a_lesion_again(phantom_folder, bank, tmp_path):
-    config = cohort_config(phantom_folder, bank)
+    config = cohort_config(phantom_folder, bank, classes="BRATS18", channels=BRATS_CHANNELS)
     generate(config, tmp_path / "c")
     cases = {case.name: case for case in find_hosts(config)}
     for row in manifest(tmp_path / "c"):

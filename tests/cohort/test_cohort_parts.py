@@ -118,7 +118,9 @@ def test_given_folds_are_kept_and_joined(phantom_folder, tmp_path):
 def inserted(phantom_folder):
     """A host with a lesion of the bank's own looks, and a function that measures a changed one."""
     bank = LesionBank.from_folder(phantom_folder, BRATS18)
-    config = CohortConfig(cases=phantom_folder, layout="brats", count=1)
+    config = CohortConfig(
+        cases=phantom_folder, layout="brats", count=1, classes="BRATS18", channels=("flair", "t1", "t1ce", "t2")
+    )
     host = read_host(find_cases(phantom_folder)[-1], config)
     donor = max(bank, key=lambda lesion: sum(lesion.voxels))
     mask = bank.mask(donor.name, torch.device("cpu"))
@@ -243,7 +245,7 @@ def test_stored_values_headers_and_scale_factors_are_kept(tmp_path, dtype, slope
         image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"kept"))
         files[name] = tmp_path / f"x_{name}.nii.gz"
         nib.save(image, files[name])
-    config = CohortConfig(cases=tmp_path, layout=layout, count=1, channels=("t1", "t2"))
+    config = CohortConfig(cases=tmp_path, layout=layout, count=1, classes="BRATS18", channels=("t1", "t2"))
     host = read_host(Case("x", "x", files, None), config)
     new = host.image[0].numpy().copy()
     new[:, 5:8, 5:8, 5:8] = 1e6 if dtype == "uint8" else 70.3

@@ -40,7 +40,9 @@ class FlatLayout(Layout):
 
 
 def config(layout, **changes):
-    return CohortConfig(**{"cases": ".", "layout": layout, "count": 1, "channels": ("flair", "t1ce"), **changes})
+    return CohortConfig(
+        **{"cases": ".", "layout": layout, "count": 1, "classes": "BRATS18", "channels": ("flair", "t1ce"), **changes}
+    )
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -223,7 +223,7 @@ def test_regions_of_other_vocabularies():
         (lambda p: p.astype(float), {}, TypeError, "prediction: expected an integer label map, got float64"),
         (lambda p: p[:-1], {}, ValueError, "expected a prediction of the label's shape"),
         (lambda p: p[None], {}, ValueError, r"prediction: expected the shape \(X, Y, Z\)"),
-        (lambda p: np.where(p == 4, 3, p), {}, ValueError, r"prediction: the values \[3\] are neither 0 nor"),
+        (lambda p: np.where(p == 4, 3, p), {}, ValueError, r"prediction: label values \[3\] are not in"),
         (lambda p: p, {"regions": {"X": ("YY",)}}, ValueError, "unknown class 'YY'"),
         (lambda p: p, {"regions": {"X": "ET"}}, ValueError, "region X: expected class names"),
         (lambda p: p, {"regions": {"ET": ("ET", "ED")}}, ValueError, "region ET: it has the name of a class"),
@@ -356,9 +356,11 @@ def command(*arguments) -> Result:
 
 
 def test_predictions_in_a_folder_are_scored(predicted, tmp_path):
-    result = command(*predicted, "--out", tmp_path / "scores")
+    result = command(*predicted, "--out", tmp_path / "scores", "--partial")
     assert result.exit_code == 0, result.output
-    assert "Brats18_A_1: Dice WT 1.000" in result.output and "Brats18_C_1" not in result.output
+    assert "Brats18_A_1: Dice WT 1.000" in result.output and "not predicted: Brats18_C_1" in result.output
+    assert "2 of 3 labelled cases; mean" in result.output
+    assert command(*predicted).exit_code == 1
     assert "lower is better: hd95_mm, false_positives" in result.output
     with (tmp_path / "scores" / "rows.csv").open(encoding="utf-8") as file:
         rows = {(r["case"], r["region"]): r for r in csv.DictReader(file) if r["size"] == "all"}
@@ -376,7 +378,7 @@ def test_predictions_that_do_not_fit_are_named(predicted):
     result = command(*predicted, "--no-surface")
     assert result.exit_code == 1
     assert "left out: Brats18_B_1: the affine of" in result.output
-    assert "left out: Brats18_C_1: prediction: the values" in result.output
+    assert "left out: Brats18_C_1: prediction: label values" in result.output
     assert "Brats18_A_1: Dice WT 1.000" in result.output
 
 

@@ -158,5 +158,5 @@ def test_cases_set_apart_for_tests_are_neither_trained_on_nor_validated(tmp_path
             (tmp_path / kind).mkdir(exist_ok=True)
             (tmp_path / kind / f"{name}{ending}").write_bytes(path.read_bytes())
     data = {"folder": tmp_path, "channels": ["flair"], "patch_size": [16, 16, 16]} | split
-    train, validation = open_split(PatchDataConfig(**data), tmp_path / "run", Accelerator(cpu=True))
+    train, validation = open_split(PatchDataConfig(classes="BRATS18", **data), tmp_path / "run", Accelerator(cpu=True))
     assert len(validation) == 1 and sorted(c.name for c in (*train, *validation)) == ["a", "b", "c"]

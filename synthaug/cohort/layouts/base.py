@@ -44,7 +44,7 @@ class Layout(ABC):
     """
 
     def __init__(self, config: "CohortConfig"):
-        self.channels, self.prefix, self.compression = config.channels, config.prefix, config.compression
+        self.channels, self.prefix, self.compression = config.names, config.prefix, config.compression
         self.classes, self.about = config.vocabulary, config.about
 
     @abstractmethod

@@ -37,7 +37,7 @@ class BIDSLayout(Layout):
 
     def __init__(self, config: "CohortConfig"):
         super().__init__(config)
-        unnamed = [c for c in config.channels if c not in SUFFIXES]
+        unnamed = [c for c in config.names if c not in SUFFIXES]
         if unnamed:
             raise ConfigError(f"layout: BIDS has no anatomical suffix for {', '.join(unnamed)}; choose another layout")
 

@@ -240,9 +240,12 @@ def _locate(name: str, revision: str | None) -> Path:
     if name in shipped_generators():
         return SHIPPED / name
     if Path(name).is_dir():
-        return Path(name)
+        return generator_folder(Path(name))
     if name in PUBLISHED:
         raise FileNotFoundError(f"no weights of {name!r} in this installation ({SHIPPED / name} is not there)")
+    if Path(name).parent != Path() and Path(name).parent.is_dir():
+        near = ", ".join(sorted(p.name for p in Path(name).parent.iterdir() if p.is_dir())[:5]) or "none"
+        raise FileNotFoundError(f"no generator {name!r}: no such folder; those in {Path(name).parent} are {near}")
     if name.count("/") != 1 or name.startswith((".", "/", "~")):
         shipped = ", ".join(shipped_generators()) or "none"
         raise FileNotFoundError(f"no generator {name!r}: shipped are {shipped}; it is no folder and no hub id")
@@ -251,6 +254,12 @@ def _locate(name: str, revision: str | None) -> Path:
     except ImportError as error:
         raise ImportError(f"{name!r} looks like a hub id, which needs: pip install huggingface_hub") from error
     return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
+
+
+def generator_folder(folder: Path) -> Path:
+    """The folder of a generator's files: this one, or the one that a training run keeps them in."""
+    inside = folder / "generator"
+    return inside if not (folder / CONFIG).is_file() and (inside / CONFIG).is_file() else folder
 
 
 def _read_config(path: Path) -> tuple[_Kind, Mapping[str, Any]]:

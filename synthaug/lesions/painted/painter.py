@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from synthaug.checks import checked_at_least, checked_range
-from synthaug.classes import of_names
+from synthaug.classes import in_names_of, of_names
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.identity import fingerprint, generator_facts, settings_of
 from synthaug.generators.procedural import texture
@@ -103,7 +103,7 @@ class LesionPainter:
                 f"{type(whole).__name__} repeats its donors and paints nothing: give a generator such as brats-gan, "
                 "or insert from the bank itself"
             )
-        self.generator = whole.bind(bank.channels, bank.classes)
+        self.generator = whole.bind(bank.channels, in_names_of(bank.classes, whole.classes))
         # a seed gives other noise on another kind of device
         facts = generator_facts(generator, whole) | {"settings": settings_of(whole), "device": self.device.type}
         chosen = Swaps(swaps, swap_draw, self.classes)

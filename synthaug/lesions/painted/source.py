@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from synthaug.checks import checked_at_least
+from synthaug.classes import Classes
 from synthaug.generators.base import TumorGenerator
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.base import Candidates, Lesion, LesionSource
@@ -93,13 +94,27 @@ class PaintedLesions(LesionSource):
         painter = LesionPainter(bank, generator, seed=seed, rank=rank, device=device, **options)
         self.pool = Pool(painter, int(checked_at_least("count", count, 1)), start, progress)
         self.bank, self.classes, self.channels = bank, bank.classes, bank.channels
-        self.groups = bank.groups | (set() if start is None else start.groups)
+        self._groups = bank.groups | (set() if start is None else start.groups)
         self.changes = bool(self.refresh or self.budget)
         self._new_step = False
         self._prices: dict[int, float] = {}
         self._process = os.getpid()
         if not self.changes:
             self.pool.move(0)
+
+    @property
+    def groups(self) -> set[str]:
+        """Patient groups of the donors, and of those of the pool it began with."""
+        return self._groups
+
+    @property
+    def vocabulary(self) -> Classes | None:
+        """That of the donors' bank."""
+        return self.bank.vocabulary
+
+    def group_of(self, given: str) -> str:
+        """The donors' patient group that is meant, as `LesionBank.group_of` knows it."""
+        return self.bank.group_of(given)
 
     def __len__(self) -> int:
         return self.pool.count
@@ -193,7 +208,8 @@ class PaintedLesions(LesionSource):
         found = self.pool.candidates()
         if exclude_group is None:
             return found
-        return found.at(np.array([i for i, x in enumerate(found.lesions) if x.group != exclude_group], dtype=int))
+        own = self.group_of(exclude_group)
+        return found.at(np.array([i for i, x in enumerate(found.lesions) if x.group != own], dtype=int))
 
     def lesion(self, name: str) -> Lesion:
         """Find the lesion of that name, painted again where it is in the pool no more.
