@@ -159,7 +159,7 @@ def grown(mask: Tensor, by_mm: float, spacing_mm: Sequence[float]) -> Tensor:
 
 
 def box_mean(values: Tensor, extend: bool = False) -> Tensor:
-    """Average 3 x 3 x 3 voxels of (C, X, Y, Z) float, axis by axis, which on CPUs is a few times quicker than a pooling.
+    """Average 3 x 3 x 3 voxels of (C, X, Y, Z) float, axis by axis, which is quicker on CPUs than a pooling.
 
     Beyond the border are zeros, or where `extend` says so the outermost voxels once more.
     """
