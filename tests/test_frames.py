@@ -6,7 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from synthaug.frames import (
-    changed, checked_frames, cropped, flipped, host_frame, mirrored, other_side, place, turn_between, voxel,
+    changed,
+    checked_frames,
+    cropped,
+    flipped,
+    host_frame,
+    mirrored,
+    other_side,
+    place,
+    turn_between,
+    voxel,
 )  # fmt: skip
 
 axes_of_patient = st.permutations([0, 1, 2])
