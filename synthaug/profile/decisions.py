@@ -155,8 +155,8 @@ def _edge(config: dict[str, Any], why: dict[str, str], look: Look) -> None:
     share = float(np.clip(np.median(shares), SHARPEST, 1.0))
     config["edge_vox"] = round(1 / share - 1, 1)
     why["edge_vox"] = (
-        f"the step across the border of real lesions is {share:.0%} of their contrast to what surrounds them (median of "
-        f"{len(shares)}, but at least {SHARPEST:.0%}); a soft edge of so many voxels leaves as much"
+        f"the step across the border of real lesions is {share:.0%} of their contrast to what surrounds them (median "
+        f"of {len(shares)}, but at least {SHARPEST:.0%}); a soft edge of so many voxels leaves as much"
     )
 
 

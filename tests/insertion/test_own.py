@@ -12,6 +12,8 @@ from synthaug import InsertionPlan, LesionShapes, Outcome
 from synthaug.geometry import grown
 from synthaug.insertion.heal import filled, healed
 from synthaug.insertion.own import component
+from synthaug.lesions.scale import SizeWeights
+from synthaug.sizes import SizeClasses
 
 SIZE = (48, 44, 40)
 UPRIGHT = np.concatenate([np.eye(3) / np.array(SIZE)[:, None], np.full((3, 1), 0.5) / np.array(SIZE)[:, None]], 1)
@@ -237,3 +239,12 @@ def test_no_contrast_is_no_change_and_a_factor_is_one_about_the_mean():
 def test_what_does_not_go_together_is_said(options, words):
     with pytest.raises(ValueError, match=words):
         toy_insertion(lesions=toy_bank(), **options)
+
+
+def test_lesions_that_the_device_alone_knows_are_not_steered():
+    insert = own_insertion()
+    with pytest.raises(ValueError, match="class_mix: place: own paints lesions that the device alone knows"):
+        insert.class_mix = {"ET": 1.0}
+    with pytest.raises(ValueError, match="size_weights: place: own"):
+        insert.size_weights = SizeWeights(SizeClasses(), (1.0,) * len(SizeClasses()))
+    insert.load_state_dict(insert.state_dict())
