@@ -89,6 +89,13 @@ def mirrored(place: Any) -> np.ndarray:
     return np.asarray(place, np.float64) @ MIRROR.T + [1.0, 0.0, 0.0]
 
 
+def other_side(frame: np.ndarray) -> np.ndarray:
+    """Find the map (3, 4) of voxel indices to those of their mirror images at the mid-plane."""
+    back = np.linalg.inv(frame[:, :3])
+    offset = voxel(frame, mirrored(frame[:, 3]))
+    return np.concatenate([back @ MIRROR @ frame[:, :3], offset[:, None]], axis=1)
+
+
 def turn_between(
     source: np.ndarray, target: np.ndarray, mirror: bool
 ) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:

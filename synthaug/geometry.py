@@ -158,6 +158,22 @@ def grown(mask: Tensor, by_mm: float, spacing_mm: Sequence[float]) -> Tensor:
     return squared_distance(mask, by_mm, spacing_mm) <= by_mm**2 * (1 + 1e-6)
 
 
+def box_mean(values: Tensor, extend: bool = False) -> Tensor:
+    """Average 3 x 3 x 3 voxels of (C, X, Y, Z) float, axis by axis, which is quicker on CPUs than a pooling.
+
+    Beyond the border are zeros, or where `extend` says so the outermost voxels once more.
+    """
+    for dim in (-3, -2, -1):
+        n, total = values.shape[dim] - 1, values.clone()
+        total.narrow(dim, 1, n).add_(values.narrow(dim, 0, n))
+        total.narrow(dim, 0, n).add_(values.narrow(dim, 1, n))
+        if extend:
+            total.narrow(dim, 0, 1).add_(values.narrow(dim, 0, 1))
+            total.narrow(dim, n, 1).add_(values.narrow(dim, n, 1))
+        values = total
+    return values.div_(27)
+
+
 def opened(mask: Tensor) -> Tensor:
     """Open a mask (..., X, Y, Z) bool by a 2 x 2 x 2 cube; an axis of one voxel is left alone."""
     return dilated(eroded(mask), [n > 1 for n in mask.shape[-3:]])

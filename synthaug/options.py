@@ -93,10 +93,20 @@ class LesionOptions(Section):
         place: where lesions go. ``"like-data"``: as often where the source's own lesions lay, clear of existing labels;
             ``"home"``: each donor to its own place, in place of what is there, label included, without clearance, as
             it lay there, so that `flip` and `rotate90` do not count; both for batches that come with `frames`.
+            ``"own"``: one of the host's own lesions, drawn by size, is painted anew in place, `scale` about its middle,
+            and healed where it shrinks; turns do not count (`synthaug.insertion.own`).
             ``"anywhere"`` in host tissue, clear of existing labels. By default like-data, where lesions' places and
             the batch's frames are known, else anywhere.
         shift_mm: greatest displacement from a donor's own place, along each axis.
         mirror: whether a donor's own place may be that on the other side of the mid-plane, half of the time.
+        style: whose look the host's own lesion gets from generators that need a donor: that of a ``"donor"``, class by
+            class, or ``"host"``, its own, which `contrast` then changes; for ``place="own"``.
+        contrast: range of a factor, log-uniform, by which each class's intensities in each channel are multiplied about
+            the mean of host tissue; None for none.
+        contrast_shift: greatest shift of each class's intensities in each channel, in standard deviations of host
+            tissue.
+        avoid_fluid: leave fluid out of host tissue, where MR shows it (`synthaug.host.fluid`).
+        rim_mm: keep lesions' voxels further than this from the edge of host tissue.
     """
 
     scale: Range | None = None
@@ -117,9 +127,14 @@ class LesionOptions(Section):
     ignore_label: int | None = None
     host: Map | None = None
     prior: Map | None = None
-    place: Literal["like-data", "home", "anywhere"] | None = None
+    place: Literal["like-data", "home", "own", "anywhere"] | None = None
     shift_mm: NotNegative = 5.0
     mirror: bool = True
+    style: Literal["donor", "host"] = "donor"
+    contrast: Range | None = None
+    contrast_shift: NotNegative = 0.0
+    avoid_fluid: bool = False
+    rim_mm: NotNegative = 0.0
 
     @model_validator(mode="after")
     def _one_of_each(self):
@@ -128,6 +143,12 @@ class LesionOptions(Section):
             raise ValueError(
                 f"give swaps or class_mix, not both; got swaps={list(self.swaps)}, class_mix={self.class_mix}"
             )
+        if self.place == "own" and (self.class_mix or self.diameter_mm is not None):
+            raise ValueError(
+                "place: own takes swaps and scale; class_mix and diameter_mm need lesions known beforehand"
+            )
+        if self.place == "own" and self.style == "host" and self.swaps:
+            raise ValueError("style: host goes without swaps, which need the look of a donor's classes")
         return self
 
     @property

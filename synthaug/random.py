@@ -31,6 +31,9 @@ class Purpose(IntEnum):
     HOME = 0x403E
     CARVE = 0xCA2E
     INTENSITIES = 0x1277
+    CONTRAST = 0xC047
+    OWN = 0x0117
+    HEAL = 0x4EA1
 
 
 def stream(*name: int) -> np.random.Generator:

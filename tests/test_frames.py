@@ -5,7 +5,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from synthaug.frames import changed, checked_frames, cropped, flipped, host_frame, mirrored, place, turn_between, voxel
+from synthaug.frames import (
+    changed,
+    checked_frames,
+    cropped,
+    flipped,
+    host_frame,
+    mirrored,
+    other_side,
+    place,
+    turn_between,
+    voxel,
+)  # fmt: skip
 
 axes_of_patient = st.permutations([0, 1, 2])
 
@@ -96,3 +107,13 @@ def test_wrong_frames_are_named(frames, message):
     with pytest.raises(ValueError, match=message):
         checked_frames(frames, 2)
     assert checked_frames(None, 2) is None and len(checked_frames(np.eye(3, 4), 2)) == 2
+
+
+@settings(max_examples=20, deadline=None)
+@given(order=axes_of_patient, signs=st.tuples(*[st.sampled_from([-1, 1])] * 3))
+def test_the_other_side_is_the_mirror_image(order, signs):
+    frame = host_frame(body(), oriented(order, signs, (1.0, 2.0, 1.5)))
+    matrix, here = other_side(frame), np.array([4.0, 7.0, 9.0])
+    there = matrix[:, :3] @ here + matrix[:, 3]
+    assert np.allclose(place(frame, there), mirrored(place(frame, here)))
+    assert np.allclose(matrix[:, :3] @ there + matrix[:, 3], here)

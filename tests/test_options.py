@@ -39,6 +39,11 @@ SET = {
     "place": "home",
     "shift_mm": 8.0,
     "mirror": False,
+    "style": "host",
+    "contrast": (0.75, 1.25),
+    "contrast_shift": 0.25,
+    "avoid_fluid": True,
+    "rim_mm": 4.0,
 }
 """Another value than the default for each option."""
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
+Rows = tuple[tuple[float, ...], ...]
+
 
 class Outcome(IntEnum):
     """Outcomes of asked insertions; the value is the code on the device, `reason` the words."""
@@ -17,6 +19,7 @@ class Outcome(IntEnum):
     BAD_INPUT = 6
     OTHER_BATCH = 7
     NO_HOME = 8
+    NO_LESION = 9
 
     @property
     def reason(self) -> str:
@@ -34,6 +37,7 @@ _REASONS = {
     Outcome.BAD_INPUT: "invalid voxels in the batch",
     Outcome.OTHER_BATCH: "the plan was made for another batch",
     Outcome.NO_HOME: "no donor whose own place lies in the patch",
+    Outcome.NO_LESION: "no lesion of the host's own in the patch",
 }
 
 
@@ -59,6 +63,9 @@ class Insertion:
         crop_vox: size of the crop that holds the lesion and its surroundings.
         refused: an outcome that was certain before the device was asked, or None.
         place: rule by which its place was chosen; see `synthaug.LesionOptions`.
+        gain: (K, C) factors of the painted classes' intensities about the mean of host tissue, or None.
+        shift: (K, C) shifts likewise, in standard deviations of host tissue.
+        other_side: (3, 4), voxel indices to those of their mirror images, where it is known and heals the host.
     """
 
     sample: int
@@ -78,6 +85,9 @@ class Insertion:
     crop_vox: tuple[int, int, int] | None = None
     refused: Outcome | None = None
     place: str = "anywhere"
+    gain: Rows | None = None
+    shift: Rows | None = None
+    other_side: Rows | None = None
 
     @property
     def live_crop_vox(self) -> tuple[int, int, int]:

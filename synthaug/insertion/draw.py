@@ -1,7 +1,7 @@
 """Draws what to insert, on the host, from sizes and seeds alone, before anything on the device is looked at."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -9,8 +9,10 @@ import torch
 
 from synthaug.checks import checked_at_least
 from synthaug.classes import Classes
+from synthaug.frames import other_side
 from synthaug.generators.base import TumorGenerator
 from synthaug.insertion.asked import Insertion, Outcome
+from synthaug.insertion.contrast import Contrast
 from synthaug.insertion.home import Homes
 from synthaug.insertion.limits import Limits
 from synthaug.lesions.base import Candidates, LesionSource
@@ -54,7 +56,7 @@ class HostFacts:
         volume: (X, Y, Z) in voxels.
         group: patient group, or None.
         place: where its lesions go, as in `synthaug.LesionOptions`.
-        frame: (3, 4), where donors go to their own places, else None.
+        frame: (3, 4), where donors go to their own places or the host's own lesions are painted anew, else None.
     """
 
     sample: int
@@ -89,6 +91,8 @@ class Decider:
         size_weights: tilt the draw towards some lesion sizes; None for none.
         shift_mm: greatest displacement from a donor's own place, along each axis.
         mirror: whether a donor's own place may be that on the other side.
+        styled: whether the host's own lesions get the look of a donor.
+        contrast: draws changes of contrast, or None.
     """
 
     source: LesionSource
@@ -106,6 +110,8 @@ class Decider:
     size_weights: SizeWeights | None = None
     shift_mm: float = 0.0
     mirror: bool = True
+    styled: bool = False
+    contrast: Contrast | None = None
 
     @classmethod
     def of(
@@ -115,8 +121,9 @@ class Decider:
         classes: Classes,
         generator: TumorGenerator,
         rank: int | None,
+        channels: int,
     ) -> "Decider":
-        """Make the decider for these options.
+        """Make the decider for these options and batches of so many channels.
 
         Raises:
             ValueError: swaps, a class mix or scales that name unknown classes or do not fit each other.
@@ -144,6 +151,8 @@ class Decider:
             rank=process_rank() if rank is None else int(checked_at_least("rank", rank)),
             shift_mm=options.shift_mm,
             mirror=options.mirror,
+            styled=generator.needs_donor and options.style == "donor",
+            contrast=Contrast.of(options, len(classes), channels),
         )
 
     def batch(
@@ -161,7 +170,7 @@ class Decider:
             volume: (X, Y, Z) of the samples.
             groups: patient group of each sample, or None.
             place: of all of them, as in `synthaug.LesionOptions`.
-            frames: (3, 4) of each sample, which ``"home"`` needs.
+            frames: (3, 4) of each sample, which ``"home"`` needs and ``"own"`` heals better with.
         """
         rows, tally = [], Tally(self.mix)
         for sample, (spacing, group) in enumerate(zip(spacing_mm, groups, strict=True)):
@@ -169,9 +178,9 @@ class Decider:
             self.source.follow(number)
             first, another = stream(self.seed, self.rank, number).random(2)
             count = 0 if first >= self.prob else 1 + int(another < self.second)
-            frame = frames[sample] if place == "home" and frames is not None else None
+            frame = frames[sample] if place in ("home", "own") and frames is not None else None
             host = HostFacts(sample, spacing, tuple(volume), group, place, frame)
-            rows += [self._one(host, order, tally) for order in range(count)]
+            rows += [self._contrasted(*self._one(host, order, tally)) for order in range(count)]
         insertions, aims = zip(*rows, strict=True) if rows else ((), ())
         return Draw(tuple(insertions), self.number, len(groups), tuple(tally.added), tuple(aims))
 
@@ -181,6 +190,9 @@ class Decider:
         if self.mix is not None:
             for voxels in mix_voxels:
                 self.mix.counts += voxels
+
+    def _contrasted(self, row: Insertion, aims: Aims | None) -> tuple[Insertion, Aims | None]:
+        return row if self.contrast is None else replace(row, **self.contrast.draw(row.seed)), aims
 
     def _one(self, host: "HostFacts", order: int, tally: "Tally") -> tuple[Insertion, Aims | None]:
         """Draw one insertion and, for a donor at its own place, where to try it."""
@@ -199,6 +211,8 @@ class Decider:
             spacing_mm=host.spacing_mm,
             place=host.place,
         )
+        if host.place == "own":
+            return self._own(asked, host, swaps, drawn, rng), None
         refused_as = partial(asked, lesion=None, donor_group=None, swaps=swaps, scale=drawn, **turn)
         candidates = self.source.candidates(rng, host.group)
         if not len(candidates):
@@ -233,6 +247,31 @@ class Decider:
             refused=refused,
         )
         return row, aims
+
+    def _own(
+        self,
+        asked: Callable[..., Insertion],
+        host: "HostFacts",
+        swaps: dict[str, str],
+        scale: float,
+        rng: np.random.Generator,
+    ) -> Insertion:
+        """Draw the change of one of the host's own lesions, and the donor whose look it gets."""
+        lesion = None
+        if self.styled:
+            lesions = self.source.candidates(rng, host.group).lesions
+            if not len(lesions):
+                return asked(lesion=None, donor_group=None, swaps=swaps, scale=scale, refused=Outcome.NO_DONOR)
+            lesion = lesions[int(rng.integers(len(lesions)))]
+        side = None if host.frame is None else other_side(host.frame)
+        return asked(
+            lesion=None if lesion is None else lesion.name,
+            donor_group=None if lesion is None else lesion.group,
+            swaps=swaps,
+            scale=scale,
+            crop_vox=self.limits.whole(host.volume),
+            other_side=None if side is None else tuple(tuple(row) for row in side.tolist()),
+        )
 
     def _pick(
         self,

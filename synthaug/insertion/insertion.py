@@ -14,6 +14,7 @@ from synthaug.channels import canonical_channels
 from synthaug.classes import Classes, get_classes, in_names_of
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.registry import resolve_generator
+from synthaug.host.fluid import check_fluid
 from synthaug.host.rule import BLOCKED, HostRule
 from synthaug.host.space import Space, warn_of_patches
 from synthaug.insertion.batch import Batch, SampleMap, plain
@@ -114,20 +115,23 @@ class TumorInsertion(InsertionState):
         self.space.check(names, vocabulary)
         painter = resolve_generator(generator, source, **_not_ours(options, generator))
         bound = painter.bind(names, in_names_of(vocabulary.names, painter.classes))
-        decider = Decider.of(self.options, source, vocabulary, bound, rank)
+        decider = Decider.of(self.options, source, vocabulary, bound, rank, len(names))
         counters = Audit(vocabulary.names, None if audit is None else Path(audit))
         super().__init__(source, bound, vocabulary, names, decider, counters)
         self._made = Lesions(source, vocabulary, self._donor_channels(decider.mix))
         self.space.check_same("this insertion", "the lesion bank", source.space)
         self.space.check_same("this insertion", bound.described, bound.space)
+        host_label = next(iter(self.space.rule.labels.values()), 0)
         limits, ignored = self.space.units.limits(names), self.options.ignore_label
-        self._writer = CropWriter(bound, vocabulary, self.options.halo_mm, self.options.edge_vox, limits)
+        self._writer = CropWriter(bound, vocabulary, self.options.halo_mm, self.options.edge_vox, limits, host_label)
         self._fixed = self.space.units.statistics(names)
         self._blocked = BLOCKED if ignored is None else ignored
         self._values = ValueCheck(vocabulary, self._blocked if self.space.rule.changes_labels else ignored)
         self._plans = PlanCheck(names)
         self.places = source.places if places is None else places
         self._check_place()
+        if self.options.avoid_fluid:
+            check_fluid(names)
         self._groups = GroupWatch(source)
         self._watch: Stopwatch | None = None
         self._units_seen = False
@@ -255,7 +259,8 @@ class TumorInsertion(InsertionState):
         if plan.host_given:
             batch = replace(batch, host=self._map("host", batch))
         plan.check_fits(batch.samples, len(self.channels), batch.volume_vox, self.classes.names, batch.host is not None)
-        batch, placing = self._with_rule(batch), Placing(self.options)
+        batch, placing = self._with_rule(batch), Placing(self.options, channels=self.channels)
+        batch = replace(batch, spacing_mm=plan.spacing_of(batch.spacing_mm))
         work = Work(replace(batch, host_stats=plan.host_stats), plan.insertions, self._made, placing, self._fixed)
         plan = self._fitting(work, plan.to(batch.image.device))
         self._count(plan)
@@ -274,7 +279,7 @@ class TumorInsertion(InsertionState):
         place = self._place_in(batch)
         draw = self._decider.batch(batch.spacing_mm, batch.volume_vox, batch.groups, place, batch.frames)
         frequency = self.places if place == "like-data" else None
-        placing = Placing(self.options, draw.aims, frequency, batch.frames or ())
+        placing = Placing(self.options, draw.aims, frequency, batch.frames or (), self.channels)
         work = Work(batch, draw.insertions, self._made, placing, self._fixed)
         plan = InsertionPlan(
             insertions=draw.insertions,
@@ -316,7 +321,7 @@ class TumorInsertion(InsertionState):
         place = self.options.place
         if place is None:
             return "anywhere" if batch.frames is None or self.places is None else "like-data"
-        if place != "anywhere" and batch.frames is None:
+        if place in ("like-data", "home") and batch.frames is None:
             raise ValueError(
                 f"place: {place} needs to know where in their hosts the samples lie; expected frames=... with the "
                 "batch, see synthaug.frames.host_frame"

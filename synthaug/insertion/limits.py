@@ -78,5 +78,12 @@ class Limits:
         wanted = [need.max()] * 3 if self.cubic else need
         return triple(next(s for s in self.crop_sizes if s >= n) for n in wanted)
 
+    def whole(self, volume: Sequence[int]) -> tuple[int, int, int]:
+        """Choose the crop for a lesion of the host's own, whose box the device alone knows: the patch, if it fits."""
+        if self.crop_sizes is None:
+            return triple(volume)
+        wanted = [max(volume)] * 3 if self.cubic else volume
+        return triple(next((s for s in self.crop_sizes if s >= n), self.crop_sizes[-1]) for n in wanted)
+
     def _margin(self, spacing: Sequence[float]) -> int:
         return margin_vox(self.clearance_mm, self.halo_mm, spacing, self.generator_margin)

@@ -66,7 +66,7 @@ class Site:
     @cached_property
     def coarse_tissue(self) -> Tensor:
         """Share of tissue in each cell of the coarse grid."""
-        return _pooled(self.tissue, _coarse_step(self.tissue.shape), F.avg_pool3d)
+        return pooled(self.tissue, coarse_step(self.tissue.shape), F.avg_pool3d)
 
     def occupy(self, window: Window, lesion: Tensor) -> None:
         """Mark a placed lesion, (x, y, z) bool, as occupied."""
@@ -164,11 +164,11 @@ def _first_that(
 
 def _coarse_candidates(site: Site, lesion: Tensor, keep_clear: Tensor, share: float, generator) -> Tensor:
     """Pick T centres, (T, 3) int64, best first: random ones that fit on the coarse grid, then the least bad."""
-    volume, step = site.tissue.shape, _coarse_step(site.tissue.shape)
+    volume, step = site.tissue.shape, coarse_step(site.tissue.shape)
     tissue = site.coarse_tissue
-    occupied = _pooled(site.occupied, step, F.max_pool3d)
-    body = _pooled(lesion, step, F.avg_pool3d)
-    around = _pooled(keep_clear, step, F.max_pool3d)
+    occupied = pooled(site.occupied, step, F.max_pool3d)
+    body = pooled(lesion, step, F.avg_pool3d)
+    around = pooled(keep_clear, step, F.max_pool3d)
     overlap = _correlated(occupied, around)
     inside = _correlated(tissue, body) / body.sum().clamp(min=1e-6)
     rank = torch.rand(overlap.shape, generator=generator, device=overlap.device)
@@ -197,11 +197,13 @@ def _coarse_candidates(site: Site, lesion: Tensor, keep_clear: Tensor, share: fl
     return torch.minimum((chosen + shift).clamp(min=0), limit)
 
 
-def _coarse_step(volume: Sequence[int]) -> int:
+def coarse_step(volume: Sequence[int]) -> int:
+    """Choose the cells' side in voxels on a patch's coarse grid."""
     return next((s for s in (1, 2, 4, 6) if max(volume) <= 33 * s), 8)
 
 
-def _pooled(mask: Tensor, step: int, pool) -> Tensor:
+def pooled(mask: Tensor, step: int, pool) -> Tensor:
+    """Pool a mask (X, Y, Z) to the cells of the coarse grid, float32."""
     if step == 1:
         return mask.float()
     cells = mask[None, None].float()

@@ -4,7 +4,7 @@ A plan is a record and nothing else. What is worked out on the way to it or from
 belongs to the call that works it out; so a plan and its own JSON rows give the same bits, whatever happened in between.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,6 +89,11 @@ class InsertionPlan:
             voxels=self.voxels.to(device, non_blocking=free),
             tissue=None if self.tissue is None else self.tissue.to(device, non_blocking=free),
         )
+
+    def spacing_of(self, spacing_mm: Sequence[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
+        """Put the plan's voxel sizes in place of those of the samples that it asks for."""
+        known = {row.sample: row.spacing_mm for row in self.insertions}
+        return [known.get(sample, spacing) for sample, spacing in enumerate(spacing_mm)]
 
     def tissue_of(self, samples: int) -> tuple[Tensor, Tensor]:
         """Spread the rows' host tissue over a batch's samples, and tell which of them get a lesion.

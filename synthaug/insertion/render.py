@@ -79,7 +79,7 @@ def render(
         grid = _bent_grid(insertion, device)
         soft = F.grid_sample(soft[None], grid, align_corners=False)[0]
         donor = None if donor is None else F.grid_sample(donor[None], grid, "bilinear", "border", False)[0]
-    return Rendered(_decided(soft), donor)
+    return Rendered(decided(soft), donor)
 
 
 def renamed(mask: Tensor, swaps: Mapping[str, str], source_classes: Sequence[str], classes: Classes) -> Tensor:
@@ -180,7 +180,8 @@ def _bent_grid(insertion: Insertion, device: torch.device) -> Tensor:
     return normalised.flip(-1)[None]
 
 
-def _decided(one_hot: Tensor) -> Tensor:
+def decided(one_hot: Tensor) -> Tensor:
+    """Decide soft classes (K, X, Y, Z): (X, Y, Z) uint8, k + 1 in class k, 0 where they sum to less than one half."""
     strongest = torch.ones_like(one_hot[0], dtype=torch.uint8)
     best = one_hot[0]
     for k in range(1, len(one_hot)):

@@ -14,11 +14,12 @@ from synthaug.sizes import equivalent_diameter_mm
 if TYPE_CHECKING:
     from synthaug.insertion.plan import InsertionPlan
 
-ROW_VERSION = 3
+ROW_VERSION = 4
 """Rows of version 1 can be read; they do not say what the host tissue was like, which is then not compared. Those of
-versions 1 and 2 do not say by which rule the place was chosen, which was any place clear of lesions."""
+versions 1 and 2 do not say by which rule the place was chosen, which was any place clear of lesions; before version 4
+no contrast was changed, and none of the host's own lesions."""
 
-_SINCE = {"tissue": 2, "place": 3}
+_SINCE = {"tissue": 2, "place": 3, "gain": 4, "shift": 4, "other_side": 4}
 """Fields that rows have from a version on."""
 
 HostStats = tuple[list[list[float]], list[list[float]]]
@@ -27,6 +28,9 @@ HostStats = tuple[list[list[float]], list[list[float]]]
 TISSUE = ("mean", "std", "floor")
 TUPLES = ("spacing_mm", "axes", "flips", "angles_deg", "crop_vox")
 """Fields of `Insertion` that are lists in JSON."""
+
+TABLES = ("gain", "shift", "other_side")
+"""Those that are lists of lists."""
 
 _FIELDS = (
     *(f.name for f in fields(Insertion) if f.name not in ("refused", *_SINCE)),
@@ -56,6 +60,8 @@ def row_of(
     row.pop("refused")
     for name in TUPLES:
         row[name] = None if row[name] is None else list(row[name])
+    for name in TABLES:
+        row[name] = None if row[name] is None else [list(values) for values in row[name]]
     row["swaps"] = dict(insertion.swaps)
     stats = None
     if plan.host_stats is not None:
@@ -108,6 +114,9 @@ def insertion_of(row: Mapping[str, Any]) -> Insertion:
     values = {f.name: row[f.name] for f in fields(Insertion) if f.name in row}
     for name in TUPLES:
         values[name] = None if values[name] is None else tuple(values[name])
+    for name in TABLES:
+        table = values.get(name)
+        values[name] = None if table is None else tuple(tuple(numbers) for numbers in table)
     outcome = outcome_of(row)
     return Insertion(**values, refused=None if outcome is Outcome.DONE else outcome)
 

@@ -16,9 +16,10 @@ from synthaug.lesions.rebalance import ClassMix
 from synthaug.lesions.registry import donor_channels
 from synthaug.lesions.scale import SizeWeights
 from synthaug.lesions.shapes import LesionShapes
+from synthaug.options import InsertionOptions
 
-STATE_VERSION = 3
-"""States of versions 1, which did not name it, and 2 can be loaded."""
+STATE_VERSION = 4
+"""States of versions 1, which did not name it, to 3 can be loaded."""
 
 
 class InsertionState:
@@ -32,6 +33,8 @@ class InsertionState:
         decider: draws insertions; holds the adjustable values.
         audit: counts them.
     """
+
+    options: InsertionOptions
 
     def __init__(
         self,
@@ -47,6 +50,12 @@ class InsertionState:
 
     def _donor_channels(self, mix: ClassMix | None) -> list[int] | None:
         return donor_channels(self.lesions, self.generator, self.classes, self.channels, self._decider.swaps, mix)
+
+    def _refuse_own(self, name: str) -> None:
+        if self.options.place == "own":
+            raise ValueError(
+                f"{name}: place: own paints lesions that the device alone knows; swaps and scale change them"
+            )
 
     def expected(self, samples: int) -> float:
         """Compute how many insertions will be asked for, on average, over this many samples at the present `prob`."""
@@ -92,6 +101,7 @@ class InsertionState:
             return
         if self._decider.swaps is not None:
             raise ValueError("class_mix: this insertion has swaps; it may have one of the two")
+        self._refuse_own("class_mix")
         new, old = ClassMix(shares, self.classes), self._decider.mix
         self._donor_channels(new)  # raises where donors lack a class
         if old is None or not np.array_equal(new.target, old.target):
@@ -106,6 +116,8 @@ class InsertionState:
     def size_weights(self, weights: SizeWeights | None) -> None:
         if weights is not None and not isinstance(weights, SizeWeights):
             raise TypeError(f"size_weights: expected SizeWeights or None, got {type(weights).__name__}")
+        if weights is not None:
+            self._refuse_own("size_weights")
         if weights is not None and isinstance(self.lesions, LesionShapes) and self._decider.scale.diameter_mm is None:
             raise ValueError(
                 "size_weights: LesionShapes draws its own diameters; give TumorInsertion(diameter_mm=...) instead"
@@ -153,7 +165,7 @@ class InsertionState:
 def _with_later_outcomes(audit: Mapping[str, Any], version: int) -> dict[str, Any]:
     """Convert the audit's state of an earlier version: outcomes that it did not know are counted 0 times."""
     counts = list(audit["counts"])
-    for outcome, since in ((Outcome.OTHER_BATCH, 2), (Outcome.NO_HOME, 3)):
+    for outcome, since in ((Outcome.OTHER_BATCH, 2), (Outcome.NO_HOME, 3), (Outcome.NO_LESION, 4)):
         if version < since:
             counts.insert(outcome, 0.0)
     return {**audit, "counts": counts}

@@ -4,7 +4,7 @@ It is working memory, local to the call; a plan keeps nothing of it but what its
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,9 +13,12 @@ from torch import Tensor
 from synthaug.classes import Classes
 from synthaug.geometry import grown
 from synthaug.host import HostSample
+from synthaug.host.fluid import fluid_of, rim_of
 from synthaug.insertion.asked import Insertion, Outcome
 from synthaug.insertion.batch import Batch
+from synthaug.insertion.blending import margin_vox
 from synthaug.insertion.draw import Aims
+from synthaug.insertion.own import OwnLesion, own_lesion
 from synthaug.insertion.placement import Site, place, place_at
 from synthaug.insertion.render import Rendered, render
 from synthaug.lesions.base import LesionSource
@@ -48,16 +51,27 @@ class Placing:
         aims: of each insertion, where it is to be tried, or None.
         places: how often lesions lie where, in batches where that counts, else None.
         frames: (3, 4) of each sample, where `places` are given.
+        channels: canonical names of the batch's channels.
     """
 
     options: LesionOptions
     aims: Sequence[Aims | None] = ()
     places: PlaceFrequency | None = None
     frames: Sequence[np.ndarray] = ()
+    channels: Sequence[str] = ()
 
     def ignored(self, label: Tensor) -> Tensor | None:
         """Mark the voxels whose label nothing replaces, bool like the label; None where there is no such label."""
         return None if self.options.ignore_label is None else torch.eq(label, self.options.ignore_label)
+
+    def tissue_of(self, image: Tensor, label: Tensor, host: HostSample, spacing_mm: Sequence[float]) -> Tensor:
+        """Leave fluid and rim out of host tissue (X, Y, Z), where the options say so; labels are neither."""
+        options, tissue = self.options, host.tissue
+        if options.avoid_fluid:
+            tissue = tissue & ~(fluid_of(image, host, self.channels) & (label == 0))
+        if options.rim_mm:
+            tissue = tissue & ~(rim_of(host.tissue, options.rim_mm, spacing_mm) & (label == 0))
+        return tissue
 
     def places_in(self, sample: int) -> tuple[PlaceFrequency, np.ndarray] | None:
         """Return how often lesions lie where and the sample's frame, in batches where that counts."""
@@ -88,6 +102,7 @@ class Work:
         self._hosts: dict[int, HostSample] = {}
         self._sites: dict[int, Site] = {}
         self._rendered: dict[int, Rendered] = {}
+        self._own: dict[int, OwnLesion] = {}
 
     @property
     def device(self) -> torch.device:
@@ -99,7 +114,9 @@ class Work:
         if sample not in self._hosts:
             image, label, batch = self.batch.image[sample], self.batch.label[sample], self.batch
             host, stats = batch.map_of("host", sample), batch.stats_of(sample)
-            self._hosts[sample] = HostSample.of(image, label, host, stats, self.fixed)
+            found = HostSample.of(image, label, host, stats, self.fixed)
+            tissue = self.placing.tissue_of(image, label, found, batch.spacing_mm[sample])
+            self._hosts[sample] = replace(found, tissue=tissue)
         return self._hosts[sample]
 
     def write_with(self, sample: int, mean: Tensor, std: Tensor, floor: Tensor) -> None:
@@ -127,6 +144,19 @@ class Work:
             made = self.lesions
             self._rendered[n] = render(made.source, self.insertions[n], made.classes, made.donor_channels, self.device)
         return self._rendered[n]
+
+    def own(self, n: int) -> OwnLesion:
+        """Return the lesion of the host's own that insertion `n` paints anew; earlier ones have theirs."""
+        if n not in self._own:
+            row = self.insertions[n]
+            before = [m for m in range(n) if self.insertions[m].sample == row.sample and self.insertions[m].crop_vox]
+            taken = None
+            for m in before:
+                taken = self.own(m).taken if taken is None else taken | self.own(m).taken
+            halo = margin_vox(0.0, self.placing.options.halo_mm, row.spacing_mm, 0)
+            label, tissue = self.batch.label[row.sample], self.host(row.sample).tissue
+            self._own[n] = own_lesion(label, tissue, taken, row, self.lesions.classes, halo)
+        return self._own[n]
 
 
 @dataclass(frozen=True)
@@ -156,8 +186,20 @@ def find_places(work: Work, usable: Tensor) -> Places:
     for n, row in enumerate(work.insertions):
         if row.refused is None:
             places.tissue[n] = statistics(work.host(row.sample))
-            _place(work, n, usable[row.sample], places)
+            find = _change if row.place == "own" else _place
+            find(work, n, usable[row.sample], places)
     return places
+
+
+def _change(work: Work, n: int, usable: Tensor, places: Places) -> None:
+    """Find the lesion of the host's own for one insertion; writes its row of the tensors."""
+    own = work.own(n)
+    enough = (own.new > 0).sum() >= work.placing.options.min_voxels
+    outcome = torch.where((own.outcome != Outcome.DONE) | enough, own.outcome, int(Outcome.TOO_SMALL))
+    outcome = torch.where(usable, outcome, int(Outcome.BAD_INPUT))
+    places.center_vox[n], places.outcome[n] = own.center_vox, outcome
+    for k in range(len(work.lesions.classes)):
+        places.voxels[n, k] = ((own.new == k + 1) & (outcome == Outcome.DONE)).sum()
 
 
 def _place(work: Work, n: int, usable: Tensor, places: Places) -> None:

@@ -13,6 +13,9 @@ from synthaug.geometry import Window, grown
 from synthaug.host import HostSample, from_model, to_model
 from synthaug.host.units import within
 from synthaug.insertion.blending import blended, soft_edge
+from synthaug.insertion.contrast import contrasted
+from synthaug.insertion.heal import healed, other_side
+from synthaug.insertion.own import OwnLesion, look, style_of
 from synthaug.insertion.plan import Insertion, InsertionPlan, Outcome
 from synthaug.insertion.render import one_hot
 from synthaug.insertion.work import Work
@@ -29,8 +32,9 @@ class Spot:
         window: the crop's addresses.
         mask: (x, y, z) uint8, the lesion's classes as they are written, k + 1 in class k.
         support: (x, y, z) bool, the voxels that change: the lesion and, where one is wanted, its halo.
-        crop: (C, x, y, z), the sample's intensities.
-        old: (x, y, z), the sample's labels.
+        crop: (C, x, y, z), the sample's intensities, healed where a lesion of its own shrinks.
+        old: (x, y, z), the sample's labels, likewise.
+        donor: (C, x, y, z) model intensities that the generator is given, or None.
     """
 
     row: Insertion
@@ -40,6 +44,7 @@ class Spot:
     support: Tensor
     crop: Tensor
     old: Tensor
+    donor: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class CropWriter:
         halo_mm: width of the support around the lesion.
         edge_vox: width of the soft edge.
         limits: lowest and highest model intensity of each channel, or None.
+        host_label: what the label becomes where a lesion of the host's own shrinks.
     """
 
     generator: TumorGenerator
@@ -59,6 +65,7 @@ class CropWriter:
     halo_mm: float
     edge_vox: float
     limits: Sequence[tuple[float, float]] | None = None
+    host_label: int = 0
 
     def write(self, work: Work, plan: InsertionPlan, image: Tensor, label: Tensor) -> None:
         """Write a plan's lesions into a batch, in place.
@@ -85,22 +92,64 @@ class CropWriter:
         context = within(stacked([to_model(s.crop, s.host.mean, s.host.std) for s in spots]), self.limits)
         if not self.generator.needs_host:
             context.mul_(classes.sum(1, keepdim=True) == 0)
-        donor = stacked([work.rendered(n).intensities for n in group]) if self.generator.needs_donor else None
+        donor = stacked([_known(s.donor) for s in spots]) if self.generator.needs_donor else None
         told = {"support": stacked([s.support for s in spots])} if self.generator.needs_support else {}
         painted = self.generator.generate(context, classes, [s.row.seed for s in spots], donor, **told)
-        for spot, crop in zip(spots, painted, strict=True):
-            self._write(spot, crop, image, label)
+        for spot, crop, mask in zip(spots, painted, classes, strict=True):
+            self._write(spot, contrasted(crop, mask, spot.row), image, label)
 
     def _spot(self, work: Work, plan: InsertionPlan, n: int, image: Tensor, label: Tensor) -> Spot:
         row = plan.insertions[n]
+        if row.place == "own":
+            return self._own_spot(work, plan, n, image, label)
         host, window = work.host(row.sample), Window.at(plan.center_vox[n], row.live_crop_vox, plan.volume_vox)
         tissue, old = window.read(host.tissue), window.read(label[row.sample])
         # cut to the tissue, and nothing where refused
         mask = work.rendered(n).mask * (tissue & (plan.outcome[n] == Outcome.DONE))
+        support = self._support(mask, tissue & (old == 0), row)
+        donor = work.rendered(n).intensities if self.generator.needs_donor else None
+        return Spot(row, host, window, mask, support, window.read(image[row.sample]), old, donor)
+
+    def _own_spot(self, work: Work, plan: InsertionPlan, n: int, image: Tensor, label: Tensor) -> Spot:
+        """Make the spot of a lesion of the host's own: the crop is healed where it shrinks."""
+        row, own = plan.insertions[n], work.own(n)
+        host, window, done = work.host(row.sample), own.window, plan.outcome[n] == Outcome.DONE
+        crop, old = window.read(image[row.sample]), window.read(label[row.sample])
+        z, tissue, vacated = to_model(crop, host.mean, host.std), window.read(host.tissue), own.vacated & done
+        donor = None
+        if self.generator.needs_donor:
+            made = work.lesions
+            channels, style = made.donor_channels or [], None
+            if row.lesion is not None:
+                style = style_of(made.source, row.lesion, channels, self.classes, crop.device)
+            donor = look(own, z, row, style, self.classes)
+        # under the soft edge of what is painted, too
+        hole = (own.old > 0) & done & grown(vacated, self.edge_vox + 1, (1.0, 1.0, 1.0))
+        if row.scale != 1:
+            fresh = healed(z, tissue & (old == 0), hole, row.seed, self._other_side(row, own, host, image, label))
+            fresh = from_model(within(fresh, self.limits), host.mean, host.std).to(crop.dtype)
+            crop = torch.where(hole, fresh, crop)
+        old = torch.where(vacated, self.host_label, old).to(old.dtype)
+        mask = own.new * done
+        return Spot(
+            row, host, window, mask, self._support(mask, tissue & (old == self.host_label), row), crop, old, donor
+        )
+
+    def _other_side(
+        self, row: Insertion, own: OwnLesion, host: HostSample, image: Tensor, label: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """Read the mirror image of a crop, where it is known where that lies."""
+        if row.other_side is None:
+            return None
+        z, healthy = host.to_model(image[row.sample]), host.tissue & (label[row.sample] == self.host_label)
+        return other_side(z, healthy, own.center_vox - own.center, own.window.size, row.other_side)
+
+    def _support(self, mask: Tensor, free: Tensor, row: Insertion) -> Tensor:
+        """The voxels (x, y, z) that change for a lesion: itself and its halo, where it is free."""
         support = mask > 0
         if self.halo_mm:
-            support = support | grown(support, self.halo_mm, row.spacing_mm) & tissue & (old == 0)
-        return Spot(row, host, window, mask, support, window.read(image[row.sample]), old)
+            support = support | grown(support, self.halo_mm, row.spacing_mm) & free
+        return support
 
     def _write(self, spot: Spot, painted: Tensor, image: Tensor, label: Tensor) -> None:
         weight, sample = soft_edge(spot.support, self.edge_vox), spot.row.sample
@@ -108,6 +157,17 @@ class CropWriter:
         spot.window.write(image[sample], blended(spot.crop, generated, weight, spot.support, spot.host.floor))
         values = on_device([0, *self.classes.values.values()], label.device, label.dtype)
         spot.window.write(label[sample], torch.where(spot.mask > 0, values[spot.mask.long()], spot.old))
+
+
+def _known(donor: Tensor | None) -> Tensor:
+    """Return the donor's intensities.
+
+    Raises:
+        ValueError: there are none.
+    """
+    if donor is None:
+        raise ValueError("lesion: expected the donor's intensities, got a mask alone")
+    return donor
 
 
 def stacked(tensors: Sequence[Tensor]) -> Tensor:

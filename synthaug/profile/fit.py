@@ -171,6 +171,9 @@ def profile_of(
     mirrored = alike_on_both_sides(found.places)
     classes = vocabulary(roles.lesions)
     options, reasons = decisions.insertion(found, classes, survey.channels)
+    if rule.stripped and "flair" in survey.channels:
+        options["avoid_fluid"] = True
+        reasons["insertion.avoid_fluid"] = "skull-stripped MR with FLAIR shows ventricles, where no lesion grows"
     names = {case.name for case in survey.cases} & set(found.measured.cases)
     patients = {case.group for case in survey.cases if case.name in names}
     channels = [Channel(name=name, called=name, modality=kinds[name]) for name in survey.channels]

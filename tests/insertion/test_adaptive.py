@@ -301,13 +301,13 @@ def test_a_state_from_before_these_values_is_read():
     insert(*toy_batch())
     state = {key: insert.state_dict()[key] for key in ("number", "mix_counts", "audit")}
     counts = state["audit"]["counts"]
-    state["audit"]["counts"] = counts[: Outcome.OTHER_BATCH] + counts[Outcome.NO_HOME + 1 :]
+    state["audit"]["counts"] = counts[: Outcome.OTHER_BATCH] + counts[Outcome.NO_LESION + 1 :]
     report = insert.report()
     insert.load_state_dict(state | {"number": 7})
     assert (insert.number, insert.prob, insert.size_weights) == (7, 0.4, None)
     assert insert.report() == report
-    with pytest.raises(ValueError, match="insertion state: expected version 1 to 3, got 4"):
-        insert.load_state_dict(insert.state_dict() | {"version": 4})
+    with pytest.raises(ValueError, match="insertion state: expected version 1 to 4, got 5"):
+        insert.load_state_dict(insert.state_dict() | {"version": 5})
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ def test_what_is_found_in_ct(limbs_fitted):
     assert profile.units.fixed and profile.data.patients == 4 and profile.sizes.lesions >= 4
     low, high = profile.host.range["ct"]
     assert -200 < low < -60 and 40 < high < 200
+    assert "avoid_fluid" not in profile.insertion
     assert profile.insertion["rotate90"] is False and "insertion.rotate90" in profile.why
     assert json.loads((limbs_fitted.out / FILE).read_text())["version"] == 1
     page = (limbs_fitted.out / "profile.html").read_text()
@@ -80,6 +81,7 @@ def test_skull_stripped_gliomas_stay_what_they_were(tmp_path):
     write_phantom_dataset(tmp_path / "brains", 3, seed=4, size=(40, 40, 40))
     found = fit(tmp_path / "brains")
     assert found.profile.labels.lesions == {"NCR": 1, "ED": 2, "ET": 4} and not found.profile.units.fixed
+    assert found.profile.insertion["avoid_fluid"] is True and "ventricles" in found.profile.why["insertion.avoid_fluid"]
     plain = LesionBank.from_folder(tmp_path / "brains", "BRATS18")
     assert found.bank.checksum == plain.checksum
 
