@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 INSERTIONS = 24
 LEAST_PATIENTS = 2
+CLASSIFIER = ClassifierOptions(folds=2, steps=120, batch=8)
+"""Small enough for minutes on a CPU; `synthaug.evaluation.fidelity` asks more thoroughly."""
 REAL = "real lesions of other patients"
 NEARER_BY, EASIER_BY = 0.02, 0.05
 """A generator is preferred to a simpler one only where its distance is less by more than the first, and the
@@ -82,7 +84,7 @@ def compare(fitted: Fitted, cases: Sequence[Case], generators: Sequence[str]) ->
         rows[name] = {"distance": round(distance(real, made), 3), "lesions": float(len(made))}
         patients = {s.group for s in real} & {s.group for s in made}
         if len(patients) >= LEAST_PATIENTS:
-            rows[name]["auc"] = round(classifier_auc(real, made, options=ClassifierOptions(folds=2))["auc"], 3)
+            rows[name]["auc"] = round(classifier_auc(real, made, options=CLASSIFIER)["auc"], 3)
     return rows
 
 

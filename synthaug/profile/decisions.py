@@ -25,12 +25,13 @@ AIR_ABOVE_HU = -300.0
 THICK_SLICES = 2.0
 WIDER = 0.1
 """Share of its width by which a learned range is wider on each side than what was seen."""
-SOFTEST = 2 / 3
-"""Least share of the contrast that a border keeps: a wider edge than half a voxel would wash small lesions out."""
+SOFTEST = 0.77
+"""Least share of the contrast that a border keeps: a wider edge than 0.3 voxels would wash small lesions out."""
 LEAST_SLICES = 5
 """Least diameter of an insertion, in voxels along their longest side: what is thinner is mostly edge."""
-SHARPER_BY = 1.5
-"""What the gate of a cohort allows beyond the sharpest border of the bank."""
+SHARPER_BY = 2.0
+"""Sharpest border that the gate of a cohort lets pass, in units of the bank's: the same lesion has another border in
+fat than in muscle."""
 
 EDGES = (0.5, 99.5)
 
