@@ -146,7 +146,7 @@ def inspect(
 ) -> None:
     """Say what is in a cohort or a case; of a cohort, whether every file is as its manifest says.
 
-    Exit code 1: a file is missing, extra or altered, or a case cannot be read.
+    Exit code 1: a file is missing, extra or altered, a case cannot be read, or a cohort has none.
     """
     with _one_line_errors():
         sound = _inspect_any(path, classes, layout)
@@ -162,6 +162,9 @@ def _inspect_any(path: Path, classes: str | None, layout: str) -> bool:
     if is_cohort(path):
         found = verify(path)
         typer.echo("\n".join(describe_cohort(found)))
+        if not found.summary["written"] + found.summary["real"]:
+            typer.echo(f"{path}: no case could be written", err=True)
+            return False
         return found.sound
     if is_cohort(path.parent):
         found = verify(path.parent, path.name)

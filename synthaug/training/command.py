@@ -17,6 +17,9 @@ from synthaug.training.run_config import RunConfig
 EXIT_CODE = 2
 """Of a run that could not begin for what it was told, or stopped at a case that cannot be read."""
 
+INTERRUPTED = 130
+"""Of a run that Ctrl-C stopped."""
+
 WAIT_S = 10.0
 """Seconds in which the first process of a machine says what is wrong, which most often all find; the launcher then ends
 the others."""
@@ -42,10 +45,16 @@ def command(train: Callable[[Any, Path], Any], model: type[RunConfig], summary: 
             file = find_config(config)
         except ValueError as error:
             _stop(error)
+        folder = out or Path("runs") / file.stem
         try:
-            train(read_config(file, model, overrides or ()), out or Path("runs") / file.stem)
+            train(read_config(file, model, overrides or ()), folder)
         except (ConfigError, CaseError) as error:
             _stop(error)
+        except KeyboardInterrupt:
+            if os.environ.get("LOCAL_RANK", "0") == "0":
+                words = f"stopped; the same command goes on with {folder} from its latest checkpoint"
+                print(words, file=sys.stderr, flush=True)
+            raise SystemExit(INTERRUPTED) from None
 
     main.__doc__ = f"{summary}; the same command again continues a run that was stopped."
     return main

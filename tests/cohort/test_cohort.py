@@ -251,6 +251,13 @@ def test_inspect_names_what_is_not_as_the_manifest_says(phantom_folder, bank, tm
     assert (len(found.altered), len(found.missing), len(found.extra)) == (1, 1, 1)
 
 
+def test_a_cohort_without_a_case_is_not_sound(phantom_folder, bank, tmp_path):
+    config = cohort_config(phantom_folder, bank, count=1, lesions={"min_voxels": 10**6, "retries": 0})
+    assert generate(config, tmp_path / "c").written == 0
+    result = CliRunner().invoke(app, ["inspect", str(tmp_path / "c")])
+    assert result.exit_code == 1 and "no case could be written" in result.output
+
+
 def test_a_deleted_file_is_made_again(reference, phantom_folder, bank, tmp_path):
     config = everything(phantom_folder, bank)
     generate(config, tmp_path / "c")
