@@ -150,7 +150,9 @@ def _least_size(config: dict[str, Any], why: dict[str, str], look: Look) -> None
         return
     low, high = config["scale"]
     least = LEAST_SLICES * float(np.median([max(case.spacing_mm) for case in look.cases]))
-    needed = round(min(1.0, least / float(np.percentile([lesion.diameter_mm for lesion in look.places], 5))), 1)
+    # lesions that are thin themselves stay so at any scale
+    diameters = [lesion.diameter_mm for lesion in look.places if lesion.diameter_mm >= 2 * least]
+    needed = min(1.0, float(np.ceil(10 * least / np.percentile(diameters, 5))) / 10) if diameters else low
     if needed > low:
         config["scale"] = [needed, max(needed, high)]
         why["scale"] += (
