@@ -22,6 +22,8 @@ from synthaug.profile.specimens import cut, distance, model_intensities, real_sp
 logger = logging.getLogger(__name__)
 
 INSERTIONS = 24
+SCALE = (0.8, 1.0)
+"""Near the donors' own sizes, so that texture is not compared with that of lesions twice as large."""
 LEAST_PATIENTS = 2
 CLASSIFIER = ClassifierOptions(folds=2, steps=120, batch=8)
 """Small enough for minutes on a CPU; `synthaug.evaluation.fidelity` asks more thoroughly."""
@@ -46,7 +48,7 @@ def inserted_specimens(
 
     profile, hosts = fitted.profile, {case.group for case in cases}
     donors = fitted.bank.of_groups(set(fitted.bank.groups) - hosts)
-    options = {"prob": 1.0, "second": 0.0, "seed": 0}
+    options = {"prob": 1.0, "second": 0.0, "seed": 0, "scale": SCALE}
     engine = TumorInsertion.from_profile(fitted.out / FILE, donors, generator, **options)
     found = []
     for number in range(count):

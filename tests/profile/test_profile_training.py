@@ -84,7 +84,6 @@ def test_the_simpler_generator_is_recommended_unless_another_is_clearly_nearer(l
 def test_a_data_sets_own_generator_is_trained_compared_and_used(limbs_fitted, tmp_path, monkeypatch):
     monkeypatch.setattr("synthaug.profile.training.SMALL", (*SMALL, "crops.sizes={16: 1}", "demo.size=16"))
     monkeypatch.setattr("synthaug.profile.training.LEAST_STEPS", 12)
-    monkeypatch.setattr("synthaug.profile.comparison.INSERTIONS", 4)
     fitted = rewritten(replace(limbs_fitted, out=tmp_path), limbs_fitted.profile)
     watch = train_generator(fitted, 0.2)
     assert watch.looks and (tmp_path / FOLDER / "config.json").is_file()
