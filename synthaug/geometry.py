@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
@@ -120,6 +121,11 @@ def cube_around(volume: Tensor, center: Sequence[int], side: int, outside: Tenso
     cube = values[:, None, None, None].expand(-1, side, side, side).clone()
     cube[:, *target] = volume[:, *source]
     return cube
+
+
+def padded_to_multiple(volume: Tensor, step: int) -> Tensor:
+    """Pad (C, X, Y, Z) with 0 at the ends of its last three axes, up to multiples of `step`."""
+    return F.pad(volume, [n for size in reversed(volume.shape[-3:]) for n in (0, -size % step)])
 
 
 # -------------------------------------------------------------------------------------- distance and morphology

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from synthaug.cli.errors import one_line_errors
+from synthaug.cli.errors import one_line_errors, stoppable
 from synthaug.cli.options import (
     ChannelsOption,
     ClassesOption,
@@ -19,9 +19,6 @@ from synthaug.cli.options import (
 )
 from synthaug.cli.profiles import ProfileOption
 from synthaug.profile.profile import find_profile
-
-INTERRUPTED = 130
-"""Exit code of what Ctrl-C stopped."""
 
 SHORT = {
     "profile": "profile",
@@ -93,10 +90,8 @@ def cohort(
         logging.getLogger("synthaug.cohort").addHandler(say)
         logging.getLogger("synthaug.cohort").setLevel(logging.INFO)
         try:
-            summary = generate(_configuration(config, values, overrides or []), out, progress=True)
-        except KeyboardInterrupt:
-            typer.echo(f"stopped; the same command goes on with {out}", err=True)
-            raise typer.Exit(INTERRUPTED) from None
+            with stoppable(out):
+                summary = generate(_configuration(config, values, overrides or []), out, progress=True)
         finally:
             logging.getLogger("synthaug.cohort").removeHandler(say)
     processes = Processes.current()

@@ -2,8 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import typer
+
+INTERRUPTED = 130
+"""Exit code of what Ctrl-C stopped."""
 
 TRAIN = '; it comes with pip install "synthaug[train]"'
 
@@ -22,6 +26,16 @@ def one_line_errors(*kinds: type[Exception], missing: str = "") -> Iterator[None
         advice = missing if isinstance(error, ModuleNotFoundError) else ""
         typer.echo(f"error: {error}{advice}", err=True)
         raise typer.Exit(2) from error
+
+
+@contextmanager
+def stoppable(out: Path) -> Iterator[None]:
+    """Say, when Ctrl-C stops what goes on in a folder, that the same command continues it, and exit with 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; the same command goes on with {out}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def parsed_swap(text: str) -> tuple[str, str, float]:

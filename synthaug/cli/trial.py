@@ -5,12 +5,9 @@ from typing import Annotated
 
 import typer
 
-from synthaug.cli.errors import TRAIN, one_line_errors
+from synthaug.cli.errors import TRAIN, one_line_errors, stoppable
 from synthaug.cli.options import ERRORS
 from synthaug.cli.profiles import ProfileOption
-
-INTERRUPTED = 130
-"""Exit code of what Ctrl-C stopped."""
 
 
 def trial(
@@ -45,11 +42,8 @@ def trial(
         chosen, told = with_profile(read_config(file, TrialConfig, changes), profile, data, _say_aside)
         folder = out or Path("runs") / file.stem
         plan = make_plan(chosen, folder, told)
-        try:
+        with stoppable(folder):
             outcome = report_trial(plan) if report_only else run_trial(plan, typer.echo)
-        except KeyboardInterrupt:
-            typer.echo(f"stopped; the same command goes on with {folder}", err=True)
-            raise typer.Exit(INTERRUPTED) from None
     typer.echo(outcome.sentence)
     if outcome.page is not None:
         typer.echo(outcome.page)

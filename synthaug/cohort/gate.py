@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from synthaug.classes import Classes
 from synthaug.cohort.config import GateConfig
 from synthaug.cohort.hosts import Host
 from synthaug.config import ConfigError
-from synthaug.geometry import bounding_box
+from synthaug.geometry import bounding_box, padded_to_multiple
 from synthaug.host import to_model
 from synthaug.host.units import within
 from synthaug.lesions.bank import LesionBank
@@ -138,8 +137,7 @@ class Gate:
 
     @torch.no_grad()
     def _agreement(self, segmenter: Segmenter, z: Tensor, lesion: Tensor) -> float:
-        pad = [n for size in reversed(lesion.shape) for n in (0, -size % WINDOW_STEP)]
-        logits = segmenter(F.pad(z, pad)[None].float())
+        logits = segmenter(padded_to_multiple(z, WINDOW_STEP)[None].float())
         found = (logits.argmax(1)[0] > 0)[tuple(slice(n) for n in lesion.shape)]
         both, either = (found & lesion).sum(), found.sum() + lesion.sum()
         return round(float(2 * both / either.clamp(min=1)), 3)

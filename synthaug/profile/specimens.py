@@ -11,7 +11,7 @@ from synthaug.data.maps import host_of_case
 from synthaug.data.nifti import LabelledVolume
 from synthaug.evaluation.fidelity import LEAST_VOXELS, STATISTICS, Specimen, compare_statistics
 from synthaug.generators.base import TumorGenerator
-from synthaug.geometry import bounding_box
+from synthaug.geometry import bounding_box, padded_to_multiple
 from synthaug.host import HostSample, to_model
 from synthaug.host.units import within
 from synthaug.insertion.render import one_hot
@@ -41,9 +41,8 @@ def cut(image: Tensor, label: Tensor, profile: Profile, group: str) -> Specimen 
     if int((label != 0).sum()) < LEAST_VOXELS:
         return None
     box = bounding_box((label != 0).numpy(), (MARGIN,) * 3)
-    values = [profile.classes.values[name] for name in profile.classes.names]
-    index = sum((label[box] == value) * (k + 1) for k, value in enumerate(values))
-    return Specimen(image[(slice(None), *box)].contiguous(), one_hot(torch.as_tensor(index), len(values)), group)
+    index = torch.from_numpy(profile.classes.index_map(label[box].numpy()))
+    return Specimen(image[(slice(None), *box)].contiguous(), one_hot(index, len(profile.classes)), group)
 
 
 def real_specimens(cases: Sequence[Case], profile: Profile) -> list[Specimen]:
@@ -66,10 +65,9 @@ def repainted(real: Sequence[Specimen], generator: TumorGenerator, seed: int = 0
     """Paint the lesions of specimens anew over the real ones, in their own surroundings."""
     made = []
     for number, specimen in enumerate(real):
-        pad = [n for size in reversed(specimen.image.shape[1:]) for n in (0, -size % FACTOR)]
-        image, mask = (torch.nn.functional.pad(x, pad)[None] for x in (specimen.image, specimen.mask))
+        image, mask = (padded_to_multiple(x, FACTOR)[None] for x in (specimen.image, specimen.mask))
         lesion = mask.sum(1, keepdim=True)
-        support = {"support": lesion[:, 0] > 0} if getattr(generator, "needs_support", False) else {}
+        support = {"support": lesion[:, 0] > 0} if generator.needs_support else {}
         context = image if generator.needs_host else image * (1 - lesion)
         painted = generator.generate(context, mask, [seed + number], **support)
         whole = torch.where(lesion > 0, painted, image)[0]

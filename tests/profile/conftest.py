@@ -1,9 +1,9 @@
 """A fitted data set that the tests of profiles share."""
 
 import pytest
+from limbs import write_nnunet
 
 from synthaug.profile.fit import fit
-from tests.limbs import write_nnunet
 
 
 @pytest.fixture(scope="session")

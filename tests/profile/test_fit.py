@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from limbs import SPACING, limb, write_nnunet
 from typer.testing import CliRunner
 
 from synthaug import LesionBank, TumorInsertion
@@ -13,7 +14,6 @@ from synthaug.config import ConfigError
 from synthaug.data import write_phantom_dataset
 from synthaug.profile.fit import Given, fit
 from synthaug.profile.profile import FILE, Profile
-from tests.limbs import SPACING, limb, write_nnunet
 
 
 def test_what_is_found_in_ct(limbs_fitted):
