@@ -1,7 +1,10 @@
 """The commands ``synthaug cohort`` and ``synthaug inspect``; the first is also ``python -m synthaug.cohort``."""
 
 import logging
-from contextlib import AbstractContextManager
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,7 +46,7 @@ SHORT = {
 
 
 def cohort(
-    out: Annotated[Path, typer.Option(help="Folder of the cohort.")],
+    out: Annotated[str, typer.Option(help="Folder of the cohort.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Any key, such as lesions.retries=20.")] = None,
     config: Annotated[
         str | None, typer.Option(help="YAML file with all of it, or a name; options and keys change it.")
@@ -67,11 +70,19 @@ def cohort(
     folds: Annotated[str | None, typer.Option(help="splits_final.json of the real data, or a number to make.")] = None,
     per_class: Annotated[int | None, typer.Option(help="Instead of count: cases of each class or size.")] = None,
     balance: Annotated[str | None, typer.Option(help="What --per-class balances: class or size.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="local, accelerate (in a launch of it, the default there) or ray.")
+    ] = None,
+    shard: Annotated[str | None, typer.Option(help="i/n: every n-th case from the i-th on, from 0; see docs.")] = None,
+    join: Annotated[bool, typer.Option(help="Work beside another launch on the same cohort.")] = False,
+    actors: Annotated[int | None, typer.Option(min=1, help="Workers of ray; by default as many as fit.")] = None,
 ) -> None:
     """Write a cohort of synthetic cases; the same command again continues one that was stopped.
 
-    Exit code 0: every case is there; 1: some are not, and were named; 2: nothing could be begun, or the disk was
-    full in the end.
+    The cases are the same, byte for byte, from every engine, shard by shard or at once.
+
+    Exit code 0: every case is there, or every one of the shard; 1: some are not, and were named; 2: nothing could be
+    begun (another launch is at work there, for one), or the disk was full in the end.
     """
     given = {key: value for key, value in locals().items() if key in SHORT and value is not None}
     if config is None and profile is None and (beside := find_profile(cases)) is not None:
@@ -83,22 +94,40 @@ def cohort(
     if swap:
         values["lesions.swaps"] = [text.split(":") for text in swap]
     with _one_line_errors():
-        from synthaug.cohort.processes import Processes
         from synthaug.cohort.production import generate
 
         say = logging.StreamHandler()
         logging.getLogger("synthaug.cohort").addHandler(say)
-        logging.getLogger("synthaug.cohort").setLevel(logging.INFO)
+        logging.getLogger("synthaug.cohort").setLevel(logging.INFO if _is_first() else logging.ERROR)
         try:
-            with stoppable(out):
-                summary = generate(_configuration(config, values, overrides or []), out, progress=True)
+            with stoppable(out), _terminated_as_interrupted():
+                made_of = _configuration(config, values, overrides or [])
+                how = {"engine": engine, "shard": shard, "join": join, "actors": actors}
+                summary = generate(made_of, out, progress=True, **how)
         finally:
             logging.getLogger("synthaug.cohort").removeHandler(say)
-    processes = Processes.current()
-    if processes.is_main:
+    if _is_first():
         _tell(summary)
-    processes.leave()
-    raise typer.Exit(0 if summary.complete else 1)
+    raise typer.Exit(0 if summary.complete or summary.sound_so_far else 1)
+
+
+def _is_first() -> bool:
+    """Whether this is the first process of its launch, or the only one."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Take SIGTERM, by which Slurm and Ray end a job, for Ctrl-C: locks are given back."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _one_line_errors() -> AbstractContextManager[None]:
@@ -128,7 +157,9 @@ def _plain(value: Any) -> Any:
 
 def _tell(summary) -> None:
     done = "nothing to do" if not summary.made and summary.complete else f"{summary.made} made now"
-    typer.echo(f"{summary.written} of {summary.asked} cases in {summary.out} ({done}); {summary.out / 'report.html'}")
+    typer.echo(f"{summary.written} of {summary.asked} cases in {summary.out} ({done}); {summary.out}/report.html")
+    if summary.left:
+        typer.echo(f"{summary.left} cases are left to other shards or launches; the one that ends last describes all")
     for word, which in (("refused", summary.refused), ("failed", summary.failed)):
         for name, reason in which.items():
             typer.echo(f"{word}: {name}: {reason}", err=True)

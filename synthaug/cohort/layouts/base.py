@@ -5,13 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import nibabel as nib
 import numpy as np
 
 from synthaug.classes import Classes
-from synthaug.data.nifti import Stored, nifti_bytes, volumes_first
+from synthaug.cohort.store import Content, Store
+from synthaug.data.nifti import Stored, nifti_bytes, nifti_of, volumes_first
 
 if TYPE_CHECKING:
     from synthaug.cohort.config import CohortConfig
+    from synthaug.cohort.description import Written
     from synthaug.cohort.hosts import Host
 
 UNSCALED = (1.0, 0.0)
@@ -56,12 +59,12 @@ class Layout(ABC):
         """Name the file of a case's label in the cohort's folder."""
 
     @abstractmethod
-    def description(self, provenance: Mapping[str, Any], written: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
-        """Write the layout's own files about the whole cohort, as bytes by path.
+    def description(self, provenance: Mapping[str, Any], written: "Written") -> dict[str, Content]:
+        """Write the layout's own files about the whole cohort, by path.
 
         Args:
             provenance: versions, generator, hash of the configuration.
-            written: one record per case that has files, by index.
+            written: one record per case that has files, by index; they are read anew whenever they are iterated over.
         """
 
     @property
@@ -99,6 +102,14 @@ class Layout(ABC):
         contents = self.image_contents([self._channel(host, i, image) for i in range(len(self.channels))])
         files = dict(zip(self.image_paths(name), contents, strict=True))
         return files | {self.label_path(name): self._label(name, host, label)}
+
+    def read_back(self, store: Store, name: str, channel: str) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
+        """Read one channel and the label of a case that was written, each (X, Y, Z)."""
+        paths, number = self.image_paths(name), self.channels.index(channel)
+        volume = nifti_of(store.read(paths[number if len(paths) > 1 else 0]))
+        if len(volume.shape) == 4:
+            volume = volume.slicer[..., number]
+        return volume, nifti_of(store.read(self.label_path(name)))
 
     @property
     def about_in_short(self) -> dict[str, str]:

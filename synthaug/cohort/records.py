@@ -1,0 +1,151 @@
+"""Records of the cases that are done: a file for each, and one for every part of a large cohort that is whole.
+
+A cohort of more than `PART_CASES` cases is divided into parts of so many. When all cases of a part are done, their
+records go into one file of JSON lines. Whoever reads records reads part by part: neither memory nor the number of files
+in a folder grows with the cohort. JSON lines and not parquet: records are nested and of several forms, the same records
+give the same bytes whatever the version of a library, and what is read is always a whole part, never a column.
+"""
+
+import json
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from synthaug.cohort.encoding import json_line_bytes, text_bytes
+from synthaug.cohort.store import HIDDEN, Content, Store
+
+RECORDS, PARTS = f"{HIDDEN}/records", f"{HIDDEN}/parts"
+PART_CASES = 1000
+
+Record = dict[str, Any]
+
+
+class Records:
+    """The records of a cohort, in the order of their numbers; iterating reads them anew, part by part.
+
+    Args:
+        store: of the cohort.
+        total: number of its cases.
+    """
+
+    part_cases = PART_CASES
+
+    def __init__(self, store: Store, total: int):
+        self.store, self.total = store, total
+
+    @property
+    def parts(self) -> range:
+        """Numbers of the parts."""
+        return range(-(-self.total // self.part_cases))
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether the records of a whole part are joined."""
+        return self.total > self.part_cases
+
+    def cases_of(self, part: int) -> range:
+        """Numbers of a part's cases."""
+        return range(part * self.part_cases, min((part + 1) * self.part_cases, self.total))
+
+    def __iter__(self) -> Iterator[Record]:
+        """Read the records of cases whose files are all there."""
+        loose, joined = self._loose(), self._joined()
+        for part in self.parts:
+            yield from self._part(part, loose, part in joined)
+
+    def missing(self) -> Iterator[int]:
+        """List the cases that are not done, or of which a file is gone."""
+        loose, joined = self._loose(), self._joined()
+        for part in self.parts:
+            there = {record["index"] for record in self._part(part, loose, part in joined)}
+            yield from (index for index in self.cases_of(part) if index not in there)
+
+    def done(self, indices: Sequence[int]) -> set[int]:
+        """Tell which of a few cases are done, by what is there now."""
+        joined = {part for part in {i // self.part_cases for i in indices} if self.store.is_there(_part_path(part))}
+        rest = [i for i in indices if i // self.part_cases not in joined]
+        sizes = self.store.sizes([_path(index) for index in rest])
+        there = {index for index, size in zip(rest, sizes, strict=True) if size is not None}
+        return there | {i for i in indices if i // self.part_cases in joined}
+
+    def count(self) -> int:
+        """Count the cases that are done, quickly, for a progress bar."""
+        return min(len(self._joined()) * self.part_cases + len(self.store.names(RECORDS)), self.total)
+
+    def write(self, record: Mapping[str, Any], files: Mapping[str, Content]) -> None:
+        """Write the files of a case, and then its record, which marks it as done."""
+        index = record["index"]
+        if files:
+            self.store.write(f"case{index}", files)
+        self.store.write(f"record{index}", {_path(index): text_bytes(json.dumps(record, allow_nan=False))})
+
+    def join(self) -> None:
+        """Join the records of parts that are whole; several processes may do so at once, and do the same."""
+        if not self.in_parts:
+            return
+        loose = self._loose()
+        for part in sorted({index // self.part_cases for index in loose}):
+            cases = self.cases_of(part)
+            if len(_within(loose, cases)) == len(cases):
+                self._join(part, self._part(part, loose, False))
+            elif self.store.is_there(_part_path(part)):  # what another process was deleting, or what was made again
+                records = self._part(part, loose, True)
+                if len(records) == len(cases):
+                    self._join(part, records)
+
+    def _join(self, part: int, records: Sequence[Record]) -> None:
+        if len(records) == len(self.cases_of(part)):
+            self.store.write(f"part{part}", {_part_path(part): json_line_bytes(records)})
+            self.store.remove(_path(record["index"]) for record in records)
+
+    def _part(self, part: int, loose: Sequence[int], joined: bool) -> list[Record]:
+        """Read the records of a part: those that are by themselves, and those that are joined."""
+        found: dict[int, Record] = {}
+        if joined:
+            lines = self.store.read(_part_path(part)).splitlines()
+            # a place that is far keeps what was written: only what is near is looked after file by file
+            found = {r["index"]: r for r in self._with_files(map(json.loads, lines), ask=self.store.is_near)}
+        single = (self._read(index) for index in _within(loose, self.cases_of(part)))
+        found |= {r["index"]: r for r in self._with_files((r for r in single if r is not None), ask=True)}
+        if not joined and len(found) < len(self.cases_of(part)) and self._was_joined(part):
+            return self._part(part, loose, True)
+        return [found[index] for index in sorted(found)]
+
+    def _read(self, index: int) -> Record | None:
+        try:
+            return json.loads(self.store.read(_path(index)))
+        except FileNotFoundError:  # joined by another process in this moment
+            return None
+
+    def _with_files(self, records: Iterable[Record], ask: bool) -> list[Record]:
+        """Leave out records of which a file is not there whole."""
+        listed = list(records)
+        if not ask:
+            return listed
+        files = [(path, about["bytes"]) for record in listed for path, about in record["files"].items()]
+        sizes = iter(self.store.sizes([path for path, _ in files]))
+        # every size is taken, in order, also after the first that differs
+        return [r for r in listed if all([next(sizes) == about["bytes"] for about in r["files"].values()])]  # noqa: C419
+
+    def _was_joined(self, part: int) -> bool:
+        return self.in_parts and self.store.is_there(_part_path(part))
+
+    def _loose(self) -> list[int]:
+        """Numbers of the cases that have a record of their own, in order."""
+        numbers = (int(name.removesuffix(".json")) for name in self.store.names(RECORDS))
+        return sorted(number for number in numbers if number < self.total)
+
+    def _joined(self) -> set[int]:
+        return {int(name.removesuffix(".jsonl")) for name in self.store.names(PARTS)}
+
+
+def _within(numbers: Sequence[int], cases: range) -> Sequence[int]:
+    return numbers[bisect_left(numbers, cases.start) : bisect_left(numbers, cases.stop)]
+
+
+def _path(index: int) -> str:
+    return f"{RECORDS}/{index:06d}.json"
+
+
+def _part_path(part: int) -> str:
+    return f"{PARTS}/{part:06d}.jsonl"
