@@ -8,6 +8,7 @@ Two launches that write the same case write the same bytes: locks spare work, th
 import json
 import logging
 import os
+import random
 import socket
 import threading
 import time
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 LOCKS = f"{HIDDEN}/locks"
 SIGN_EVERY_S, DEAD_AFTER_S = 30.0, 180.0
+MOST_PATIENCE_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -132,30 +134,32 @@ class Locks:
         Raises:
             ConfigError: another launch works on the cohort; it is named.
         """
-        me = Launch.of_this_process(shard, join)
-        self._refuse(me, self.living())
-        self._sign(me)
+        me = self._entered(Launch.of_this_process(shard, join))
         ended = threading.Event()
         signs = threading.Thread(target=self._give_signs, args=(me, ended), daemon=True, name="signs of life")
         try:
-            # of two that began at this moment both see both locks now, and the first one stays
-            self._refuse(me, [x for x in self.living() if (x.since, x.id) < (me.since, me.id)])
             signs.start()
             yield me
         finally:
             ended.set()
-            if signs.ident is not None:
-                signs.join()
+            signs.join()
             self.store.remove([me.path])
 
     def others(self, me: Launch) -> list[Launch]:
         """List the launches that work beside this one."""
         return [launch for launch in self.living() if launch.id != me.id]
 
-    def _refuse(self, me: Launch, others: list[Launch]) -> None:
-        for other in others:
-            if not me.tolerates(other):
-                raise ConfigError(f"{self.store.address}: {_refusal(other)}")
+    def _entered(self, me: Launch) -> Launch:
+        """Write the lock where no other is there; of two that come at the same moment both step back and come again."""
+        while True:
+            for other in self.living():
+                if not me.tolerates(other):
+                    raise ConfigError(f"{self.store.address}: {_refusal(other)}")
+            self._sign(me)
+            if all(me.tolerates(other) for other in self.others(me)):
+                return me
+            self.store.remove([me.path])
+            time.sleep(random.SystemRandom().uniform(0, MOST_PATIENCE_S))
 
     def _give_signs(self, me: Launch, ended: threading.Event) -> None:
         while not ended.wait(SIGN_EVERY_S):

@@ -70,9 +70,8 @@ class RayEngine(Engine):
         count = self.order.actors or gpus or max(1, int(there.get("CPU", 1)) // threads)
         needs = {"num_gpus": 1} if gpus else {"num_cpus": min(threads, int(there.get("CPU", 1)))}
         remote = ray.remote(max_restarts=-1, max_task_retries=TRIES - 1, **needs)(_Worker)
-        order = ray.put(self.order)
         logger.info("ray: %d actors, each with %s", count, needs)
-        return [remote.remote(order) for _ in range(count)]
+        return [remote.remote(self.order) for _ in range(count)]
 
     def _begin(self, actor: Any, coming: Iterator[list[int]], going: dict[Any, tuple[Any, list[int]]]) -> None:
         if cases := next(coming, None):
