@@ -22,6 +22,7 @@ from synthaug.cli.options import (
 )
 from synthaug.cli.profiles import ProfileOption
 from synthaug.profile.profile import find_profile
+from synthaug.remote import as_place
 
 SHORT = {
     "profile": "profile",
@@ -46,14 +47,16 @@ SHORT = {
 
 
 def cohort(
-    out: Annotated[str, typer.Option(help="Folder of the cohort.")],
+    out: Annotated[str, typer.Option(help="Folder of the cohort, or its URL: s3://bucket/cohort.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Any key, such as lesions.retries=20.")] = None,
     config: Annotated[
         str | None, typer.Option(help="YAML file with all of it, or a name; options and keys change it.")
     ] = None,
     profile: ProfileOption = None,
-    cases: Annotated[Path | None, typer.Option(help="Folder of the host cases.")] = None,
-    bank: Annotated[Path | None, typer.Option(help="Bank of lesion masks; without it, procedural shapes.")] = None,
+    cases: Annotated[str | None, typer.Option(help="Folder of the host cases, or its URL.")] = None,
+    bank: Annotated[
+        str | None, typer.Option(help="Bank of lesion masks, or its URL; without it, procedural shapes.")
+    ] = None,
     generator: Annotated[str | None, typer.Option(help="paste, procedural, a folder of weights, ...")] = None,
     count: Annotated[int | None, typer.Option(help="Cases to make.")] = None,
     layout: Annotated[str | None, typer.Option(help="nnunet, msd, bids or brats.")] = None,
@@ -85,7 +88,7 @@ def cohort(
     begun (another launch is at work there, for one), or the disk was full in the end.
     """
     given = {key: value for key, value in locals().items() if key in SHORT and value is not None}
-    if config is None and profile is None and (beside := find_profile(cases)) is not None:
+    if config is None and profile is None and (beside := find_profile(as_place(cases))) is not None:
         typer.echo(f"profile: {beside} (beside the cases)", err=True)
         given["profile"] = beside
     values = {SHORT[key]: value for key, value in given.items()}
@@ -166,7 +169,7 @@ def _tell(summary) -> None:
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A cohort, COHORT/CASE, or any folder of cases.")],
+    path: Annotated[str, typer.Argument(help="A cohort, COHORT/CASE, or any folder of cases, or a URL of them.")],
     classes: ClassesOption = None,
     layout: LayoutOption = "auto",
 ) -> None:
@@ -179,11 +182,12 @@ def inspect(
     raise typer.Exit(0 if sound else 1)
 
 
-def _inspect_any(path: Path, classes: str | None, layout: str) -> bool:
+def _inspect_any(path: str, classes: str | None, layout: str) -> bool:
     from synthaug.cohort.summary_lines import describe_case, describe_cohort, describe_files
     from synthaug.cohort.verification import is_cohort, verify
     from synthaug.data.cases import CaseError
     from synthaug.data.dataset import find_classes, named_cases
+    from synthaug.remote import local_folder
 
     if is_cohort(path):
         found = verify(path)
@@ -192,13 +196,15 @@ def _inspect_any(path: Path, classes: str | None, layout: str) -> bool:
             typer.echo(f"{path}: no case could be written", err=True)
             return False
         return found.sound
-    if is_cohort(path.parent):
-        found = verify(path.parent, path.name)
-        typer.echo("\n".join(describe_case(found, path.name)))
+    above, _, name = path.rstrip("/").rpartition("/")
+    if is_cohort(above or "."):
+        found = verify(above or ".", name)
+        typer.echo("\n".join(describe_case(found, name)))
         return found.sound
-    sound, cases = True, named_cases(path, layout)
+    folder = local_folder(path)
+    sound, cases = True, named_cases(folder, layout)
     try:
-        vocabulary, said = find_classes(path, cases, classes, structures=True)
+        vocabulary, said = find_classes(folder, cases, classes, structures=True)
         tell_taken([] if said is None else [f"classes {vocabulary} ({said})"])
     except ValueError as error:
         if classes is not None:

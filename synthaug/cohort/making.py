@@ -48,6 +48,7 @@ class CaseMaker:
         segmenter: Segmenter | None,
         device: torch.device,
     ):
+        config = config.fetched()
         self.bank = open_bank(config)
         self.config = config = described(config, self.bank)
         self.layout, self.job = make_layout(config), Job(store)

@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from synthaug.remote import as_place
+
 HIDDEN = ".synthaug"
 UNFINISHED = f"{HIDDEN}/unfinished"
 
@@ -148,5 +150,14 @@ def _size(path: str) -> int | None:
 
 
 def open_store(out: str | os.PathLike) -> Store:
-    """Open the place that a path names; nothing is made or asked yet."""
-    return LocalStore(out)
+    """Open the place that a path or a URL names; nothing is made or asked yet.
+
+    Raises:
+        ModuleNotFoundError: the package that a URL's protocol needs is not installed.
+    """
+    place = as_place(os.fspath(out))
+    if isinstance(place, Path):
+        return LocalStore(place)
+    from synthaug.cohort.url_store import URLStore
+
+    return URLStore(place)
