@@ -22,6 +22,12 @@ def cohort_config(cases: Path, bank: Path | None, **changes: Any) -> CohortConfi
     return CohortConfig(**values)
 
 
+def tiny_config(hosts: Path, **changes: Any) -> CohortConfig:
+    """Four cases of 40^3 voxels with procedural lesions, unless told otherwise."""
+    shapes = {"shapes": {"diameter_mm": (6, 9)}, "scale": None}
+    return cohort_config(hosts, None, lesions=shapes, classes="BRATS18", **changes)
+
+
 def manifest(out: Path) -> list[dict]:
     return [json.loads(line) for line in (out / "manifest.jsonl").read_text().splitlines()]
 

@@ -59,7 +59,7 @@ def cohort(
     ] = None,
     generator: Annotated[str | None, typer.Option(help="paste, procedural, a folder of weights, ...")] = None,
     count: Annotated[int | None, typer.Option(help="Cases to make.")] = None,
-    layout: Annotated[str | None, typer.Option(help="nnunet, msd, bids or brats.")] = None,
+    layout: Annotated[str | None, typer.Option(help="nnunet, msd, bids, brats, webdataset or zarr.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
     classes: ClassesOption = None,
     channels: ChannelsOption = None,

@@ -26,7 +26,7 @@ SIZES_MM = {"small": (8.0, 15.0), "medium": (20.0, 30.0), "large": (35.0, 50.0)}
 class HostsConfig(Section):
     """Selects the cases that get lesions."""
 
-    layout: Literal["auto", "brats", "nnunet", "msd", "bids"] = "auto"
+    layout: Literal["auto", "brats", "nnunet", "msd", "bids", "webdataset"] = "auto"
     group_pattern: str | None = None
     only: tuple[str, ...] | None = None
     tumour: Literal["any", "with", "free"] = "any"
@@ -104,6 +104,14 @@ class BalanceConfig(Section):
     sizes_mm: dict[str, tuple[PositiveFloat, PositiveFloat]] = SIZES_MM
 
 
+class PackingConfig(Section):
+    """How the layouts ``webdataset`` and ``zarr`` pack cases; of no meaning in others."""
+
+    shard_cases: PositiveInt = 32
+    dtype: Literal["source", "float16"] = "source"
+    chunk_vox: PositiveInt = 64
+
+
 class AboutConfig(Section):
     """Texts of the description files."""
 
@@ -155,6 +163,7 @@ class CohortConfig(Section):
     splits: SplitsConfig = SplitsConfig()
     balance: BalanceConfig | None = None
     about: AboutConfig = AboutConfig()
+    packing: PackingConfig = PackingConfig()
     include_real: bool = False
     threads: PositiveInt = 1
     compression: Annotated[int, Field(ge=1, le=9)] = 1

@@ -11,7 +11,9 @@ from synthaug.cohort.gate import Gate, Segmenter
 from synthaug.cohort.hosts import Host, described, find_hosts, host_number, read_host
 from synthaug.cohort.job import Job
 from synthaug.cohort.layouts import make_layout
+from synthaug.cohort.layouts.webdataset import WebDatasetLayout
 from synthaug.cohort.manifest import case_record
+from synthaug.cohort.packing import PackedRecords
 from synthaug.cohort.pipeline import Failure, overlapped
 from synthaug.cohort.provenance import identity, identity_sha256, versions
 from synthaug.cohort.records import Records
@@ -67,7 +69,8 @@ class CaseMaker:
         self.inserter = CaseInserter(config, lesions, painter, gate, device)
         self.real = [case for case in self.hosts if case.label is not None] if config.include_real else []
         self.total = config.total + len(self.real)
-        self.records = Records(store, self.total)
+        packed = isinstance(self.layout, WebDatasetLayout)
+        self.records = PackedRecords(store, self.total, self.layout) if packed else Records(store, self.total)
 
     def name(self, index: int) -> str:
         """Name a case; those after the synthetic ones are real."""

@@ -179,7 +179,7 @@ class _Production:
                     # the others' cases count, too: what is there is what is done
                     bar.update(self.records.count() + len(failed) - bar.n)
                     looked = time.monotonic()
-                if made % JOIN_EVERY == 0 and engine.is_main:
+                if made % min(JOIN_EVERY, self.records.part_cases) == 0 and engine.is_main:
                     self.records.join()
         return made, failed
 
@@ -201,12 +201,13 @@ class _Production:
         tally = Tally.of(self.records)
         config, total = self.maker.config, self.maker.total
         left = total - tally.all_written - tally.refused_cases - len(failed)
+        # in archives, cases that wait for one that failed are not left to anybody
         others = left > 0 and (self.share.of > 1 or bool(self.locks.others(self.me)))
         if not others:
             self._describe(tally, made > 0)
         return Summary(
             *(self.job.store.address, config.total, tally.written, tally.not_written, failed, made),
-            left=max(left, 0),
+            left=left if others else 0,
         )
 
     def _describe(self, tally: Tally, changed: bool) -> None:

@@ -64,7 +64,7 @@ class Records:
         """Tell which of a few cases are done, by what is there now."""
         joined = {part for part in {i // self.part_cases for i in indices} if self.store.is_there(_part_path(part))}
         rest = [i for i in indices if i // self.part_cases not in joined]
-        sizes = self.store.sizes([_path(index) for index in rest])
+        sizes = self.store.sizes([path_of(index) for index in rest])
         there = {index for index, size in zip(rest, sizes, strict=True) if size is not None}
         return there | {i for i in indices if i // self.part_cases in joined}
 
@@ -77,7 +77,7 @@ class Records:
         index = record["index"]
         if files:
             self.store.write(f"case{index}", files)
-        self.store.write(f"record{index}", {_path(index): text_bytes(json.dumps(record, allow_nan=False))})
+        self.store.write(f"record{index}", {path_of(index): text_bytes(json.dumps(record, allow_nan=False))})
 
     def join(self) -> None:
         """Join the records of parts that are whole; several processes may do so at once, and do the same."""
@@ -85,47 +85,64 @@ class Records:
             return
         loose = self._loose()
         for part in sorted({index // self.part_cases for index in loose}):
-            cases = self.cases_of(part)
-            if len(_within(loose, cases)) == len(cases):
-                self._join(part, self._part(part, loose, False))
-            elif self.store.is_there(_part_path(part)):  # what another process was deleting, or what was made again
-                records = self._part(part, loose, True)
-                if len(records) == len(cases):
-                    self._join(part, records)
+            try:
+                self._join_if_whole(part, _within(loose, self.cases_of(part)))
+            except FileNotFoundError:  # another process has joined it in this moment
+                if not self.store.is_there(_part_path(part)):
+                    raise
+
+    def _join_if_whole(self, part: int, loose: Sequence[int]) -> None:
+        count = len(self.cases_of(part))
+        joined = len(loose) < count and self.store.is_there(_part_path(part))
+        if joined and len(self._part(part, [], True)) == count:  # its process was killed before it had tidied up
+            self._forget(loose)
+        elif joined or len(loose) == count:
+            records = self._part(part, loose, joined)
+            if len(records) == count:
+                self._join(part, records)
 
     def _join(self, part: int, records: Sequence[Record]) -> None:
-        if len(records) == len(self.cases_of(part)):
-            self.store.write(f"part{part}", {_part_path(part): json_line_bytes(records)})
-            self.store.remove(_path(record["index"]) for record in records)
+        self.store.write(f"part{part}", {_part_path(part): json_line_bytes(records)})
+        self._forget([record["index"] for record in records])
+
+    def _forget(self, indices: Sequence[int]) -> None:
+        self.store.remove(map(path_of, indices))
+
+    def _places(self, record: Record, joined: bool) -> list[tuple[str, int | None]]:
+        """List the files that must be there for a record to hold, with their sizes where these are known."""
+        return [(path, about["bytes"]) for path, about in record["files"].items()]
 
     def _part(self, part: int, loose: Sequence[int], joined: bool) -> list[Record]:
         """Read the records of a part: those that are by themselves, and those that are joined."""
         found: dict[int, Record] = {}
         if joined:
             lines = self.store.read(_part_path(part)).splitlines()
-            # a place that is far keeps what was written: only what is near is looked after file by file
-            found = {r["index"]: r for r in self._with_files(map(json.loads, lines), ask=self.store.is_near)}
+            found = {r["index"]: r for r in self._with_files(map(json.loads, lines), joined=True)}
         single = (self._read(index) for index in _within(loose, self.cases_of(part)))
-        found |= {r["index"]: r for r in self._with_files((r for r in single if r is not None), ask=True)}
+        found |= {r["index"]: r for r in self._with_files((r for r in single if r is not None), joined=False)}
         if not joined and len(found) < len(self.cases_of(part)) and self._was_joined(part):
             return self._part(part, loose, True)
         return [found[index] for index in sorted(found)]
 
     def _read(self, index: int) -> Record | None:
         try:
-            return json.loads(self.store.read(_path(index)))
+            return json.loads(self.store.read(path_of(index)))
         except FileNotFoundError:  # joined by another process in this moment
             return None
 
-    def _with_files(self, records: Iterable[Record], ask: bool) -> list[Record]:
+    def _with_files(self, records: Iterable[Record], joined: bool) -> list[Record]:
         """Leave out records of which a file is not there whole."""
         listed = list(records)
-        if not ask:
+        if joined and not self.store.is_near:  # a request for each would cost more than all the rest
             return listed
-        files = [(path, about["bytes"]) for record in listed for path, about in record["files"].items()]
-        sizes = iter(self.store.sizes([path for path, _ in files]))
-        # every size is taken, in order, also after the first that differs
-        return [r for r in listed if all([next(sizes) == about["bytes"] for about in r["files"].values()])]  # noqa: C419
+        wanted = {record["index"]: self._places(record, joined) for record in listed}
+        paths = list(dict.fromkeys(path for places in wanted.values() for path, _ in places))
+        sizes = dict(zip(paths, self.store.sizes(paths), strict=True))
+
+        def is_whole(path: str, size: int | None) -> bool:
+            return sizes[path] is not None and size in (None, sizes[path])
+
+        return [r for r in listed if all(is_whole(*place) for place in wanted[r["index"]])]
 
     def _was_joined(self, part: int) -> bool:
         return self.in_parts and self.store.is_there(_part_path(part))
@@ -143,7 +160,8 @@ def _within(numbers: Sequence[int], cases: range) -> Sequence[int]:
     return numbers[bisect_left(numbers, cases.start) : bisect_left(numbers, cases.stop)]
 
 
-def _path(index: int) -> str:
+def path_of(index: int) -> str:
+    """Path of the record of a case that is by itself."""
     return f"{RECORDS}/{index:06d}.json"
 
 

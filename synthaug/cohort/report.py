@@ -165,7 +165,7 @@ def _shown_case(
 def _pictures(
     store: Store, layout: Layout, classes: Classes, record: Mapping[str, Any], channel: str
 ) -> list[tuple[str, bytes]]:
-    volume, label = _volumes(store, layout, record["case"], channel)
+    volume, label = _volumes(store, layout, record, channel)
     lesion = max(record["lesions"], key=lambda row: row["volume_ml"])
     place = nib.affines.apply_affine(np.linalg.inv(label.affine), lesion["center_mm"]).round().astype(int)
     voxels, labels = np.asarray(volume.dataobj, dtype=np.float32), np.asarray(label.dataobj).astype(int)
@@ -199,9 +199,11 @@ def _around(row: Mapping[str, Any], label: nib.Nifti1Image) -> tuple[slice, ...]
     return tuple(slice(max(int(c - r), 0), int(c + r) + 1) for c, r in zip(center, reach, strict=True))
 
 
-def _volumes(store: Store, layout: Layout, name: str, channel: str) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
+def _volumes(
+    store: Store, layout: Layout, record: Mapping[str, Any], channel: str
+) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
     """Read one channel and the label, their axes to the right, to the front and up."""
-    volume, label = layout.read_back(store, name, channel)
+    volume, label = layout.read_back(store, record, channel)
     return nib.as_closest_canonical(volume), nib.as_closest_canonical(label)
 
 

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from synthaug.data.tars import local_extents, split_member
 from synthaug.remote import as_place
 
 HIDDEN = ".synthaug"
@@ -39,13 +40,46 @@ class Store(ABC):
             files: content by path; one in pieces is never in memory as a whole.
         """
 
-    @abstractmethod
     def read(self, path: str) -> bytes:
+        """Read a file, or a member of an archive: ``"shards/synth-000000.tar/synth_000003.seg.nii.gz"``."""
+        parts = split_member(path)
+        if parts is None:
+            return self._read(path)
+        archive, member = parts
+        extents = self._extents([archive])[archive]
+        if member not in extents:
+            raise FileNotFoundError(f"{self.address}: no {path}")
+        return self._read_range(archive, *extents[member])
+
+    def sizes(self, paths: Sequence[str]) -> list[int | None]:
+        """Sizes of files, and of members of archives, in bytes; None for those that are not there."""
+        members = {path: parts for path in paths if (parts := split_member(path)) is not None}
+        files = [path for path in paths if path not in members]
+        found = dict(zip(files, self._sizes(files), strict=True))
+        extents = self._extents(list(dict.fromkeys(archive for archive, _ in members.values())))
+        found |= {path: extents[archive].get(member, (0, None))[1] for path, (archive, member) in members.items()}
+        return [found[path] for path in paths]
+
+    def _extents(self, archives: Sequence[str]) -> dict[str, Mapping[str, tuple[int, int]]]:
+        """Find where the members of archives lie; of one that is not there, none."""
+        sizes = dict(zip(archives, self._sizes(archives), strict=True))
+        return {archive: {} if size is None else self._extents_of(archive, size) for archive, size in sizes.items()}
+
+    @abstractmethod
+    def _read(self, path: str) -> bytes:
         """Read a file."""
 
     @abstractmethod
-    def sizes(self, paths: Sequence[str]) -> list[int | None]:
+    def _read_range(self, path: str, start: int, size: int) -> bytes:
+        """Read a part of a file."""
+
+    @abstractmethod
+    def _sizes(self, paths: Sequence[str]) -> list[int | None]:
         """Sizes of files in bytes; None for those that are not there."""
+
+    @abstractmethod
+    def _extents_of(self, archive: str, size: int) -> Mapping[str, tuple[int, int]]:
+        """Find where the members of an archive of this size lie; remembered, for they are asked for one by one."""
 
     @abstractmethod
     def names(self, folder: str = "") -> list[str]:
@@ -90,13 +124,19 @@ class LocalStore(Store):
         finally:
             shutil.rmtree(beside, ignore_errors=True)
 
-    def read(self, path: str) -> bytes:
-        """Read a file."""
+    def _read(self, path: str) -> bytes:
         return (self.folder / path).read_bytes()
 
-    def sizes(self, paths: Sequence[str]) -> list[int | None]:
-        """Sizes of files in bytes; None for those that are not there."""
+    def _read_range(self, path: str, start: int, size: int) -> bytes:
+        with (self.folder / path).open("rb") as file:
+            file.seek(start)
+            return file.read(size)
+
+    def _sizes(self, paths: Sequence[str]) -> list[int | None]:
         return [_size(f"{self.folder}/{path}") for path in paths]
+
+    def _extents_of(self, archive: str, size: int) -> Mapping[str, tuple[int, int]]:
+        return local_extents(f"{self.folder}/{archive}")
 
     def names(self, folder: str = "") -> list[str]:
         """Names of files and folders in a folder, sorted."""

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from synthaug.cohort.store import HIDDEN, UNFINISHED, Content, Store
+from synthaug.data.tars import Extents, extents_of
 from synthaug.remote import AT_A_TIME, open_filesystem, patiently, scrubbed
 
 WHOLE = {"memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "tos", "obs"}
@@ -33,6 +34,7 @@ class URLStore(Store):
         self.address = scrubbed(url).rstrip("/")
         self.system, root = open_filesystem(url)
         self.root = root.rstrip("/")
+        self._known: dict[tuple[str, int], Extents] = {}
         protocol = self.system.protocol
         self.is_whole = not WHOLE.isdisjoint((protocol,) if isinstance(protocol, str) else protocol)
 
@@ -44,13 +46,24 @@ class URLStore(Store):
             else:
                 self._send_pieces(path, content)
 
-    def read(self, path: str) -> bytes:
-        """Read a file."""
+    def _read(self, path: str) -> bytes:
         return self._do(self.system.cat_file, self._full(path))
 
-    def sizes(self, paths: Sequence[str]) -> list[int | None]:
-        """Sizes of files in bytes, asked for at the same time; None for those that are not there."""
-        return self._all(self._size, paths)
+    def _read_range(self, path: str, start: int, size: int) -> bytes:
+        return self._do(lambda place: self.system.cat_file(place, start, start + size), self._full(path))
+
+    def _sizes(self, paths: Sequence[str]) -> list[int | None]:
+        return self._all(self._size, paths)  # at the same time
+
+    def _extents_of(self, archive: str, size: int) -> Mapping[str, tuple[int, int]]:
+        if (archive, size) not in self._known:
+            self._known.clear()  # archives are looked at one after the other
+            self._known[archive, size] = self._do(self._looked_through, self._full(archive))
+        return self._known[archive, size]
+
+    def _looked_through(self, place: str) -> Extents:
+        with self.system.open(place, "rb") as file:
+            return extents_of(file)
 
     def names(self, folder: str = "") -> list[str]:
         """Names of files and folders in a folder, sorted."""

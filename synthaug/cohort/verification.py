@@ -11,6 +11,7 @@ from typing import Any
 from synthaug.cohort.job import IDENTITY, REPORT, SUMMARY
 from synthaug.cohort.records import Records
 from synthaug.cohort.store import Store, open_store
+from synthaug.data.tars import split_member
 
 NOT_LISTED = (SUMMARY, REPORT)
 
@@ -85,7 +86,8 @@ def verify(folder: str | os.PathLike, only: str | None = None) -> Findings:
     sizes = store.sizes(list(expected))
     there = [path for path, size in zip(expected, sizes, strict=True) if size is not None]
     altered = sorted(path for path in there if hashlib.sha256(store.read(path)).hexdigest() != expected[path])
-    extra = [] if only is not None else sorted(set(store.walk()) - set(expected) - set(NOT_LISTED))
+    archives = {parts[0] for path in expected if (parts := split_member(path)) is not None}
+    extra = [] if only is not None else sorted(set(store.walk()) - set(expected) - archives - set(NOT_LISTED))
     missing = sorted(set(expected) - set(there))
     return Findings(summary, cases, lesions, len(there), missing, extra, altered)
 

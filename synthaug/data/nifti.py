@@ -12,6 +12,8 @@ import nibabel as nib
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 
+from synthaug.data.tars import read_file
+
 AFFINE_TOLERANCE = 1e-3
 """Largest difference, in mm or mm per voxel, between two affines that count as the same."""
 
@@ -90,7 +92,7 @@ def read_stored(case: str, path: Path, volumes: int) -> Stored:
         CaseError: the file cannot be read, or its dimensions, voxels or affine are not usable.
     """
     try:
-        content = path.read_bytes()
+        content = read_file(path)
         content = gzip.decompress(content) if path.name.endswith(".gz") else content
         nifti = nifti_of(content)
         header = type(nifti.header).from_fileobj(io.BytesIO(content))

@@ -52,7 +52,7 @@ class CasesConfig(Section):
     profile: Path | None = None
     folder: Place | None = None
     phantom: PhantomConfig | None = None
-    layout: Literal["auto", "brats", "nnunet", "msd", "bids"] = "auto"
+    layout: Literal["auto", "brats", "nnunet", "msd", "bids", "webdataset"] = "auto"
     group_pattern: str | None = None
     channels: tuple[str, ...] = ("flair", "t1", "t1ce", "t2")
     classes: str | dict[str, int]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cohort_tools import cohort_config, contents, plain_reports
+from cohort_tools import contents, plain_reports, tiny_config
 
 from synthaug.cohort import generate
 from synthaug.cohort.engines import Order, make_engine
@@ -31,9 +31,8 @@ def cluster():
 
 
 @pytest.fixture(scope="module")
-def config(phantom_folder):
-    shapes = {"shapes": {"diameter_mm": (8, 12)}, "scale": None}
-    return cohort_config(phantom_folder, None, count=16, lesions=shapes, splits={"folds": 2})
+def config(tiny_hosts):
+    return tiny_config(tiny_hosts, count=24, splits={"folds": 2})
 
 
 @pytest.fixture(scope="module")

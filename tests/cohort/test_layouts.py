@@ -23,6 +23,8 @@ EXPECTED = {
         "derivatives/tumours/c/anat/c_desc-tumour_dseg.nii.gz",
     ),
     "brats": ("synth_000007", "real-1", ["c/c_flair.nii.gz", "c/c_t1ce.nii.gz"], "c/c_seg.nii.gz"),
+    "webdataset": ("synth_000007", "real-1", ["c.flair.nii.gz", "c.t1ce.nii.gz"], "c.seg.nii.gz"),
+    "zarr": ("synth_000007", "real-1", ["c.ome.zarr"], "c.ome.zarr/labels/tumour"),
 }
 
 
@@ -72,7 +74,7 @@ def test_nnunet_numbers_labels_and_the_others_keep_them():
 
 
 def test_an_unknown_layout_and_a_channel_without_a_name_are_refused():
-    with pytest.raises(ValidationError, match=r"expected nnunet, msd, bids, brats, got 'flat'"):
+    with pytest.raises(ValidationError, match=r"expected nnunet, msd, bids, brats, webdataset, zarr, got 'flat'"):
         config("flat")
     with pytest.raises(ConfigError, match="BIDS has no anatomical suffix for ct"):
         make_layout(config("bids", channels=("ct",)))

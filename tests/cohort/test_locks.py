@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict, replace
 
 import pytest
-from cohort_tools import cohort_config, contents, plain_reports
+from cohort_tools import contents, plain_reports, tiny_config
 
 from synthaug.cohort import generate, locks
 from synthaug.cohort.engines import Share
@@ -101,7 +101,9 @@ def test_of_two_that_begin_at_once_one_goes_on(store):
         both.wait()
         try:
             with Locks(store).held():
-                time.sleep(0.3)
+                deadline = time.monotonic() + 10
+                while not results and time.monotonic() < deadline:
+                    time.sleep(0.01)
             results.append("held")
         except ConfigError:
             results.append("refused")
@@ -115,9 +117,8 @@ def test_of_two_that_begin_at_once_one_goes_on(store):
 
 
 @pytest.fixture(scope="module")
-def config(phantom_folder):
-    shapes = {"bank": None, "shapes": {"diameter_mm": (8, 12)}, "scale": None}
-    return cohort_config(phantom_folder, None, lesions=shapes, splits={"folds": 2})
+def config(tiny_hosts):
+    return tiny_config(tiny_hosts, splits={"folds": 2})
 
 
 def test_a_cohort_is_refused_while_another_launch_is_at_work_and_joined_by_choice(config, tmp_path, store):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from cohort_tools import cohort_config, contents, plain_reports
+from cohort_tools import contents, plain_reports, tiny_config
 from fsspec.implementations.memory import MemoryFileSystem
 from typer.testing import CliRunner
 
@@ -33,9 +33,8 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def config(phantom_folder):
-    shapes = {"shapes": {"diameter_mm": (8, 12)}, "scale": None}
-    return cohort_config(phantom_folder, None, lesions=shapes, splits={"folds": 2})
+def config(tiny_hosts):
+    return tiny_config(tiny_hosts, splits={"folds": 2})
 
 
 def fetched(url, into):
@@ -121,11 +120,11 @@ for request in ("pipe_file", "cat_file", "info", "ls", "put_file", "rm_file", "g
     setattr(Flaky, request, failing_now_and_then(request))
 
 
-def test_nothing_is_lost_in_a_store_that_fails_one_request_in_ten(config, tmp_path, phantom_folder):
+def test_nothing_is_lost_in_a_store_that_fails_one_request_in_ten(config, tmp_path, tiny_hosts):
     fsspec.register_implementation("flaky", Flaky, clobber=True)
     assert generate(config, tmp_path / "whole").complete
     hosts = fsspec.filesystem("memory")
-    hosts.put(str(phantom_folder), "/hosts", recursive=True)
+    hosts.put(str(tiny_hosts), "/hosts", recursive=True)
     made = generate(config.model_copy(update={"cases": "flaky://hosts"}), "flaky://c")
     assert made.complete and Flaky.failed > 3
     assert fetched("memory://c", tmp_path / "got") == contents(tmp_path / "whole")
@@ -141,12 +140,12 @@ def test_a_store_that_is_gone_is_an_error_without_secrets(config, monkeypatch):
     assert "no answer" in str(error.value) and "secret" not in str(error.value)
 
 
-def test_cases_are_fetched_once_and_again_where_they_changed(phantom_folder, cache, caplog):
+def test_cases_are_fetched_once_and_again_where_they_changed(tiny_hosts, cache, caplog):
     memory = fsspec.filesystem("memory")
-    memory.put(str(phantom_folder), "/hosts", recursive=True)
+    memory.put(str(tiny_hosts), "/hosts", recursive=True)
     caplog.set_level("INFO", logger="synthaug.remote")
     folder = remote.local_folder("memory://hosts")
-    assert folder.is_relative_to(cache) and len(find_cases(folder)) == 4
+    assert folder.is_relative_to(cache) and len(find_cases(folder)) == 2
     remote.local_folder("memory://hosts")
     assert len(caplog.records) == 1
     case = find_cases(folder)[0]
@@ -203,10 +202,10 @@ def bucket():
 
 
 @pytest.mark.slow
-def test_a_killed_cohort_in_s3_goes_on_and_is_read_back(config, bucket, tmp_path, phantom_folder):
+def test_a_killed_cohort_in_s3_goes_on_and_is_read_back(config, bucket, tmp_path, tiny_hosts):
     assert generate(config, tmp_path / "whole").complete
     system = fsspec.filesystem("s3", use_listings_cache=False)
-    system.put(str(phantom_folder), "bucket/hosts", recursive=True)
+    system.put(str(tiny_hosts), "bucket/hosts", recursive=True)
     by_url = config.model_copy(update={"cases": f"{bucket}/hosts"})
     (tmp_path / "cohort.yaml").write_text(by_url.model_dump_json())
     words = [sys.executable, "-m", "synthaug.cohort", "--config", tmp_path / "cohort.yaml", "--out", f"{bucket}/c"]

@@ -103,9 +103,12 @@ class Layout(ABC):
         files = dict(zip(self.image_paths(name), contents, strict=True))
         return files | {self.label_path(name): self._label(name, host, label)}
 
-    def read_back(self, store: Store, name: str, channel: str) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
+    def read_back(
+        self, store: Store, record: Mapping[str, Any], channel: str
+    ) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
         """Read one channel and the label of a case that was written, each (X, Y, Z)."""
-        paths, number = self.image_paths(name), self.channels.index(channel)
+        name, number = record["case"], self.channels.index(channel)
+        paths = self.image_paths(name)
         volume = nifti_of(store.read(paths[number if len(paths) > 1 else 0]))
         if len(volume.shape) == 4:
             volume = volume.slicer[..., number]
@@ -134,6 +137,12 @@ class Layout(ABC):
         return StoredChannel(like, raw)
 
     def _label(self, name: str, host: "Host", label: np.ndarray | None) -> bytes:
+        like, raw = self._label_values(name, host, label)
+        scaling = None if (like.slope, like.inter) == UNSCALED else UNSCALED
+        return nifti_bytes(like.header, raw, self.compression, scaling)
+
+    def _label_values(self, name: str, host: "Host", label: np.ndarray | None) -> tuple[Stored, np.ndarray]:
+        """The file whose header the label takes, and its stored values (X, Y, Z)."""
         stored = host.stored.label
         like = host.stored.files[host.case.images[self.channels[0]]] if stored is None else stored
         values = host.stored.volume.label
@@ -145,8 +154,7 @@ class Layout(ABC):
         raw = wanted.astype(dtype)
         if (raw != wanted).any():
             raise ValueError(f"{name}: the label has values up to {values.max()}, which {dtype} cannot hold")
-        scaling = None if (like.slope, like.inter) == UNSCALED else UNSCALED
-        return nifti_bytes(like.header, raw, self.compression, scaling)
+        return like, raw
 
 
 def renumbered(values: np.ndarray, classes: Classes, to: Mapping[str, int]) -> np.ndarray:
