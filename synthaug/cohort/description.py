@@ -3,83 +3,24 @@
 They are written piece by piece from the records, which are read anew for each: no file is ever in memory as a whole.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from synthaug.cohort.config import CohortConfig
 from synthaug.cohort.encoding import Hashed, Items, json_bytes, json_lines, json_pieces, table_pieces
 from synthaug.cohort.job import SUMMARY
 from synthaug.cohort.layouts import Layout
+from synthaug.cohort.records import Records
 from synthaug.cohort.splits import LeakProof
 from synthaug.cohort.store import Content
+from synthaug.cohort.tally import Tally
 
 LABEL_COLUMNS = ("case", "label", "diameter_mm", "volume_ml", "dominant_class", "host", "host_group", "donor")
-MOST_NAMED = 1000
+MOST_IN_A_FILE = 100_000
+"""Cases that a file of manifest or cases lists at most."""
 
 Record = Mapping[str, Any]
-
-
-@dataclass
-class Tally:
-    """What the records of a cohort sum up to.
-
-    Attributes:
-        written: number of synthetic cases with files.
-        real: number of real cases.
-        lesions_asked: number of lesions that were wanted.
-        lesions: number of those that were put in.
-        refused: attempts by the reason for which they were refused.
-        refused_cases: number of cases that no lesion could be put in.
-        not_written: the first `MOST_NAMED` of these, and why.
-    """
-
-    written: int = 0
-    real: int = 0
-    lesions_asked: int = 0
-    lesions: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
-    refused_cases: int = 0
-    not_written: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, records: Iterable[Record]) -> "Tally":
-        """Sum up records."""
-        tally = cls()
-        for record in records:
-            tally.add(record)
-        return tally
-
-    def add(self, record: Record) -> None:
-        """Add a record."""
-        if record["real"]:
-            self.real += 1
-            return
-        self.written += bool(record["files"])
-        self.lesions_asked += record["asked"]
-        self.lesions += len(record["lesions"])
-        self.refused.update(attempt["reason"] for attempt in record["refused"])
-        self.refused_cases += not record["files"]
-        if not record["files"] and len(self.not_written) < MOST_NAMED:
-            self.not_written[record["case"]] = record["refused"][-1]["reason"]
-
-    @property
-    def all_written(self) -> int:
-        """Number of cases with files, real ones among them."""
-        return self.written + self.real
-
-    def summary(self, config: CohortConfig) -> dict[str, Any]:
-        """The first entries of ``cohort.json``."""
-        return {
-            "layout": config.layout,
-            "asked": config.total,
-            "written": self.written,
-            "real": self.real,
-            "lesions_asked": self.lesions_asked,
-            "lesions": self.lesions,
-            "refused": dict(sorted(self.refused.items())),
-        }
 
 
 @dataclass(frozen=True)
@@ -111,7 +52,7 @@ def description(
     config: CohortConfig,
     layout: Layout,
     provenance: Mapping[str, Any],
-    records: Iterable[Record],
+    records: Records,
     tally: Tally,
     splits: LeakProof | None,
 ) -> dict[str, Content]:
@@ -126,10 +67,11 @@ def description(
         splits: folds that the cases join, or None.
     """
     synthetic = Written(records, tally.written, synthetic=True)
-    files: dict[str, Content] = {
-        "manifest.jsonl": json_lines(row for record in synthetic for row in record["lesions"]),
-        "cases.jsonl": json_lines({k: v for k, v in r.items() if k != "lesions"} for r in records),
-    }
+    files: dict[str, Content] = {}
+    for path, some in _listed("manifest", records):
+        files[path] = json_lines(row for r in some if r["files"] and not r["real"] for row in r["lesions"])
+    for path, some in _listed("cases", records):
+        files[path] = json_lines({k: v for k, v in r.items() if k != "lesions"} for r in some)
     files |= layout.description(provenance, Written(records, tally.all_written))
     if splits is not None:
         real_name = layout.real_name if config.include_real else str
@@ -138,6 +80,21 @@ def description(
         files["labels.csv"] = table_pieces(LABEL_COLUMNS, map(_label_row, synthetic))
     hashed = {path: Hashed(content) for path, content in files.items()}
     return {**hashed, SUMMARY: _summary(config, provenance, tally, hashed)}
+
+
+def _listed(name: str, records: Records) -> Iterator[tuple[str, Iterable[Record]]]:
+    """Name the files that list all cases: one, or, of many cases, one for every `MOST_IN_A_FILE`, in a folder."""
+    if records.total <= MOST_IN_A_FILE:
+        yield f"{name}.jsonl", records
+        return
+    step = max(MOST_IN_A_FILE // records.part_cases, 1)
+    for number, first in enumerate(range(0, len(records.parts), step)):
+        yield f"{name}/{number:06d}.jsonl", records.of_parts(records.parts[first : first + step])
+
+
+def listed_files(files: Mapping[str, Any], name: str) -> list[str]:
+    """Find the files that list all cases among those of a summary, in order."""
+    return sorted(path for path in files if path == f"{name}.jsonl" or path.startswith(f"{name}/"))
 
 
 def _summary(

@@ -13,6 +13,7 @@ from synthaug.cohort.encoding import text_bytes
 from synthaug.cohort.layouts.webdataset import END, WebDatasetLayout, fragment, fragment_size
 from synthaug.cohort.records import Record, Records, path_of
 from synthaug.cohort.store import HIDDEN, Content, Store
+from synthaug.cohort.tally import Tally
 
 LOOSE = f"{HIDDEN}/loose"
 
@@ -32,9 +33,9 @@ class PackedRecords(Records):
         super().__init__(store, total)
         self.layout, self.part_cases = layout, layout.shard_cases
 
-    def __iter__(self) -> Iterator[Record]:
-        """Read the records of cases that are in an archive."""
-        for part in sorted(self._joined()):
+    def of_parts(self, parts: range) -> Iterator[Record]:
+        """Read the records of some parts' cases that are in an archive."""
+        for part in sorted(self._joined() & set(parts)):
             yield from self._part(part, [], True)
 
     def write(self, record: Mapping[str, Any], files: Mapping[str, Content]) -> None:
@@ -46,6 +47,13 @@ class PackedRecords(Records):
             self.store.write(f"case{index}", {_loose_path(index): fragment(members)})
         packed = {**record, "files": {f"{shard}/{name}": about for name, about in record["files"].items()}}
         self.store.write(f"record{index}", {path_of(index): text_bytes(json.dumps(packed, allow_nan=False))})
+
+    def tally(self) -> Tally:
+        """Sum up the records of cases that are in an archive."""
+        tally = Tally()
+        for part in sorted(self._joined()):
+            tally.merge(self._whole(part) or Tally.of(self._part(part, [], True)))
+        return tally
 
     def _places(self, record: Record, joined: bool) -> list[tuple[str, int | None]]:
         if not record["files"]:

@@ -13,13 +13,14 @@ import torch
 from tqdm import tqdm
 
 from synthaug.cohort.config import CohortConfig
-from synthaug.cohort.description import Tally, description
+from synthaug.cohort.description import description
 from synthaug.cohort.engines import Engine, Order, Share, make_engine
 from synthaug.cohort.gate import Segmenter
 from synthaug.cohort.job import REPORT, SUMMARY
 from synthaug.cohort.locks import Locks
 from synthaug.cohort.making import CaseMaker
 from synthaug.cohort.report import write_cohort_report
+from synthaug.cohort.tally import Tally
 from synthaug.config import ConfigError
 from synthaug.generators.base import TumorGenerator
 
@@ -185,20 +186,19 @@ class _Production:
 
     def _missing(self, share: Share) -> Iterator[int]:
         """List the share's cases that are missing; one that joined begins elsewhere, and asks again before each."""
-        missing = (index for index in self.records.missing() if index in share)
         if not self.join or self.engine.processes > 1:
-            yield from missing
+            yield from (index for index in self.records.missing() if index in share)
             return
-        listed = list(missing)
-        start = Random(self.me.id).randrange(max(len(listed), 1))
-        for index in listed[start:] + listed[:start]:
-            if not self.records.done([index]):
-                yield index
+        total = self.maker.total
+        start = Random(self.me.id).randrange(total)
+        for cases in (range(start, total), range(start)):
+            missing = (index for index in self.records.missing() if index in cases and index in share)
+            yield from (index for index in missing if not self.records.done([index]))
 
     def _finish(self, made: int, failed: dict[str, str]) -> Summary:
         """Describe all cases that are done, if nobody else is at work on the rest."""
         self.records.join()
-        tally = Tally.of(self.records)
+        tally = self.records.tally()
         config, total = self.maker.config, self.maker.total
         left = total - tally.all_written - tally.refused_cases - len(failed)
         # in archives, cases that wait for one that failed are not left to anybody

@@ -1,9 +1,10 @@
 """Records of the cases that are done: a file for each, and one for every part of a large cohort that is whole.
 
 A cohort of more than `PART_CASES` cases is divided into parts of so many. When all cases of a part are done, their
-records go into one file of JSON lines. Whoever reads records reads part by part: neither memory nor the number of files
-in a folder grows with the cohort. JSON lines and not parquet: records are nested and of several forms, the same records
-give the same bytes whatever the version of a library, and what is read is always a whole part, never a column.
+records go into one file of JSON lines, with a digest beside, so that a resume need not read them. Whoever reads records
+reads part by part: neither memory nor the number of files in a folder grows with the cohort. JSON lines and not
+parquet: records are nested and of several forms, the same records give the same bytes whatever the version of a
+library, and what is read is always a whole part, never a column.
 """
 
 import json
@@ -13,6 +14,7 @@ from typing import Any
 
 from synthaug.cohort.encoding import json_line_bytes, text_bytes
 from synthaug.cohort.store import HIDDEN, Content, Store
+from synthaug.cohort.tally import Tally
 
 RECORDS, PARTS = f"{HIDDEN}/records", f"{HIDDEN}/parts"
 PART_CASES = 1000
@@ -49,16 +51,29 @@ class Records:
 
     def __iter__(self) -> Iterator[Record]:
         """Read the records of cases whose files are all there."""
+        return self.of_parts(self.parts)
+
+    def of_parts(self, parts: range) -> Iterator[Record]:
+        """Read the records of some parts' cases whose files are all there."""
         loose, joined = self._loose(), self._joined()
-        for part in self.parts:
+        for part in parts:
             yield from self._part(part, loose, part in joined)
 
     def missing(self) -> Iterator[int]:
         """List the cases that are not done, or of which a file is gone."""
         loose, joined = self._loose(), self._joined()
         for part in self.parts:
-            there = {record["index"] for record in self._part(part, loose, part in joined)}
-            yield from (index for index in self.cases_of(part) if index not in there)
+            if part not in joined or self._whole(part) is None:
+                there = {record["index"] for record in self._part(part, loose, part in joined)}
+                yield from (index for index in self.cases_of(part) if index not in there)
+
+    def tally(self) -> Tally:
+        """Sum up all records; of a part that is whole, what was summed up when it was joined."""
+        loose, joined, tally = self._loose(), self._joined(), Tally()
+        for part in self.parts:
+            known = self._whole(part) if part in joined else None
+            tally.merge(known or Tally.of(self._part(part, loose, part in joined)))
+        return tally
 
     def done(self, indices: Sequence[int]) -> set[int]:
         """Tell which of a few cases are done, by what is there now."""
@@ -102,7 +117,10 @@ class Records:
                 self._join(part, records)
 
     def _join(self, part: int, records: Sequence[Record]) -> None:
-        self.store.write(f"part{part}", {_part_path(part): json_line_bytes(records)})
+        files = dict(place for record in records for place in self._places(record, joined=True))
+        digest = {"tally": vars(Tally.of(records)), "files": files}
+        known = {_digest_path(part): text_bytes(json.dumps(digest)), _part_path(part): json_line_bytes(records)}
+        self.store.write(f"part{part}", known)
         self._forget([record["index"] for record in records])
 
     def _forget(self, indices: Sequence[int]) -> None:
@@ -133,16 +151,22 @@ class Records:
     def _with_files(self, records: Iterable[Record], joined: bool) -> list[Record]:
         """Leave out records of which a file is not there whole."""
         listed = list(records)
-        if joined and not self.store.is_near:  # a request for each would cost more than all the rest
+        if joined and not self.store.is_near:
             return listed
         wanted = {record["index"]: self._places(record, joined) for record in listed}
         paths = list(dict.fromkeys(path for places in wanted.values() for path, _ in places))
         sizes = dict(zip(paths, self.store.sizes(paths), strict=True))
 
-        def is_whole(path: str, size: int | None) -> bool:
-            return sizes[path] is not None and size in (None, sizes[path])
+        return [r for r in listed if all(_fits(size, sizes[path]) for path, size in wanted[r["index"]])]
 
-        return [r for r in listed if all(is_whole(*place) for place in wanted[r["index"]])]
+    def _whole(self, part: int) -> Tally | None:
+        """The tally of a joined part; None where one of its files is gone."""
+        digest = json.loads(self.store.read(_digest_path(part)))
+        if self.store.is_near:  # elsewhere a request for each would cost more than all the rest
+            sizes = self.store.sizes(list(digest["files"]))
+            if not all(map(_fits, digest["files"].values(), sizes)):
+                return None
+        return Tally.read(digest["tally"])
 
     def _was_joined(self, part: int) -> bool:
         return self.in_parts and self.store.is_there(_part_path(part))
@@ -153,11 +177,16 @@ class Records:
         return sorted(number for number in numbers if number < self.total)
 
     def _joined(self) -> set[int]:
-        return {int(name.removesuffix(".jsonl")) for name in self.store.names(PARTS)}
+        return {int(name.removesuffix(".jsonl")) for name in self.store.names(PARTS) if name.endswith(".jsonl")}
 
 
 def _within(numbers: Sequence[int], cases: range) -> Sequence[int]:
     return numbers[bisect_left(numbers, cases.start) : bisect_left(numbers, cases.stop)]
+
+
+def _fits(wanted: int | None, there: int | None) -> bool:
+    """Whether a file is there in the size that is wanted; None where any will do."""
+    return there is not None and wanted in (None, there)
 
 
 def path_of(index: int) -> str:
@@ -167,3 +196,7 @@ def path_of(index: int) -> str:
 
 def _part_path(part: int) -> str:
     return f"{PARTS}/{part:06d}.jsonl"
+
+
+def _digest_path(part: int) -> str:
+    return f"{PARTS}/{part:06d}.digest.json"

@@ -20,8 +20,8 @@ from synthaug.lesions.bank import LesionBank
 from synthaug.sizes import equivalent_diameter_mm
 
 if TYPE_CHECKING:
-    from synthaug.cohort.description import Tally
     from synthaug.cohort.records import Records as AllRecords
+    from synthaug.cohort.tally import Tally
 
 GALLERY_CASES, MOST_NAMES, MOST_CASES = 12, 20, 5000
 LONG_SIDE_PX = 260

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from synthaug.cohort.description import listed_files
 from synthaug.cohort.job import IDENTITY, REPORT, SUMMARY
 from synthaug.cohort.records import Records
 from synthaug.cohort.store import Store, open_store
@@ -67,11 +68,11 @@ def verify(folder: str | os.PathLike, only: str | None = None) -> Findings:
         raise ValueError(f"{folder}: a cohort that is not finished, {done} cases are done; the same command goes on")
     try:
         summary = json.loads(store.read(SUMMARY))
-        cases = {record["case"]: record for record in _rows(store, "cases.jsonl")}
-        lesions: dict[str, list[dict[str, Any]]] = {name: [] for name in cases}
-        for row in _rows(store, "manifest.jsonl"):
-            lesions.setdefault(row["case"], []).append(row)
         own = summary["files"]
+        cases = {record["case"]: record for record in _rows(store, listed_files(own, "cases"))}
+        lesions: dict[str, list[dict[str, Any]]] = {name: [] for name in cases}
+        for row in _rows(store, listed_files(own, "manifest")):
+            lesions.setdefault(row["case"], []).append(row)
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise ValueError(f"{folder}: its manifest is damaged or missing: {error}") from error
     if only is not None and only not in cases:
@@ -92,6 +93,6 @@ def verify(folder: str | os.PathLike, only: str | None = None) -> Findings:
     return Findings(summary, cases, lesions, len(there), missing, extra, altered)
 
 
-def _rows(store: Store, path: str) -> Iterator[dict[str, Any]]:
-    for line in store.read(path).splitlines():
-        yield json.loads(line)
+def _rows(store: Store, paths: list[str]) -> Iterator[dict[str, Any]]:
+    for path in paths:
+        yield from map(json.loads, store.read(path).splitlines())
