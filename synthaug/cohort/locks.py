@@ -107,7 +107,8 @@ class Locks:
 
     def living(self) -> list[Launch]:
         """List the launches that work now, the first one first; locks of dead ones are removed."""
-        found, dead = [], []
+        found: list[Launch] = []
+        dead: list[Launch] = []
         for name in self.store.names(LOCKS):
             try:
                 values = json.loads(self.store.read(f"{LOCKS}/{name}"))
