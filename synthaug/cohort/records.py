@@ -63,9 +63,10 @@ class Records:
         """List the cases that are not done, or of which a file is gone."""
         loose, joined = self._loose(), self._joined()
         for part in self.parts:
-            if part not in joined or self._whole(part) is None:
-                there = {record["index"] for record in self._part(part, loose, part in joined)}
-                yield from (index for index in self.cases_of(part) if index not in there)
+            if part in joined and (not self.store.is_near or self._whole(part) is not None):
+                continue
+            there = {record["index"] for record in self._part(part, loose, part in joined)}
+            yield from (index for index in self.cases_of(part) if index not in there)
 
     def tally(self) -> Tally:
         """Sum up all records; of a part that is whole, what was summed up when it was joined."""
