@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 
 from synthaug.cli.app import app
 from synthaug.config import ConfigError
-from synthaug.data import write_phantom_dataset
 from synthaug.shipped import find_config
 from synthaug.training.run import read_metrics
 from synthaug.trial import runs
@@ -56,13 +55,6 @@ with (out / "began").open("a") as file:
     file.write("x")
 """
 BASE = ["data.phantom=null", "augmentation=null", "optimizer.steps=4", "optimizer.warmup_steps=0", "insertion=null"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cases")
-    write_phantom_dataset(folder, count=6, seed=3, size=(32, 32, 32))
-    return folder
 
 
 @pytest.fixture
