@@ -173,10 +173,10 @@ def profile_of(
     ranges = {name: bounds for name in computed if (bounds := decisions.host_range(found, name)) is not None}
     rule = before.value.model_copy(update={"range": {name: bounds.value for name, bounds in ranges.items()}})
     host = decisions.within_range(found, rule)
-    units = decisions.fixed_units(found, computed, host) if computed else decisions.fixed_units(found, [], host)
+    units = decisions.fixed_units(found, computed, host)
     mirrored = alike_on_both_sides(found.places)
     classes = vocabulary(roles.lesions)
-    options, reasons = decisions.insertion(found, classes, survey.channels)
+    options, reasons = decisions.insertion(found, classes, survey.channels, bool(units.value.fixed))
     if rule.stripped and "flair" in survey.channels:
         options["avoid_fluid"] = True
         reasons["insertion.avoid_fluid"] = "skull-stripped MR with FLAIR shows ventricles, where no lesion grows"
