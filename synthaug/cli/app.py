@@ -7,6 +7,7 @@ from synthaug.cli.cohort import cohort, inspect
 from synthaug.cli.configs import configs_app
 from synthaug.cli.demo import demo
 from synthaug.cli.evaluate import evaluate, report
+from synthaug.cli.fidelity import fidelity
 from synthaug.cli.fit import fit
 from synthaug.cli.hosts import hosts_app
 from synthaug.cli.imbalance import imbalance
@@ -30,6 +31,7 @@ app.command()(trial)
 app.add_typer(configs_app, name="configs")
 app.command()(predict)
 app.command()(evaluate)
+app.command()(fidelity)
 app.command()(report)
 app.command("nnunet-path")(nnunet_path)
 app.command("nnunet-bank")(nnunet_bank)
