@@ -14,6 +14,7 @@ from synthaug.cli.imbalance import imbalance
 from synthaug.cli.insert import insert
 from synthaug.cli.nnunet import nnunet_bank, nnunet_path
 from synthaug.cli.predict import predict
+from synthaug.cli.privacy import privacy
 from synthaug.cli.train import train_app
 from synthaug.cli.trial import trial
 
@@ -32,6 +33,7 @@ app.add_typer(configs_app, name="configs")
 app.command()(predict)
 app.command()(evaluate)
 app.command()(fidelity)
+app.command()(privacy)
 app.command()(report)
 app.command("nnunet-path")(nnunet_path)
 app.command("nnunet-bank")(nnunet_bank)

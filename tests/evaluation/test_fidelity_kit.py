@@ -196,3 +196,11 @@ def test_patients_that_the_weights_have_seen_are_named(limbs, tmp_path, capsys):
 def test_cases_of_one_patient_are_refused(limbs):
     with pytest.raises(ValueError, match="two patients or more"):
         Scene(limbs.cases[:1], limbs.profile, "paste")
+
+
+def test_halves_of_real_lesions_make_up_the_whole():
+    whole = specimens(0, 1)
+    first, second = kit_module._halves(whole, 0)
+    for one, a, b in zip(whole, first, second, strict=True):
+        assert torch.equal(a.mask + b.mask, one.mask) and abs(float(a.mask.sum() - b.mask.sum())) <= 64
+        assert a.group == b.group == one.group

@@ -172,7 +172,7 @@ def held_out_scores(
     if region not in REGIONS:
         raise ValueError(f"region: expected one of {', '.join(REGIONS)}, got {region!r}")
     fold_of = _folds([{s.group for s in side} for side in (real, inserted)], options.folds, seed)
-    prepared = [[(_visible(s, region), fold_of[s.group], s.group) for s in side] for side in (real, inserted)]
+    prepared = [[(visible(s, region), fold_of[s.group], s.group) for s in side] for side in (real, inserted)]
     folds, seen = [], []
     for fold in range(options.folds):
         found, looked = _fold(prepared, fold, options, seed + fold, looks)
@@ -242,7 +242,7 @@ def _folds(sides: Sequence[set[str]], folds: int, seed: int) -> dict[str, int]:
     return dealt
 
 
-def _visible(specimen: Specimen, region: str) -> tuple[Tensor, Tensor]:
+def visible(specimen: Specimen, region: str) -> tuple[Tensor, Tensor]:
     """Mask a specimen to its region, (C + K + 1, X, Y, Z), the region last; and list voxels (n, 3) to look at."""
     lesion = reduce(specimen.mask, "k x y z -> 1 1 x y z", "sum")
     if region == "lesion":

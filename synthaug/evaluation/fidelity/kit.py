@@ -5,10 +5,12 @@ Everything that was measured is kept as it comes; the same question in the same 
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import load_file
 from safetensors.torch import save as serialized
 from torch import Tensor
@@ -222,10 +224,17 @@ class Kit:
 
 
 def _halves(real: Sequence[Specimen], seed: int) -> tuple[list[Specimen], list[Specimen]]:
-    """Divide real lesions by patient: the control of what cannot be told."""
-    groups = sorted({s.group for s in real})
-    first = set(stream(seed, len(groups)).permutation(groups)[: len(groups) // 2].tolist())
-    return [s for s in real if s.group in first], [s for s in real if s.group not in first]
+    """Cut each real lesion in two by a plane drawn at random: the control of what cannot be told apart."""
+    sides: tuple[list[Specimen], list[Specimen]] = ([], [])
+    for number, specimen in enumerate(real):
+        voxels = specimen.mask.sum(0).nonzero().numpy()
+        normal = stream(seed, number).standard_normal(3)
+        away = (voxels - voxels.mean(0)) @ normal
+        for side, here in zip(sides, (away < np.median(away), away >= np.median(away)), strict=True):
+            part = torch.zeros_like(specimen.mask[0])
+            part[tuple(voxels[here].T)] = 1
+            side.append(replace(specimen, mask=specimen.mask * part))
+    return sides
 
 
 def _plain(fold: Fold) -> dict[str, list]:

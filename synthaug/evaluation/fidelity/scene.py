@@ -32,7 +32,7 @@ from synthaug.random import stream
 
 REAL, NOISE = "real", "noise"
 CONTROLS = (REAL, NOISE)
-"""Names that stand for no generator: other real lesions, which nothing should tell apart, and noise."""
+"""Names that stand for no generator: halves of real lesions, which nothing should tell apart, and noise."""
 HALF_VIEW = 56
 OPTIONS: dict[str, Any] = {
     "prob": 1.0,
