@@ -54,7 +54,8 @@ class TumorInsertion(InsertionState):
     set at the same samples, a run repeats bit for bit.
 
     Args:
-        lesions: source of the masks: a `LesionBank` (or the path of one), `LesionShapes`, or `PaintedLesions`.
+        lesions: source of the masks: a `LesionBank` or `LesionSampler` (or the path of one), `LesionShapes`, or
+            `PaintedLesions`.
         generator: paints them: ``"paste"``, ``"procedural"`` for gliomas on skull-stripped MR,
             ``"procedural:fitted"`` with the bank's own statistics for everything else, the name of trained weights, or
             a `TumorGenerator`.
