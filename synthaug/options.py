@@ -107,6 +107,10 @@ class LesionOptions(Section):
             tissue.
         avoid_fluid: leave fluid out of host tissue, where MR shows it (`synthaug.host.fluid`).
         rim_mm: keep lesions' voxels further than this from the edge of host tissue.
+        mass_effect_mm: how far tissue at the lesion's outline is pushed outwards, smoothly and less with the distance,
+            up to four times as far from it (`synthaug.insertion.push`); labelled voxels and the tissue's edge stay.
+        smooth_mm: standard deviation of a smoothing of the lesion's outline, which keeps its volume; classes inside
+            stay as they are.
     """
 
     scale: Range | None = None
@@ -135,6 +139,8 @@ class LesionOptions(Section):
     contrast_shift: NotNegative = 0.0
     avoid_fluid: bool = False
     rim_mm: NotNegative = 0.0
+    mass_effect_mm: NotNegative = 0.0
+    smooth_mm: NotNegative = 0.0
 
     @model_validator(mode="after")
     def _one_of_each(self):
@@ -147,6 +153,8 @@ class LesionOptions(Section):
             raise ValueError(
                 "place: own takes swaps and scale; class_mix and diameter_mm need lesions known beforehand"
             )
+        if self.place == "own" and (self.mass_effect_mm or self.smooth_mm):
+            raise ValueError("place: own paints a lesion where it lies; mass_effect_mm and smooth_mm are for others")
         if self.place == "own" and self.style == "host" and self.swaps:
             raise ValueError("style: host goes without swaps, which need the look of a donor's classes")
         return self

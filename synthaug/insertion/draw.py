@@ -93,6 +93,8 @@ class Decider:
         mirror: whether a donor's own place may be that on the other side.
         styled: whether the host's own lesions get the look of a donor.
         contrast: draws changes of contrast, or None.
+        smooth_mm: smoothing of outlines.
+        mass_effect_mm: push of the surroundings.
     """
 
     source: LesionSource
@@ -112,6 +114,8 @@ class Decider:
     mirror: bool = True
     styled: bool = False
     contrast: Contrast | None = None
+    smooth_mm: float = 0.0
+    mass_effect_mm: float = 0.0
 
     @classmethod
     def of(
@@ -153,6 +157,8 @@ class Decider:
             mirror=options.mirror,
             styled=generator.needs_donor and options.style == "donor",
             contrast=Contrast.of(options, len(classes), channels),
+            smooth_mm=options.smooth_mm,
+            mass_effect_mm=options.mass_effect_mm,
         )
 
     def batch(
@@ -210,6 +216,8 @@ class Decider:
             host_group=host.group,
             spacing_mm=host.spacing_mm,
             place=host.place,
+            smooth_mm=self.smooth_mm,
+            mass_effect_mm=self.mass_effect_mm,
         )
         if host.place == "own":
             return self._own(asked, host, swaps, drawn, rng), None
