@@ -99,8 +99,11 @@ class LesionOptions(Section):
             the batch's frames are known, else anywhere.
         shift_mm: greatest displacement from a donor's own place, along each axis.
         mirror: whether a donor's own place may be that on the other side of the mid-plane, half of the time.
-        style: whose look the host's own lesion gets from generators that need a donor: that of a ``"donor"``, class by
-            class, or ``"host"``, its own, which `contrast` then changes; for ``place="own"``.
+        style: whose look a lesion gets. For ``place="own"`` and generators that need a donor that of a ``"donor"``,
+            class by class, or ``"host"``, its own, which `contrast` then changes. Trained generators draw a look; they
+            are asked for that of a lesion of the bank of looks by ``"low-grade"``, ``"high-grade"``, ``"like-mask"``,
+            of one whose classes and size are like the mask's, or the name of a lesion or patient
+            (`synthaug.insertion.looks`).
         contrast: range of a factor, log-uniform, by which each class's intensities in each channel are multiplied about
             the mean of host tissue; None for none.
         contrast_shift: greatest shift of each class's intensities in each channel, in standard deviations of host
@@ -134,7 +137,7 @@ class LesionOptions(Section):
     place: Literal["like-data", "home", "own", "anywhere"] | None = None
     shift_mm: NotNegative = 5.0
     mirror: bool = True
-    style: Literal["donor", "host"] = "donor"
+    style: str = "donor"
     contrast: Range | None = None
     contrast_shift: NotNegative = 0.0
     avoid_fluid: bool = False
@@ -155,6 +158,8 @@ class LesionOptions(Section):
             )
         if self.place == "own" and (self.mass_effect_mm or self.smooth_mm):
             raise ValueError("place: own paints a lesion where it lies; mass_effect_mm and smooth_mm are for others")
+        if self.place == "own" and self.style == "like-mask":
+            raise ValueError("style: like-mask needs lesions known beforehand, which place: own does not have")
         if self.place == "own" and self.style == "host" and self.swaps:
             raise ValueError("style: host goes without swaps, which need the look of a donor's classes")
         return self

@@ -67,6 +67,7 @@ class Insertion:
         shift: (K, C) shifts likewise, in standard deviations of host tissue.
         smooth_mm: smoothing of the outline.
         mass_effect_mm: push of the surroundings at the outline.
+        look: lesion of the bank of looks whose style the generator is asked for, or None.
         other_side: (3, 4), voxel indices to those of their mirror images, where it is known and heals the host.
     """
 
@@ -92,6 +93,7 @@ class Insertion:
     other_side: Rows | None = None
     smooth_mm: float = 0.0
     mass_effect_mm: float = 0.0
+    look: str | None = None
 
     @property
     def live_crop_vox(self) -> tuple[int, int, int]:

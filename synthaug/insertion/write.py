@@ -16,6 +16,7 @@ from synthaug.host.units import within
 from synthaug.insertion.blending import blended, soft_edge
 from synthaug.insertion.contrast import contrasted
 from synthaug.insertion.heal import healed, other_side
+from synthaug.insertion.looks import Looks
 from synthaug.insertion.own import OwnLesion, look, style_of
 from synthaug.insertion.plan import Insertion, InsertionPlan, Outcome
 from synthaug.insertion.push import pushed, reach_vox
@@ -60,6 +61,7 @@ class CropWriter:
         edge_vox: width of the soft edge.
         limits: lowest and highest model intensity of each channel, or None.
         host_label: what the label becomes where a lesion of the host's own shrinks.
+        looks: give the styles of rows that ask for a look, or None.
     """
 
     generator: TumorGenerator
@@ -68,6 +70,7 @@ class CropWriter:
     edge_vox: float
     limits: Sequence[tuple[float, float]] | None = None
     host_label: int = 0
+    looks: Looks | None = None
 
     def write(self, work: Work, plan: InsertionPlan, image: Tensor, label: Tensor) -> None:
         """Write a plan's lesions into a batch, in place.
@@ -96,6 +99,9 @@ class CropWriter:
             context.mul_(classes.sum(1, keepdim=True) == 0)
         donor = stacked([_known(s.donor) for s in spots]) if self.generator.needs_donor else None
         told = {"support": stacked([s.support for s in spots])} if self.generator.needs_support else {}
+        styles = None if self.looks is None else self.looks.styles([s.row for s in spots], context.device)
+        if styles is not None:
+            told["style"] = styles
         painted = self.generator.generate(context, classes, [s.row.seed for s in spots], donor, **told)
         for spot, crop, mask in zip(spots, painted, classes, strict=True):
             self._write(spot, contrasted(crop, mask, spot.row), image, label)
