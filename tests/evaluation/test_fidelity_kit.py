@@ -13,7 +13,7 @@ from limbs import write_nnunet
 from typer.testing import CliRunner
 
 from synthaug.cli.app import app
-from synthaug.cli.fidelity import tell_seen
+from synthaug.cli.fidelity import checked_settings, tell_seen
 from synthaug.config import ConfigError
 from synthaug.evaluation.fidelity import (
     ClassifierOptions,
@@ -82,6 +82,14 @@ def test_a_twin_differs_inside_the_lesion_alone(limbs):
     assert torch.equal(first.label, second.label)
     differs = torch.from_numpy(first.volume.image != second.volume.image)[0]
     assert differs[inside].float().mean() > 0.8 and not differs[~inside].any()
+
+
+def test_an_option_of_the_insertion_can_be_asked_about(limbs, tmp_path):
+    asked = checked_settings(TINY, ["options.scale=[0.95, 0.95]", "insertions=1"])
+    assert asked.options == {"scale": [0.95, 0.95]} and asked.steps == TINY.steps
+    kit = Kit("paste", limbs.profile, limbs.cases, tmp_path, asked, say=lambda _: None)
+    kit.samples()
+    assert kit.store.samples("made")[0].facts["row"]["scale"] == 0.95
 
 
 def test_a_bank_is_pasted_and_its_twin_is_the_same(limbs, tmp_path):

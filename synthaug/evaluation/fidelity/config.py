@@ -1,6 +1,6 @@
 """Settings of the fidelity kit."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, PositiveInt
 
@@ -28,6 +28,7 @@ class FidelityConfig(Section):
         judged: insertions that the segmenter is shown at most.
         read: lesions of each kind on the reader's page, at most.
         device: where classifiers are trained: cpu, cuda.
+        options: of the insertion (`synthaug.InsertionOptions`), in place of the kit's, such as ``{"style": "like-mask"}``.
     """
 
     insertions: PositiveInt = 48
@@ -44,6 +45,7 @@ class FidelityConfig(Section):
     judged: PositiveInt = 24
     read: PositiveInt = 20
     device: str = "cpu"
+    options: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
     def quick(cls, **changes) -> "FidelityConfig":

@@ -71,9 +71,8 @@ class Kit:
         if Path(self.name).is_file():
             donors, painted = LesionBank.load(self.name), "paste"
         self.real_only = self.name == REAL
-        self.scene = Scene(
-            cases, profile, "paste" if self.real_only else painted, donors, self.config.least_voxels, self.config.tries
-        )
+        told = (self.config.least_voxels, self.config.tries, self.config.options)
+        self.scene = Scene(cases, profile, "paste" if self.real_only else painted, donors, *told)
         self.store = Store(Path(out), self._asked(painted))
 
     def _asked(self, painted: str) -> dict[str, Any]:

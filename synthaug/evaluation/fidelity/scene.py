@@ -6,7 +6,7 @@ would be, and all are kept in half precision, real ones too, so that nothing but
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -115,6 +115,7 @@ class Scene:
         generator: name, folder, hub id, generator, or ``"noise"``.
         least_voxels: smallest lesion.
         tries: hosts that are tried for a lesion.
+        options: of the insertion, in place of `OPTIONS`.
 
     Raises:
         ValueError: cases of one patient only, or no lesion that is large enough.
@@ -128,8 +129,10 @@ class Scene:
         donors: LesionBank | None = None,
         least_voxels: int = 100,
         tries: int = 6,
+        options: Mapping[str, Any] | None = None,
     ):
         self.cases, self.profile, self.tries, self.least = list(cases), profile, tries, least_voxels
+        self.options = dict(options or {})
         if len({case.group for case in self.cases}) < 2:
             raise ValueError(f"cases: expected those of two patients or more, got {len(self.cases)} of one")
         if donors is None:
@@ -207,8 +210,8 @@ class Scene:
 
     def _engine(self, lesion: str, seed: int) -> TumorInsertion:
         options = {name: value for name, value in self.profile.options.items() if name not in DROPPED}
-        options |= {**OPTIONS, "seed": seed, "min_voxels": min(self.least, 27)}
-        return TumorInsertion(self.donors.subset([lesion]), self.generator, **options)
+        options |= {**OPTIONS, "min_voxels": min(self.least, 27), **self.options, "seed": seed}
+        return TumorInsertion(self.donors.subset([lesion]), self.generator, looks=self.donors, **options)
 
     def _applied(self, engine: TumorInsertion, index: int, plan: InsertionPlan) -> Inserted:
         volume, host = self._loaded(index)

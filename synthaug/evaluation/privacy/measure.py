@@ -239,7 +239,7 @@ def paragraph(found: dict[str, Any]) -> str:
             f"The texture of an inserted lesion correlates with that of its nearest training lesion by "
             f"{texture['median']:.2f} in the median and {texture['highest']:.2f} at most; real lesions of {reference} "
             f"do by {texture['outside_median']:.2f} and {texture['outside_highest']:.2f}, and "
-            f"{texture['nearer_than_all']} inserted lesions are nearer than any of these."
+            f"{texture['nearer_than_all']} of {texture['lesions']} inserted lesions are nearer than any of these."
         )
     if "median" in features:
         words.append(
