@@ -28,7 +28,7 @@ class FidelityConfig(Section):
         judged: insertions that the segmenter is shown at most.
         read: lesions of each kind on the reader's page, at most.
         device: where classifiers are trained: cpu, cuda.
-        options: of the insertion (`synthaug.InsertionOptions`), in place of the kit's, such as ``{"style": "like-mask"}``.
+        options: of the insertion (`synthaug.InsertionOptions`), such as ``{"style": "like-mask"}``.
     """
 
     insertions: PositiveInt = 48
