@@ -7,8 +7,8 @@ came from,
 
     after(x) = before(x - u(x)),
 
-and x - u(x) can be inverted, since u is smooth and made so weak that it changes by at most `STEEPEST` mm per mm. Fluid
-is moved as tissue is: ventricles give way.
+and x - u(x) can be inverted, since u is blurred, by a Gaussian of `mass_effect_mm`, and made so weak that it changes by
+at most `STEEPEST` mm per mm. Fluid is moved as tissue is: ventricles give way.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from synthaug.geometry import box_mean, squared_distance
+from synthaug.geometry import blurred, squared_distance
 
 REACH = 4.0
 STEEPEST = 0.8
-SMOOTHING = 2
 
 
 def reach_vox(mass_effect_mm: float, spacing_mm: Sequence[float]) -> tuple[int, ...]:
@@ -54,15 +53,29 @@ def displacement(lesion: Tensor, fixed: Tensor, mass_effect_mm: float, spacing_m
     room = (squared_distance(fixed, 2 * mass_effect_mm + 2 * least, spacing_mm).sqrt() - max(spacing_mm)).clamp(min=0)
     amount = torch.minimum(amount, room / 2)
     inside = squared_distance(~lesion, 2 * least, spacing_mm).sqrt().clamp(max=2 * least)
-    height = _smooth((away - inside)[None])[0]
+    height = blurred((away - inside)[None], mass_effect_mm, spacing_mm)[0]
     slope = torch.stack(
         [torch.gradient(height, dim=axis)[0] / s for axis, s in zip((0, 1, 2), spacing_mm, strict=True)]
     )
-    u = _smooth(amount * slope / slope.square().sum(0).sqrt().clamp(min=0.5)) * support
-    u = torch.minimum(u.abs(), (room / 2)[None]) * u.sign()
-    change = [u.diff(dim=axis + 1).abs().flatten(1).amax(1) / s for axis, s in zip((0, 1, 2), spacing_mm, strict=True)]
-    steepest = torch.stack(change).square().sum().sqrt()
-    return u * (STEEPEST / steepest.clamp(min=STEEPEST))
+    u = blurred(amount * slope / length_of(slope).clamp(min=0.5), mass_effect_mm, spacing_mm)
+    # smoothing carries it on to where nothing may move
+    most = torch.minimum(room / 2, mass_effect_mm * (reach - away) / (reach / 2)) * support
+    u = u * (most / length_of(u).clamp(min=1e-6)).clamp(0, 1)
+    return u * (STEEPEST / steepness(u, spacing_mm).clamp(min=STEEPEST))
+
+
+def length_of(vectors: Tensor) -> Tensor:
+    """Compute the lengths (X, Y, Z) of vectors (3, X, Y, Z)."""
+    return vectors.square().sum(0).sqrt()
+
+
+def steepness(u: Tensor, spacing_mm: Sequence[float]) -> Tensor:
+    """Compute how much a displacement changes at most, in mm per mm, a tensor without dimensions."""
+    total = torch.zeros_like(u[0])
+    for axis, spacing in enumerate(spacing_mm):
+        change = (u.diff(dim=axis + 1) / spacing).square().sum(0)
+        total.narrow(axis, 0, change.shape[axis]).add_(change)
+    return total.amax().sqrt()
 
 
 def pushed(image: Tensor, lesion: Tensor, fixed: Tensor, mass_effect_mm: float, spacing_mm: Sequence[float]) -> Tensor:
@@ -81,9 +94,3 @@ def pushed(image: Tensor, lesion: Tensor, fixed: Tensor, mass_effect_mm: float, 
     )[0]
     moved = push_support(lesion, fixed, mass_effect_mm, spacing_mm) & (u != 0).any(0)
     return torch.where(moved, read.to(image.dtype), image)
-
-
-def _smooth(values: Tensor) -> Tensor:
-    for _ in range(SMOOTHING):
-        values = box_mean(values, extend=True)
-    return values

@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor
 
 from synthaug.classes import Classes
-from synthaug.geometry import turned
+from synthaug.geometry import blurred, turned
 from synthaug.insertion.asked import Insertion
 from synthaug.lesions.base import LesionSource
 from synthaug.lesions.scale import rotation_matrix, zoom_factors
@@ -167,13 +167,7 @@ def smoothed_outline(mask: Tensor, classes: int, smooth_mm: float, spacing_mm: S
 
     Voxels that come to it get the class that is strongest around them.
     """
-    soft = one_hot(mask, classes)
-    for axis, spacing in enumerate(spacing_mm):
-        n = mask.shape[axis]
-        away = torch.arange(n, dtype=torch.float64)[:, None] - torch.arange(n, dtype=torch.float64)[None]
-        weights = torch.exp(-0.5 * (away * spacing / smooth_mm).square())
-        weights = on_device((weights / weights.sum(0)).float(), mask.device)
-        soft = torch.movedim(torch.movedim(soft, axis + 1, -1) @ weights, -1, axis + 1)
+    soft = blurred(one_hot(mask, classes), smooth_mm, spacing_mm)
     total, count = soft.sum(0), (mask > 0).sum()
     level = total.flatten().sort(descending=True).values[(count - 1).clamp(min=0)]
     strongest = (soft.argmax(0) + 1).to(torch.uint8)
