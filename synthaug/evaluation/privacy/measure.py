@@ -231,13 +231,13 @@ def paragraph(found: dict[str, Any]) -> str:
     texture, features, masks = found["texture"], found["features"], found["masks"]
     reference = "patients that it has not seen" if found["membership"]["tested"] else "each other patient"
     words = [
-        f"{found['generator']} inserted {texture['lesions']} lesions into other patients of a set of "
+        f"{found['generator']} inserted {masks['lesions']} lesions into other patients of a set of "
         f"{len(found['seen'])} that it has seen and {len(found['unseen'])} that it has not."
     ]
     if "median" in texture:
         words.append(
-            f"The texture of an inserted lesion correlates with that of its nearest training lesion by "
-            f"{texture['median']:.2f} in the median and {texture['highest']:.2f} at most; real lesions of {reference} "
+            f"The texture of the {texture['lesions']} that are large enough for it correlates with that of their nearest "
+            f"training lesion by {texture['median']:.2f} in the median and {texture['highest']:.2f} at most; real lesions of {reference} "
             f"do by {texture['outside_median']:.2f} and {texture['outside_highest']:.2f}, and "
             f"{texture['nearer_than_all']} of {texture['lesions']} inserted lesions are nearer than any of these."
         )
