@@ -238,7 +238,8 @@ def paragraph(found: dict[str, Any]) -> str:
         words.append(
             f"The texture of the {texture['lesions']} that are large enough for it correlates with that of their "
             f"nearest training lesion by {texture['median']:.2f} in the median and {texture['highest']:.2f} at most; "
-            f"real lesions of {reference} do by {texture['outside_median']:.2f} and {texture['outside_highest']:.2f}, and "
+            f"real lesions of {reference} do by {texture['outside_median']:.2f} and "
+            f"{texture['outside_highest']:.2f}, and "
             f"{texture['nearer_than_all']} of {texture['lesions']} inserted lesions are nearer than any of these."
         )
     if "median" in features:
