@@ -6,6 +6,7 @@ prior expects them beside those that it has. The generator strays from it a litt
 differ.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from synthaug.channels import select_channels
 from synthaug.classes import Classes, same_tissue
+from synthaug.generators.learned.style import StylePrior
 from synthaug.generators.learned.styled import StyledGenerator
 from synthaug.insertion.asked import Insertion
 from synthaug.insertion.render import one_hot, renamed
@@ -22,6 +24,7 @@ from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.base import Lesion
 from synthaug.random import Purpose, stream
 from synthaug.sizes import equivalent_diameter_mm
+from synthaug.transfers import on_device
 
 OWN = ("donor", "host")
 """Values of `style` that are of `place="own"` and ask for no look."""
@@ -43,6 +46,7 @@ class Looks:
         classes: vocabulary of the insertion.
         channels: canonical names of its channels.
         generator: bound to them.
+        prior: of the generator, on the CPU.
     """
 
     wanted: str
@@ -50,6 +54,7 @@ class Looks:
     classes: Classes
     channels: tuple[str, ...]
     generator: StyledGenerator
+    prior: StylePrior
     _known: dict[str, Tensor] = field(default_factory=dict, compare=False)
 
     @classmethod
@@ -70,7 +75,7 @@ class Looks:
         if not isinstance(bank, LesionBank):
             raise ValueError(f"style: {wanted} is the look of a bank's lesions; give looks=LesionBank(...)")
         select_channels(channels, bank.channels, "the bank of looks")
-        made = cls(wanted, bank, classes, channels, generator)
+        made = cls(wanted, bank, classes, channels, generator, copy.deepcopy(generator.prior).cpu())
         made.candidates(None)
         return made
 
@@ -148,7 +153,7 @@ class Looks:
             return None
         known = [None if row.look is None else self._style(row.look) for row in rows]
         shape = next(style.shape for style in known if style is not None)
-        return torch.stack([torch.full(shape, torch.nan) if s is None else s for s in known]).to(device)
+        return on_device(torch.stack([torch.full(shape, torch.nan) if s is None else s for s in known]), device)
 
     def _style(self, name: str) -> Tensor:
         if name not in self._known:
@@ -156,5 +161,5 @@ class Looks:
             mask = renamed(self.bank.mask(name, cpu), {}, self.bank.classes, self.classes)
             index = select_channels(self.channels, self.bank.channels, "the bank of looks")
             image = self.bank.intensities(name, index, cpu)
-            self._known[name] = self.generator.style_of(image, one_hot(mask, len(self.classes)))
+            self._known[name] = self.generator.style_of(image, one_hot(mask, len(self.classes)), self.prior)
         return self._known[name]

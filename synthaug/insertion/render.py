@@ -169,7 +169,7 @@ def smoothed_outline(mask: Tensor, classes: int, smooth_mm: float, spacing_mm: S
     """
     soft = blurred(one_hot(mask, classes), smooth_mm, spacing_mm)
     total, count = soft.sum(0), (mask > 0).sum()
-    level = total.flatten().sort(descending=True).values[(count - 1).clamp(min=0)]
+    level = total.flatten().sort(descending=True).values.gather(0, (count - 1).clamp(min=0)[None])
     strongest = (soft.argmax(0) + 1).to(torch.uint8)
     return torch.where((total >= level) & (count > 0), torch.where(mask > 0, mask, strongest), 0).to(torch.uint8)
 

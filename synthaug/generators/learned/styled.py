@@ -129,12 +129,13 @@ class StyledGenerator(TumorGenerator):
         ]
         return painted[0] if len(painted) == 1 else torch.cat(painted)
 
-    def style_of(self, image: Tensor, mask: Tensor) -> Tensor:
+    def style_of(self, image: Tensor, mask: Tensor, prior: StylePrior | None = None) -> Tensor:
         """Measure a lesion's style, to ask for it; what it does not show is as the prior expects it beside the rest.
 
         Args:
             image: (C, X, Y, Z) model intensities, of the channels that the generator is bound to.
             mask: (K, X, Y, Z) float, one-hot of the classes that it is bound to.
+            prior: a copy of its prior on the CPU, where the device is not to be waited for.
 
         Returns:
             (K', C', 3) of all classes and channels that the network knows.
@@ -142,7 +143,7 @@ class StyledGenerator(TumorGenerator):
         full, available = self._full(image[None].float(), self._channel_index, len(self.channels))
         classes, _ = self._full(mask[None].float(), self._class_index, len(self.classes))
         shown = present_classes(classes)[0, :, None, None] * available[0][None, :, None]
-        return self.prior.completed(lesion_style(full, classes)[0], shown.expand(*self.prior.shape) > 0)
+        return (prior or self.prior).completed(lesion_style(full, classes)[0], shown.expand(*self.prior.shape) > 0)
 
     def _paint(
         self,
