@@ -86,7 +86,7 @@ class Killing:
 
 @pytest.mark.slow
 def test_ray_makes_the_same_bytes_though_workers_are_killed(cluster, config, whole, tmp_path):
-    with Killing(tmp_path / "c", every=20) as killing:
+    with Killing(tmp_path / "c", every=100) as killing:
         assert generate(config, tmp_path / "c", engine="ray", actors=2).complete
     assert killing.killed == 1
     assert contents(tmp_path / "c") == whole
