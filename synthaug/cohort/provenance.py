@@ -17,6 +17,9 @@ from synthaug.host.space import Space
 FREE = {"cases", "workers", "profile"}
 """Keys of the configuration that do not decide what is written: where things lie, and how many threads write."""
 
+PACKING = {"webdataset": ("shard_cases",), "zarr": ("dtype", "chunk_vox")}
+"""Keys of `packing` that decide what is written, by layout."""
+
 
 def identity(config: CohortConfig, hosts: Sequence[Case], generator: dict[str, Any], folds: Any) -> dict[str, Any]:
     """Collect all that decides what a cohort's cases look like; files count by content, not by place.
@@ -31,6 +34,9 @@ def identity(config: CohortConfig, hosts: Sequence[Case], generator: dict[str, A
     options["lesions"].pop("bank")
     options["splits"].pop("folds")
     options.pop("generator")
+    options["packing"] = {k: v for k, v in options["packing"].items() if k in PACKING.get(config.layout, ())}
+    if not options["packing"]:
+        options.pop("packing")
     bank = config.lesions.bank
     space = {} if config.space == Space() else {"space": config.space.model_dump(mode="json")}
     return {
