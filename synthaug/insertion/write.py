@@ -108,7 +108,7 @@ class CropWriter:
         painted = self.generator.generate(context, classes, [s.row.seed for s in spots], donor, **told)
         if self.means is not None:
             bounds = on_device(self.means, painted.device)
-            painted = [held(crop, mask, bounds) for crop, mask in zip(painted, classes, strict=True)]
+            painted = stacked([held(crop, mask, bounds) for crop, mask in zip(painted, classes, strict=True)])
         for spot, crop, mask in zip(spots, painted, classes, strict=True):
             self._write(spot, contrasted(crop, mask, spot.row), image, label)
 
