@@ -84,6 +84,12 @@ def test_a_twin_differs_inside_the_lesion_alone(limbs):
     assert differs[inside].float().mean() > 0.8 and not differs[~inside].any()
 
 
+def test_the_lesion_lies_in_the_middle_of_what_a_reader_sees(limbs):
+    for sample in Scene(limbs.cases, limbs.profile, "paste", limbs.bank).real():
+        assert sample.view.shape[1:] == sample.outline.shape == (112, 112)
+        assert np.abs(np.argwhere(sample.outline).mean(0) - 56).max() < 2
+
+
 def test_an_option_of_the_insertion_can_be_asked_about(limbs, tmp_path):
     asked = checked_settings(TINY, ["options.scale=[0.95, 0.95]", "insertions=1"])
     assert asked.options == {"scale": [0.95, 0.95]} and asked.steps == TINY.steps

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from synthaug.evaluation.fidelity.classifier import Look
-from synthaug.evaluation.fidelity.scene import HALF_VIEW, Sample
+from synthaug.evaluation.fidelity.scene import Sample
 from synthaug.figures.slices import figure, png, rendered
 
 MOST_CHANNELS = 4
@@ -13,19 +13,13 @@ MOST_CHANNELS = 4
 
 def reader_picture(sample: Sample) -> bytes:
     """Draw a lesion's slice, channels side by side, as one PNG; nothing marks the lesion."""
-    side = 2 * HALF_VIEW
-    tiles = [np.pad(grey_of(channel), _centred(channel.shape, side)) for channel in sample.view[:MOST_CHANNELS]]
-    return png(np.concatenate([np.rot90(tile) for tile in tiles], 1))
+    return png(np.concatenate([np.rot90(grey_of(channel)) for channel in sample.view[:MOST_CHANNELS]], 1))
 
 
 def grey_of(channel: np.ndarray) -> np.ndarray:
     """Turn a slice into grey levels between its own percentiles: a window that shows a reader no numbers."""
     low, high = np.percentile(channel, (1, 99.7))
     return (255 * ((channel - low) / max(high - low, 1e-6)).clip(0, 1)).astype(np.uint8)
-
-
-def _centred(shape: Sequence[int], side: int) -> list[tuple[int, int]]:
-    return [((side - n) // 2, side - n - (side - n) // 2) for n in shape]
 
 
 def evidence_picture(looks: Sequence[Look], channels: Sequence[str]) -> bytes:

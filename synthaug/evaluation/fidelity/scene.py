@@ -75,7 +75,7 @@ class Sample:
 
     Attributes:
         specimen: the lesion in its surroundings.
-        view: (C, H, W) float32, the axial slice with most lesion, in model intensities.
+        view: (C, H, W) float32, the axial slice with most lesion, which lies in its middle, in model intensities.
         outline: (H, W) bool, the lesion in it.
         facts: lesion, donor's and host's patient and, of an inserted one, the plan's row.
     """
@@ -230,5 +230,9 @@ class Scene:
         depth = int(lesion.sum((0, 1)).argmax())
         middle = [int(np.median(i)) for i in np.nonzero(lesion[:, :, depth])]
         x, y = (slice(max(m - HALF_VIEW, 0), m + HALF_VIEW) for m in middle)
-        view = image[:, x, y, depth].half().float().numpy()
-        return Sample(replace(specimen, image=specimen.image.half().float()), view, lesion[x, y, depth], facts)
+        # the lesion in the middle, where the volume ends too
+        sizes = zip(middle, lesion.shape, strict=False)
+        beyond = [(max(HALF_VIEW - m, 0), max(m + HALF_VIEW - n, 0)) for m, n in sizes]
+        view = np.pad(image[:, x, y, depth].half().float().numpy(), [(0, 0), *beyond], "edge")
+        outline = np.pad(lesion[x, y, depth], beyond)
+        return Sample(replace(specimen, image=specimen.image.half().float()), view, outline, facts)
