@@ -41,7 +41,13 @@ class HostsConfig(Section):
 
 
 class ShapesConfig(Section):
-    """Options of procedural lesion masks, in place of a bank."""
+    """Options of procedural lesion masks, in place of a bank.
+
+    Attributes:
+        diameter_mm: range of the diameter of the sphere of equal volume.
+        proportions: each class's share of the volume, innermost first.
+        irregularity: of the shapes; 0 for balls.
+    """
 
     diameter_mm: Range = (10.0, 50.0)
     proportions: dict[str, float] | None = None
@@ -49,7 +55,15 @@ class ShapesConfig(Section):
 
 
 class LesionsConfig(LesionOptions):
-    """Options of the lesions: their source, number per case, sizes, classes and places."""
+    """Options of the lesions: their source, number per case, sizes, classes and places.
+
+    Attributes:
+        bank: of the donors' masks.
+        shapes: procedural masks in place of a bank.
+        per_case: lesions in a case, a number or least and most.
+        retries: further attempts for a lesion that is refused.
+        unknown_groups: whether donors of unknown patients are refused.
+    """
 
     bank: Path | None = None
     shapes: ShapesConfig | None = None
@@ -80,7 +94,14 @@ class LesionsConfig(LesionOptions):
 
 
 class GateConfig(Section):
-    """Limits of the quality gate; one that is null is not looked at."""
+    """Limits of the quality gate; one that is null is not looked at.
+
+    Attributes:
+        deviation: of a lesion's class means from the bank's, in standard deviations between its lesions.
+        border_jump: step across the border, as a multiple of the bank's median.
+        segmenter: run or model that has to find the lesion.
+        agreement: least Dice of what it finds.
+    """
 
     deviation: PositiveFloat | None = 4.0
     border_jump: PositiveFloat | None = 3.0
@@ -96,7 +117,13 @@ class SplitsConfig(Section):
 
 
 class BalanceConfig(Section):
-    """A balanced set for classifiers: so many cases of each kind."""
+    """A balanced set for classifiers: so many cases of each kind.
+
+    Attributes:
+        per_class: cases of each kind.
+        by: what is balanced.
+        sizes_mm: names of sizes and their diameters.
+    """
 
     per_class: PositiveInt
     by: Literal["class", "size"] = "class"
@@ -104,7 +131,15 @@ class BalanceConfig(Section):
 
 
 class AboutConfig(Section):
-    """Texts of the description files."""
+    """Texts of the description files.
+
+    Attributes:
+        name: of the data set.
+        description: of what it is.
+        licence: of the data.
+        reference: papers of the data.
+        authors: of the data set.
+    """
 
     name: str = "Synthetic"
     description: str = "Synthetic tumours inserted into real cases by synthaug"

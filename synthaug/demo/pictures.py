@@ -29,7 +29,15 @@ COLUMNS = ("FLAIR before", "FLAIR after", "T1ce before", "T1ce after", "Label", 
 def panels(
     before: np.ndarray, after: np.ndarray, label_before: np.ndarray, label_after: np.ndarray
 ) -> tuple[list[bytes], int]:
-    """Draw a picture per column of `COLUMNS`, all of one axial slice, and give its index.
+    """Draw a picture per column of `COLUMNS`, as PNG bytes; see `panel_arrays`."""
+    pictures, z = panel_arrays(before, after, label_before, label_after)
+    return [png(picture) for picture in pictures], z
+
+
+def panel_arrays(
+    before: np.ndarray, after: np.ndarray, label_before: np.ndarray, label_after: np.ndarray
+) -> tuple[list[np.ndarray], int]:
+    """Draw a picture per column of `COLUMNS`, uint8, grey (H, W) or (H, W, 3), of one axial slice, and give its index.
 
     The slice is that with most new label voxels, or one that shows the host's own tumour too where there is one.
 
@@ -60,7 +68,7 @@ def panels(
     spread = before[flair][tissue & (label_before == 0)].std()
     change = cut(after[flair] - before[flair]) / spread
     label = _contours(greys[3], cut(label_after), cut(label_before), zoom)
-    return [*(png(g) for g in greys), png(label), png(_coloured(greys[0], change))], z
+    return [*greys, label, _coloured(greys[0], change)], z
 
 
 def loss_curve(losses: Sequence[float], steps_with_insertion: Sequence[int]) -> bytes:
