@@ -26,6 +26,7 @@ SHORT = {
     "count": "count",
     "layout": "layout",
     "seed": "seed",
+    "exclude": "exclude",
     "generator": "generator",
     "classes": "classes",
     "bank": "lesions.bank",
@@ -55,6 +56,9 @@ def cohort(
     count: Annotated[int | None, typer.Option(help="Cases to make.")] = None,
     layout: Annotated[str | None, typer.Option(help="nnunet, msd, bids or brats.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    exclude: Annotated[
+        Path | None, typer.Option(help="Decisions of synthaug view; rejected cases are skipped.")
+    ] = None,
     classes: ClassesOption = None,
     channels: ChannelsOption = None,
     per_case: Annotated[tuple[int, int] | None, typer.Option(help="Least and most lesions in a case.")] = None,

@@ -161,6 +161,7 @@ class CohortConfig(Section):
         classes: vocabulary of the hosts' labels; where not given, what their data set or the bank says.
         channels: of the hosts that are read and written, in this order; where not given, those of the hosts.
         seed: of everything random; a case depends on it and on the case's number alone.
+        exclude: file of decisions (`synthaug view`): numbers of rejected cases are skipped, and further ones made.
         prefix: of the cases' names.
         include_real: also write the labelled host cases as they are, under their own names.
         threads: CPU threads of the insertion in each process; another number may round otherwise.
@@ -182,6 +183,7 @@ class CohortConfig(Section):
     classes: str | dict[str, int] | None = None
     channels: tuple[str, ...] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
+    exclude: Path | None = None
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$")] = "synth"
     hosts: HostsConfig = HostsConfig()
     lesions: LesionsConfig = LesionsConfig()
@@ -243,6 +245,8 @@ class CohortConfig(Section):
                 "balance: the kind of a case is that of its only lesion; expected lesions.per_case=1 and "
                 f"hosts.tumour=free, got {self.lesions.per_case} and {self.hosts.tumour}"
             )
+        if self.balance is not None and self.exclude is not None:
+            raise ValueError("exclude: a balanced set would be none without the rejected cases; expected no balance")
         if self.balance is not None and self.balance.by == "size" and self.lesions.scale is not None:
             raise ValueError("balance by size sets the diameter; expected no lesions.scale")
         return self

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from synthaug.cohort.case_insertion import CaseInserter, InsertedCase, open_bank, open_generator, open_shapes
 from synthaug.cohort.config import CohortConfig
 from synthaug.cohort.description import description
+from synthaug.cohort.excluded import numbers_left
 from synthaug.cohort.gate import Gate, Segmenter
 from synthaug.cohort.hosts import Host, described, find_hosts, host_number, read_host
 from synthaug.cohort.job import SUMMARY, Job
@@ -139,6 +140,7 @@ class _Production:
         self.inserter = CaseInserter(config, self.lesions, painter, gate, processes.device)
         self.real = [case for case in self.hosts if case.label is not None] if config.include_real else []
         self.total = config.total + len(self.real)
+        self.numbers = numbers_left(config, self.layout)
 
     def run(self, progress: bool) -> Summary:
         """Make what is missing; then the main process writes what describes the whole."""
@@ -152,7 +154,7 @@ class _Production:
     def name(self, index: int) -> str:
         """Name a case; those after the synthetic ones are real."""
         if index < self.config.total:
-            return self.layout.synthetic_name(index)
+            return self.layout.synthetic_name(self.numbers[index])
         return self.layout.real_name(self.real[index - self.config.total].name)
 
     def _begin(self) -> set[int]:
@@ -184,7 +186,7 @@ class _Production:
     def _case(self, index: int) -> Case:
         if index >= self.config.total:
             return self.real[index - self.config.total]
-        return self.hosts[host_number(self.config.seed, index, len(self.hosts))]
+        return self.hosts[host_number(self.config.seed, self.numbers[index], len(self.hosts))]
 
     def _read(self, index: int) -> Host:
         return read_host(self._case(index), self.config)
@@ -193,7 +195,7 @@ class _Production:
         if index >= self.config.total:
             return host, None
         try:
-            return host, self.inserter.insert(host, index)
+            return host, self.inserter.insert(host, self.numbers[index])
         except ValueError as error:
             raise ValueError(f"{host.case.name}: {error}") from error
 

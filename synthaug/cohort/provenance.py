@@ -13,9 +13,10 @@ from synthaug.cohort.config import CohortConfig
 from synthaug.data.cases import Case
 from synthaug.files import file_sha256
 from synthaug.host.space import Space
+from synthaug.review import read_rejected
 
-FREE = {"cases", "workers", "profile"}
-"""Keys of the configuration that do not decide what is written: where things lie, and how many threads write."""
+FREE = {"cases", "workers", "profile", "exclude"}
+"""Keys that do not decide what is written: where things lie (files count by content), and how many threads write."""
 
 
 def identity(config: CohortConfig, hosts: Sequence[Case], generator: dict[str, Any], folds: Any) -> dict[str, Any]:
@@ -32,9 +33,11 @@ def identity(config: CohortConfig, hosts: Sequence[Case], generator: dict[str, A
     options["splits"].pop("folds")
     options.pop("generator")
     bank = config.lesions.bank
+    excluded = {} if config.exclude is None else {"excluded": list(read_rejected(config.exclude))}
     space = {} if config.space == Space() else {"space": config.space.model_dump(mode="json")}
     return {
         **space,
+        **excluded,
         "config": options,
         "bank_sha256": None if bank is None else file_sha256(bank),
         "generator": generator,
