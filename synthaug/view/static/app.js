@@ -70,11 +70,11 @@ async function show(number) {
   });
   if (!found.lesions.length) $("lesions").textContent = "none";
   tellDecision();
-  await load();
-  if (found.lesions.length) jump(Math.max(0, found.lesions.findIndex((l) => l.new === true)));
+  const first = Math.max(0, found.lesions.findIndex((l) => l.new === true));
+  await load(() => jump(first));
 }
 
-async function load() {
+async function load(then) {
   const found = state.case, channel = found.channels.find((c) => c.name === state.channel);
   const volume = (c, range) => ({ url: c.file, colormap: "gray", ...(range && { cal_min: range[0], cal_max: range[1] }) });
   const volumes = [volume(channel)];
@@ -83,7 +83,15 @@ async function load() {
   if (found.label) after.volumes[1].setColormapLabel(colormap(found.classes));
   after.updateGLVolume();
   view(after);
-  const old = found.before?.find((c) => c.name === state.channel);
+  pressed($("channels"), found.channels.indexOf(channel));
+  then();
+  document.body.dataset.ready = found.name;
+  say("");
+  await loadBefore(volume, channel.name);
+}
+
+async function loadBefore(volume, name) {
+  const old = state.case.before?.find((c) => c.name === name);
   $("curtain").hidden = $("edge").hidden = $("slider").hidden = !old;
   if (old) {
     if (!before) {
@@ -93,10 +101,8 @@ async function load() {
     await before.loadVolumes([volume(old, [after.volumes[0].cal_min, after.volumes[0].cal_max])]);
     view(before);
     after.broadcastTo([before], { "2d": true, "3d": true });
+    move(after.scene.crosshairPos);
   }
-  pressed($("channels"), found.channels.indexOf(channel));
-  say("");
-  document.body.dataset.ready = found.name;
 }
 
 const opacity = () => (state.label ? Number($("opacity").value) : 0);
@@ -108,14 +114,13 @@ function paint() {
 async function choose(name) {
   state.channel = name;
   const kept = after.scene.crosshairPos.slice();
-  await load();
-  move(kept);
+  await load(() => move(kept));
 }
 
 function move(place) {
   after.scene.crosshairPos = place;
   after.drawScene();
-  if (before) { before.scene.crosshairPos = place.slice(); before.drawScene(); }
+  if (before?.volumes.length) { before.scene.crosshairPos = place.slice(); before.drawScene(); }
 }
 
 function jump(number) {
@@ -142,7 +147,7 @@ async function decide(decision) {
   if (decision !== "none" && state.cases.length > 1) await show(state.number + 1);
 }
 
-const turn = (k) => { state.view = k % VIEWS.length; view(after); if (before) view(before); pressed($("views"), state.view); };
+const turn = (k) => { state.view = k % VIEWS.length; view(after); if (before?.volumes.length) view(before); pressed($("views"), state.view); };
 
 const step = () => { const all = state.case.channels, k = all.findIndex((c) => c.name === state.channel); choose(all[(k + 1) % all.length].name); };
 
