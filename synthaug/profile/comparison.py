@@ -7,6 +7,7 @@ patients' real lesions from the held-out ones stands beside it: nothing can be e
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -51,18 +52,18 @@ def inserted_specimens(
     options = {"prob": 1.0, "second": 0.0, "seed": 0, "scale": SCALE}
     engine = TumorInsertion.from_profile(fitted.out / FILE, donors, generator, **options)
     found = []
-    for number in range(count):
-        case = cases[number % len(cases)]
+    for first, case in enumerate(cases):
         volume = load_case(case, profile.names)
         host = host_of_case(case, volume, profile.space, profile.names, profile.classes)
         image, label = torch.from_numpy(volume.image)[None], torch.from_numpy(volume.label)[None]
         known: dict[str, Any] = {"groups": [case.group], "frames": host_frame(host, volume.affine)}
-        after, after_label = engine(image, label, volume.spacing_mm, host=torch.from_numpy(host)[None], **known)
-        only = torch.where(after_label != label, after_label, torch.zeros_like(after_label))[0]
-        volume.image[:] = after[0].numpy()
-        specimen = cut(model_intensities(volume, host, profile), only, profile, case.group)
-        if specimen is not None:
-            found.append(specimen)
+        for _ in range(first, count, len(cases)):
+            after, after_label = engine(image, label, volume.spacing_mm, host=torch.from_numpy(host)[None], **known)
+            only = torch.where(after_label != label, after_label, torch.zeros_like(after_label))[0]
+            changed = replace(volume, image=after[0].numpy())
+            specimen = cut(model_intensities(changed, host, profile), only, profile, case.group)
+            if specimen is not None:
+                found.append(specimen)
     return found
 
 

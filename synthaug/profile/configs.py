@@ -119,6 +119,9 @@ def _coarse(profile: Profile, path: Path, split: dict[str, Any]) -> dict[str, An
     }  # fmt: skip
     whole["optimizer"] = {"steps": 600, "name": "adamw", "lr": 2.0e-3, "warmup_steps": 20, "ema": 0.99}
     whole["validation"] = {"every": 300}
+    if edge := profile.insertion.get("edge_vox"):
+        # as wide in mm as on the data's own voxels: on wider ones it would make small lesions mostly edge
+        whole["insertion"] = {"edge_vox": round(edge * min(profile.plan.spacing_mm) / min(spacing), 2)}
     return whole | {"threads": 2, "log_every": 20, "checkpoint_every": 100}
 
 

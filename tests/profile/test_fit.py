@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import yaml
 from limbs import SPACING, limb, write_nnunet
 from typer.testing import CliRunner
 
@@ -12,6 +13,7 @@ from synthaug import LesionBank, TumorInsertion
 from synthaug.cli.app import app
 from synthaug.config import ConfigError
 from synthaug.data import write_phantom_dataset
+from synthaug.profile.configs import configurations
 from synthaug.profile.fit import Given, fit
 from synthaug.profile.profile import FILE, Profile
 
@@ -31,6 +33,17 @@ def test_what_is_found_in_ct(limbs_fitted):
     assert "Profile of limbs" in page and page.count("data:image/png") >= 4 and "insertion.scale" in page
     for name in ("segmentation.yaml", "gan.yaml", "diffusion.yaml", "nnunet.yaml", "cohort.yaml", "bank.safetensors"):
         assert (limbs_fitted.out / name).is_file()
+
+
+def test_on_coarser_voxels_an_edge_is_as_wide_in_mm(limbs_fitted):
+    fine = limbs_fitted.profile
+    plan = fine.plan.model_copy(update={"shape": (400, 400, 60), "spacing_mm": (1.0, 1.0, 3.0)})
+    soft = fine.model_copy(update={"insertion": fine.insertion | {"edge_vox": 0.4}, "plan": plan})
+    made = configurations(soft, limbs_fitted.cases, limbs_fitted.bank, limbs_fitted.out / FILE)
+    coarse = yaml.safe_load(made["segmentation_coarse.yaml"])
+    widest = min(coarse["data"]["spacing_mm"])
+    assert widest > 2 and coarse["insertion"]["edge_vox"] * widest == pytest.approx(0.4, abs=0.01 * widest)
+    assert yaml.safe_load(made["segmentation.yaml"])["insertion"] == {}
 
 
 @pytest.mark.parametrize("generator", ["paste", "procedural:fitted"])

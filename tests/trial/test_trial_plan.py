@@ -188,9 +188,9 @@ def test_a_profile_brings_its_base(tmp_path):
     assert coarse.base == str(tmp_path.resolve() / "segmentation_coarse.yaml")
 
 
-@pytest.mark.parametrize("name", ["trial_brats", "trial_few"])
-def test_shipped_trials_can_be_planned(name, folder, tmp_path):
+@pytest.mark.parametrize("name, steps", [("trial_brats", 400), ("trial_few", 1200)])
+def test_shipped_trials_can_be_planned(name, steps, folder, tmp_path):
     config = read_config(find_config(name), TrialConfig)
     plan = make_plan(config, tmp_path, [f"data.folder={folder}"])
     assert len(plan.runs) == len(config.arms) * plan.pairs
-    assert all(run.config.data.spacing_mm == (3, 3, 3) and run.config.optimizer.steps == 400 for run in plan.runs)
+    assert all(run.config.data.spacing_mm == (3, 3, 3) and run.config.optimizer.steps == steps for run in plan.runs)
