@@ -17,12 +17,21 @@ def page(fitted: "Fitted") -> str:
         "profile.html",
         folder=profile.data.folder.rstrip("/").rpartition("/")[2],
         profile=profile,
+        sentence=_sentence(profile),
         tiles_shown=_tiles(profile),
         cases=case_pictures(profile, fitted.cases),
         measurements=measurements(profile, fitted.look),
         found=_found(profile),
         decisions=[[key, _value(profile, key), why] for key, why in sorted(profile.why.items())],
         commands=_commands(fitted),
+    )
+
+
+def _sentence(profile: Profile) -> str:
+    data, sizes = profile.data, profile.sizes
+    return (
+        f"{sizes.lesions} lesions in {data.cases} cases say where, how large and by what look new ones go in; each "
+        f"decision is below with its reason, and {len(data.left_out)} cases were left out."
     )
 
 
@@ -33,6 +42,7 @@ def _tiles(profile: Profile) -> list[tuple[str, str]]:
         (", ".join(c.modality for c in profile.channels), f"{', '.join(profile.names)}"),
         (f"{sizes.lesions}", f"lesions of {', '.join(profile.labels.lesions)}"),
         (f"{sizes.diameter_mm[2]:.0f} mm", f"median; {sizes.diameter_mm[0]:.0f} to {sizes.diameter_mm[4]:.0f} mm most"),
+        (profile.generator.name, "generator that all commands take"),
     ]
 
 
