@@ -16,6 +16,7 @@ from synthaug.cli.options import (
     UnlabelledOption,
     split_channels,
     tell_taken,
+    tell_written,
 )
 from synthaug.cli.profiles import ProfileOption
 from synthaug.profile.profile import find_profile
@@ -133,6 +134,8 @@ def _plain(value: Any) -> Any:
 def _tell(summary) -> None:
     done = "nothing to do" if not summary.made and summary.complete else f"{summary.made} made now"
     typer.echo(f"{summary.written} of {summary.asked} cases in {summary.out} ({done}); {summary.out / 'report.html'}")
+    if summary.complete:
+        tell_written(summary.out, "synthaug", "view", summary.out)
     for word, which in (("refused", summary.refused), ("failed", summary.failed)):
         for name, reason in which.items():
             typer.echo(f"{word}: {name}: {reason}", err=True)

@@ -15,4 +15,7 @@ def demo(
     """Run the demo on phantoms: a lesion bank, insertion in a training loop, a report with pictures; needs no data."""
     from synthaug.demo import run_demo
 
-    typer.echo(f"report: {run_demo(out, seed=seed, simple=simple, steps=steps)}")
+    typer.echo(
+        f"written: {run_demo(out, seed=seed, simple=simple, steps=steps)}; next: open it, then synthaug fit FOLDER on "
+        "your own cases"
+    )
