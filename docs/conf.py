@@ -22,6 +22,8 @@ extensions = [
 ]
 exclude_patterns = ["_build", "_ext", "gallery/**/*.ipynb", "gallery/**/*.py", "gallery/**/*.md5", "gallery/**/*.json"]
 
+smartquotes = False  # two hyphens are an option
+
 html_theme = "furo"
 html_title = f"synthaug {release}"
 html_show_sourcelink = False

@@ -39,7 +39,7 @@ def _tiles(profile: Profile) -> list[tuple[str, str]]:
     sizes = profile.sizes
     return [
         (f"{profile.data.cases}", f"cases of {profile.data.patients} patients"),
-        (", ".join(c.modality for c in profile.channels), f"{', '.join(profile.names)}"),
+        (", ".join(dict.fromkeys(c.modality for c in profile.channels)), f"{', '.join(profile.names)}"),
         (f"{sizes.lesions}", f"lesions of {', '.join(profile.labels.lesions)}"),
         (f"{sizes.diameter_mm[2]:.0f} mm", f"median; {sizes.diameter_mm[0]:.0f} to {sizes.diameter_mm[4]:.0f} mm most"),
         (profile.generator.name, "generator that all commands take"),

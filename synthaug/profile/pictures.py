@@ -25,7 +25,7 @@ def _case(profile: Profile, case: Case) -> tuple[bytes, list[tuple[str, bytes]]]
     volume = load_case(case, profile.names)
     host = host_of_case(case, volume, profile.space, profile.names, profile.classes)
     lesion = profile.classes.index_map(volume.label) > 0
-    z = int(lesion.sum((0, 1)).argmax())
+    z = int(lesion.sum((0, 1)).argmax()) if lesion.any() else lesion.shape[2] // 2
     values, tissue = axial(volume.image[0], z), axial(host, z)
     low, high = np.percentile(values[tissue] if tissue.any() else values, (0.5, 99.5))
     width = high - low

@@ -73,6 +73,7 @@ def test_a_picture_opens_into_slices_that_are_read_aloud(pieces):
     assert html.count("<details") == 1 and html.count('class="slice"') == 2
     assert re.findall(r'alt="(slice \d)" src="data:image/(\w+);', html) == [("slice 1", "jpeg"), ("slice 2", "png")]
     assert "<script>" not in html
+    assert "<details" not in pieces.stack("words", PNG, [])
 
 
 @pytest.mark.parametrize("name", ["cohort", "demo", "imbalance", "profile", "run", "trial"])
