@@ -1,12 +1,14 @@
 """How an outside segmenter sees inserted tumours: Dice of its segmentation and the label, per region.
 
     python benchmarks/judge.py --data DATA --judge JUDGE.py --generator paste --largest 10 [--pictures DIR]
+    python benchmarks/judge.py --data DATA --judge JUDGE.py --scale 0.8 --beside profile --fitted FITTED
 
 DATA holds `brats/` (labelled cases) and `tumour_free/openms_07/` (the host); JUDGE.py is a module with a class `Judge`
 whose `segment(flair, t1, t1ce, t2)` gives a label map, `dice` and `REGIONS`. The largest donors of the bank are
 inserted one by one at `--scale`, not turned, at a place of the engine's own choice. Two references in the same run:
 `plain`, the simplest copy-paste at the same place (z-scores of the donor's whole brain to the host's, edge blurred by
-one voxel; at scale 1 only), and `real`, the judge on the donor's own case.
+one voxel; at scale 1 only), and `real`, the judge on the donor's own case; and one with `--fitted`, the folder of
+`synthaug fit DATA/brats`: `profile`, the same donor inserted by the profile, at a place where its lesions lie.
 """
 
 import argparse
@@ -21,6 +23,8 @@ import torch.nn.functional as F
 
 from synthaug import BRATS18, LesionBank, TumorInsertion
 from synthaug.data import find_cases, load_case
+from synthaug.frames import host_frame
+from synthaug.host import host_tissue
 
 CHANNELS = ("flair", "t1", "t1ce", "t2")
 
@@ -46,6 +50,12 @@ def main() -> None:
             subjects["plain"] = (plain_paste(own, host, label, bank.mask(donor.name, "cpu").shape, donor, row), label)
         if "real" in args.beside:
             subjects["real"] = (own.image, own.label)
+        if "profile" in args.beside:
+            by_profile = insert(bank.subset([donor.name]), host, args, args.fitted)
+            if by_profile[2]["outcome"] == "done":
+                subjects["profile"] = by_profile[:2]
+            else:
+                print(f"{donor.name:24s} refused by the profile: {by_profile[2]['reason']}", flush=True)
         for name, (volume, truth) in subjects.items():
             found = judge.segment(**dict(zip(CHANNELS, volume, strict=True)))
             scores = {r: module.dice(np.isin(found, v), np.isin(truth, v)) for r, v in module.REGIONS.items()}
@@ -86,22 +96,19 @@ def component_of(label: np.ndarray, donor) -> np.ndarray:
     return components == 1 + int(np.argmin(np.abs(sizes[1:].astype(np.int64) - sum(donor.voxels))))
 
 
-def insert(bank: LesionBank, host, args) -> tuple[np.ndarray, np.ndarray, dict]:
-    """One lesion in the host; image (C, X, Y, Z), label (X, Y, Z) and the plan's row."""
+def insert(bank: LesionBank, host, args, fitted: Path | None = None) -> tuple[np.ndarray, np.ndarray, dict]:
+    """One lesion in the host, by a profile where one is given; image (C, X, Y, Z), label (X, Y, Z), the plan's row."""
     image = torch.from_numpy(host.image)[None]
     label = torch.zeros((1, 1, *image.shape[2:]), dtype=torch.int16)
-    engine = TumorInsertion(
-        bank,
-        args.generator,
-        prob=1,
-        second=0,
-        scale=args.scale,
-        flip=0,
-        rotate90=False,
-        tissue_share=args.tissue_share,
-        seed=args.seed,
-    )
-    image, label, plan = engine.recorded(image, label, host.spacing_mm)
+    options = {"prob": 1, "second": 0, "scale": args.scale, "flip": 0, "rotate90": False, "seed": args.seed}
+    if fitted is None:
+        engine = TumorInsertion(bank, args.generator, tissue_share=args.tissue_share, **options)
+        image, label, plan = engine.recorded(image, label, host.spacing_mm)
+    else:
+        engine = TumorInsertion.from_profile(fitted, bank, args.generator, swaps=(), **options)
+        tissue = host_tissue(image[0])
+        known = {"host": tissue[None], "frames": host_frame(tissue.numpy(), host.affine)}
+        image, label, plan = engine.recorded(image, label, host.spacing_mm, **known)
     return image[0].numpy(), label[0, 0].numpy(), plan.to_rows()[0]
 
 
@@ -141,9 +148,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--tissue-share", type=float, default=0.9)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--beside", nargs="*", default=["plain", "real"], choices=["plain", "real"])
+    parser.add_argument("--beside", nargs="*", default=["plain", "real"], choices=["plain", "real", "profile"])
+    parser.add_argument("--fitted", type=Path)
     parser.add_argument("--pictures", type=Path)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if ("profile" in args.beside) != (args.fitted is not None):
+        parser.error("expected --fitted with --beside profile, and only then")
+    return args
 
 
 if __name__ == "__main__":

@@ -132,16 +132,24 @@ def problem(item: ErrorDetails, model: type[BaseModel]) -> str:
             return f"{name.rpartition('.')[0]}: expected more than {count} values, got {count}"
         return f"{name}: missing"
     if item["type"] in ("tuple_type", "list_type") and isinstance(item["input"], str):
-        return f"{name}: expected a list in brackets such as [{item['input']}], got {item['input']!r}"
+        return f"{name}: expected a list in brackets such as [{item['input'].strip('[]')}], got {item['input']!r}"
     if any(re.fullmatch(r"\w+:\w+", str(part)) for part in item["loc"]):
         return f"{name}: expected a space after the colon, such as {{40: 1}}"
     message = item["msg"].removeprefix("Value error, ")
-    if item["loc"] and message.startswith((f"{item['loc'][-1]}:", f"{item['loc'][-1]}[")):
+    if item["loc"] and message.startswith(tuple(f"{item['loc'][-1]}{mark}" for mark in ":[.")):
         # our own checks name the key and what came
         return ".".join([*(str(part) for part in item["loc"][:-1]), message])
+    if item["type"] == "value_error" and re.split(r"[.:[]", message)[0] in _section_keys(model, item["loc"]):
+        return f"{name}.{message}"
     if not name:
         return message
     return f"{name}: {message}" + ("" if isinstance(item["input"], dict) else f", got {item['input']!r}")
+
+
+def _section_keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:
+    """List the field names of the section at a location; none where it is the whole model or no section."""
+    keys = _known_keys(model, location)
+    return [] if not location or str(location[-1]) in keys else keys
 
 
 def _known_keys(model: type[BaseModel], location: Sequence[str | int]) -> list[str]:

@@ -28,7 +28,8 @@ def fit(
     """Learn a data set: its profile, lesion bank, ready configurations, and a page that gives the reasons.
 
     With --train a GAN of its own is trained beside the profile, compared with the other generators on patients that it
-    did not see, and recommended or not; the same command goes on with a training that was stopped.
+    did not see, and recommended or not. The same command goes on with a training that was stopped, or that had its
+    minutes where --minutes now says more. Without --train a recommendation that was made stays while it fits.
     """
     with one_line_errors(*ERRORS):
         from synthaug.figures.slices import require_matplotlib
@@ -46,6 +47,8 @@ def fit(
             memory_gb=memory_gb,
         )
         fitted = fit(folder, out, told, progress=True)
+        if fitted.kept:
+            typer.echo(fitted.kept, err=True)
         rows = None
         if train:
             fitted, rows = _trained(fitted, minutes)
@@ -63,10 +66,12 @@ def _trained(fitted, minutes: float):
     """Train, compare, and write the recommendation into the profile."""
     from synthaug.profile.comparison import compare, recommended
     from synthaug.profile.fit import rewritten
-    from synthaug.profile.training import FOLDER, cases_held_out, train_generator
+    from synthaug.profile.training import FOLDER, RUN, cases_held_out, train_generator
 
-    watch = train_generator(fitted, minutes)
-    typer.echo(f"trained: {watch.looks[-1][0]} steps, {len(watch.looks)} looks at held-out patients", err=True)
+    looks = train_generator(fitted, minutes)
+    best = min(looks.found, key=looks.found.__getitem__)
+    count = f"{max(looks.found)} steps, {len(looks.found)} looks at held-out patients, the best at step {best}"
+    typer.echo(f"trained: {count}; without {fitted.out / RUN} a training begins anew", err=True)
     rows = compare(fitted, cases_held_out(fitted), ("paste", "procedural:fitted", FOLDER))
     return rewritten(fitted, recommended(fitted.profile, rows)), rows
 

@@ -35,7 +35,7 @@ class DataSet:
 
     @property
     def training(self) -> list[Case]:
-        """All cases but those of a test set, labelled or not."""
+        """List all cases but those of a test set, labelled or not."""
         return [case for case in self.cases if case.split != "test"]
 
 
@@ -55,7 +55,7 @@ def find_dataset(
     lesions: LesionSource | None = None,
     structures: bool = False,
 ) -> DataSet:
-    """The cases of a folder with their classes and channels: those given, or what the data say.
+    """Find the cases of a folder with their classes and channels: those given, or what the data say.
 
     Args:
         folder: see `find_cases`.
@@ -87,7 +87,7 @@ UNLABELLED = ("leave-out", "tumour-free")
 
 
 def labelled_hosts(cases: Sequence[Case], unlabelled: str | None = None) -> tuple[list[Case], str | None]:
-    """The cases that may be hosts: a case without a label map may have a tumour, unless it is said that it has none.
+    """Choose the cases that may be hosts: a case without a label map may have a tumour, unless it is said to have none.
 
     Args:
         cases: all.
@@ -116,7 +116,7 @@ def labelled_hosts(cases: Sequence[Case], unlabelled: str | None = None) -> tupl
 def named_cases(
     folder: Path, layout: str = "auto", channels: Sequence[str] | None = None, group_pattern: str | None = None
 ) -> list[Case]:
-    """`find_cases`, where channels that are asked for may be names that the data set does not have itself.
+    """Do as `find_cases`, where channels that are asked for may be names that the data set does not have itself.
 
     In nnU-Net and MSD folders they name all channels in order where ``dataset.json`` does not name these; in BraTS's
     layout they are further endings of file names.
@@ -133,7 +133,7 @@ def named_cases(
 
 
 def find_channels(cases: Sequence[Case]) -> tuple[str, ...]:
-    """The channels that most cases have, in their order; BraTS's four in the order in which the library takes them.
+    """List the channels that most cases have, in their order; BraTS's four in the order that the library takes them in.
 
     Raises:
         ValueError: no case has an image.
@@ -152,7 +152,7 @@ def find_classes(
     lesions: LesionSource | None = None,
     structures: bool = False,
 ) -> tuple[Classes, str | None]:
-    """The classes of a data set's labels, and what says them where they were not given in full.
+    """Find the classes of a data set's labels, and what says them where they were not given in full.
 
     In this order: those given (names alone, such as ``"tumour"``, are looked up in the data set); the names in
     ``dataset.json`` or BIDS's tables, where they tell what is a lesion; BraTS's names of cases or files; the lesions
@@ -189,7 +189,7 @@ def find_classes(
 def _given(
     given: Classes | str | Mapping[str, int], named: tuple[dict[str, int], str] | None, cases: Sequence[Case]
 ) -> tuple[Classes, str | None]:
-    """The classes given; names without values are those of the data set, or the only value that there is."""
+    """Make the classes given; names without values are those of the data set, or the only value that there is."""
     if not isinstance(given, str) or "=" in given or given in VOCABULARIES:
         return get_classes(given), None
     wanted = [name.strip() for name in given.split(",")]
@@ -209,7 +209,7 @@ def _given(
 
 
 def _named(labels: dict[str, int], file: str, lesions: LesionSource | None, structures: bool) -> Classes:
-    """The classes among named labels."""
+    """Pick the classes among named labels."""
     if structures:
         return Classes(file, labels)
     if lesions is not None:
@@ -231,5 +231,5 @@ def _in_words(values: Mapping[str, int]) -> str:
 
 
 def describe(classes: Classes) -> str:
-    """The names and values of classes, and the vocabulary's name where it has one."""
+    """Say the names and values of classes, and the vocabulary's name where it has one."""
     return repr(classes) if classes.name in VOCABULARIES else _in_words(classes.values)

@@ -36,7 +36,7 @@ _ORGANS = re.compile(
 
 
 def named_labels(folder: Path) -> tuple[dict[str, int], str] | None:
-    """Names and values of a data set's labels, and the file that says so; None where none does.
+    """Read names and values of a data set's labels, and the file that says so; None where none does.
 
     Read are ``labels`` of a ``dataset.json``, of nnU-Net 2 (``{"tumour": 1}``) as of nnU-Net 1 and the Medical
     Segmentation Decathlon (``{"1": "tumour"}``), and the ``*dseg.tsv`` of a BIDS data set's derivatives.
@@ -58,18 +58,18 @@ def named_labels(folder: Path) -> tuple[dict[str, int], str] | None:
 
 
 def is_lesion(name: str) -> bool:
-    """Whether a label's name is one that lesions and their parts have."""
+    """Tell whether a label's name is one that lesions and their parts have."""
     tissue = tissue_name(name)
     return tissue in ("NCR", "ED", "ET", "RC") or bool(_LESION_WORDS.search(tissue))
 
 
 def is_organ(name: str) -> bool:
-    """Whether a label's name is one that organs have, and no lesion."""
+    """Tell whether a label's name is one that organs have, and no lesion."""
     return not is_lesion(name) and bool(_ORGANS.search(tissue_name(name)))
 
 
 def brats_classes(cases: Sequence[Case]) -> Classes | None:
-    """The vocabulary of cases that are named as BraTS's are, or whose four sequences and label values are BraTS's.
+    """Find the vocabulary of cases that are named as BraTS's are, or whose four sequences and label values are BraTS's.
 
     None where they are not, or the values are not enough to tell.
     """
@@ -89,12 +89,12 @@ def brats_classes(cases: Sequence[Case]) -> Classes | None:
 
 
 def _is_recent(case: Case) -> bool:
-    """Whether the files are named as by BraTS from 2023 on, ``-t1c`` and ``-t2f`` beside others."""
+    """Tell whether the files are named as by BraTS from 2023 on, ``-t1c`` and ``-t2f`` beside others."""
     return re.search(r"-t1c\.nii(\.gz)?$", case.images["t1ce"].name, re.I) is not None
 
 
 def label_values(cases: Iterable[Case], most: int = LABELS_LOOKED_AT) -> list[int]:
-    """The values other than 0 in the first label maps that can be read, ascending."""
+    """List the values other than 0 in the first label maps that can be read, ascending."""
     values: set[int] = set()
     for name, path in [(case.name, case.label) for case in cases if case.label is not None][:most]:
         try:
@@ -106,6 +106,6 @@ def label_values(cases: Iterable[Case], most: int = LABELS_LOOKED_AT) -> list[in
 
 
 def values_in_short(values: Sequence[int], most: int = FEW_VALUES) -> str:
-    """Label values in words, not all of the thousands that an image would have."""
+    """Say label values in words, not all of the thousands that an image would have."""
     some = ", ".join(str(v) for v in values[:most])
     return f"{some}, ... ({len(values)} of {values[0]} to {values[-1]})" if len(values) > most else some or "none"

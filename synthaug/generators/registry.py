@@ -15,6 +15,16 @@ BUILT_IN = {"paste": PasteGenerator, "procedural": ProceduralGenerator, FITTED: 
 """Generators that need no weights, by name; the last one's statistics are those of the bank's lesions."""
 
 
+def known_generators() -> tuple[str, ...]:
+    """List the names of generators that are built in or shipped."""
+    return (*BUILT_IN, *shipped_generators())
+
+
+def is_known(name: str) -> bool:
+    """Tell whether a name is that of a generator that needs no folder: built in, shipped, published, or a hub id."""
+    return name in (*known_generators(), *PUBLISHED) or "/" in name
+
+
 def resolve_generator(generator: Any, lesions: Any = None, **options: Any) -> TumorGenerator:
     """Make the generator of that name, or load its weights by name, folder or hub id; a generator is itself.
 
@@ -44,7 +54,7 @@ def resolve_generator(generator: Any, lesions: Any = None, **options: Any) -> Tu
         return ProceduralGenerator.fit(lesions)
     if name in BUILT_IN:
         return BUILT_IN[name]()
-    known = (*BUILT_IN, *shipped_generators())
-    if name not in (*known, *PUBLISHED) and "/" not in name and not Path(name).is_dir():
-        raise ValueError(f"generator: unknown name {name!r}; known are {', '.join(known)}, a folder or a hub id")
+    if not is_known(name) and not Path(name).is_dir():
+        known = ", ".join(known_generators())
+        raise ValueError(f"generator: unknown name {name!r}; known are {known}, a folder or a hub id")
     return load_generator(name, **options)

@@ -7,7 +7,7 @@ A channel with `Fixed` units is clipped and scaled by numbers of the data set, a
 
 from collections.abc import Sequence
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, FiniteFloat, PositiveFloat, model_validator
 from torch import Tensor
 
 from synthaug.config import Section
@@ -24,15 +24,15 @@ class Fixed(Section):
         std: becomes 1.
     """
 
-    low: float
-    high: float
-    mean: float
+    low: FiniteFloat
+    high: FiniteFloat
+    mean: FiniteFloat
     std: PositiveFloat
 
     @model_validator(mode="after")
     def _ordered(self):
         if not self.low < self.high:
-            raise ValueError(f"expected low below high, got {self.low:g} and {self.high:g}")
+            raise ValueError(f"low: expected less than high, got {self.low:g} and {self.high:g}")
         return self
 
 

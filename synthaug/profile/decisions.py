@@ -25,8 +25,9 @@ AIR_ABOVE_HU = -300.0
 THICK_SLICES = 2.0
 WIDER = 0.1
 """Share of its width by which a learned range is wider on each side than what was seen."""
-SOFTEST = 0.77
-"""Least share of the contrast that a border keeps: a wider edge than 0.3 voxels would wash small lesions out."""
+SOFTEST, SOFTEST_FIXED = 0.5, 0.9
+"""Least share of the contrast that a border keeps, in z-scores and in fixed units: half of a small lesion is border,
+and in fat, 130 HU below it, an edge of 0.3 voxels would take its median to 0 HU."""
 LEAST_SLICES = 5
 """Least diameter of an insertion, in voxels along their longest side: what is thinner is mostly edge."""
 SHARPER_BY = 2.0
@@ -122,8 +123,10 @@ def percentiles(channel: Channel, look: Look, host: Mapping[str, np.ndarray]) ->
     return channel.model_copy(update=update)
 
 
-def insertion(look: Look, classes: Classes, channels: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Choose the options of insertion, with the reason of each key."""
+def insertion(
+    look: Look, classes: Classes, channels: Sequence[str], fixed: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Choose the options of insertion, with the reason of each key; `fixed` where the intensities have units."""
     measured = look.measured
     canonical = {name: glioma_name(name) or name for name in classes.names}
     taken = len(set(canonical.values())) == len(canonical)
@@ -140,7 +143,7 @@ def insertion(look: Look, classes: Classes, channels: Sequence[str]) -> tuple[di
         config["class_mix"] = {own.get(name, name): share for name, share in config["class_mix"].items()}
     _least_size(config, why, look)
     _turns(config, why, look)
-    _edge(config, why, look)
+    _edge(config, why, look, fixed)
     return config, {f"insertion.{key}": reason for key, reason in why.items() if key in config}
 
 
@@ -173,15 +176,16 @@ def _turns(config: dict[str, Any], why: dict[str, str], look: Look) -> None:
         )
 
 
-def _edge(config: dict[str, Any], why: dict[str, str], look: Look) -> None:
+def _edge(config: dict[str, Any], why: dict[str, str], look: Look, fixed: bool) -> None:
     shares = [lesion.edge for lesion in look.places if lesion.edge is not None]
     if not shares:
         return
-    share = float(np.clip(np.median(shares), SOFTEST, 1.0))
-    config["edge_vox"] = round(1 / share - 1, 1)
+    found, least = float(np.median(shares)), SOFTEST_FIXED if fixed else SOFTEST
+    config["edge_vox"] = round(1 / float(np.clip(found, least, 1.0)) - 1, 1)
     why["edge_vox"] = (
-        f"the step across the border of real lesions is {share:.0%} of their contrast to their surroundings (median of "
-        f"{len(shares)}, but at least {SOFTEST:.0%}); a soft edge of so many voxels leaves as much"
+        f"the step across the border of real lesions is {found:.0%} of their contrast to their surroundings (median of "
+        f"{len(shares)}); a soft edge of so many voxels leaves as much, but {least:.0%} at least, so that small "
+        "lesions keep their intensities"
     )
 
 

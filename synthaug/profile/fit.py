@@ -20,6 +20,7 @@ from synthaug.lesions.places import PlaceFrequency
 from synthaug.profile import decisions
 from synthaug.profile.channels import modality, stripped
 from synthaug.profile.configs import configurations
+from synthaug.profile.kept import with_recommendation
 from synthaug.profile.labels import Roles, given, named, unnamed, vocabulary
 from synthaug.profile.measure import Look, alike_on_both_sides, frequency, measure
 from synthaug.profile.plan import plan
@@ -40,6 +41,7 @@ class Fitted:
         look: what was measured.
         cases: that were.
         out: the folder that holds the files.
+        kept: in words, what stayed of a profile that was there, or did not; empty where there was nothing to keep.
     """
 
     profile: Profile
@@ -47,6 +49,7 @@ class Fitted:
     look: Look
     cases: list[Case]
     out: Path
+    kept: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ class Given:
 def fit(folder: str | Path, out: str | Path | None = None, told: Given | None = None, progress: bool = False) -> Fitted:
     """Look at a data set and write its profile, its lesion bank, configurations and a page about them.
 
+    Where a profile is there already, its recommended generator stays if data, host rule and units are what they were.
+
     Args:
         folder: of the data set, in any layout of `synthaug.data.find_cases`, or of its images (imagesTr).
         out: folder for the files; that of the data set where not given.
@@ -104,7 +109,8 @@ def fit(folder: str | Path, out: str | Path | None = None, told: Given | None = 
         bank = LesionBank.from_cases(_told(usable, bar), classes, survey.channels, space=profile.space)
     if profile.where.mirrored and bank.places is not None:
         profile = profile.model_copy(update={"where": Where.of(bank.places, True)})
-    fitted = Fitted(profile, bank, found, usable, target)
+    profile, kept = with_recommendation(profile, bank, target)
+    fitted = Fitted(profile, bank, found, usable, target, kept)
     write(fitted)
     return fitted
 
@@ -167,10 +173,10 @@ def profile_of(
     ranges = {name: bounds for name in computed if (bounds := decisions.host_range(found, name)) is not None}
     rule = before.value.model_copy(update={"range": {name: bounds.value for name, bounds in ranges.items()}})
     host = decisions.within_range(found, rule)
-    units = decisions.fixed_units(found, computed, host) if computed else decisions.fixed_units(found, [], host)
+    units = decisions.fixed_units(found, computed, host)
     mirrored = alike_on_both_sides(found.places)
     classes = vocabulary(roles.lesions)
-    options, reasons = decisions.insertion(found, classes, survey.channels)
+    options, reasons = decisions.insertion(found, classes, survey.channels, bool(units.value.fixed))
     if rule.stripped and "flair" in survey.channels:
         options["avoid_fluid"] = True
         reasons["insertion.avoid_fluid"] = "skull-stripped MR with FLAIR shows ventricles, where no lesion grows"

@@ -4,6 +4,7 @@ Data only, checked when it is read: an unknown key or a value that does not fit 
 """
 
 import json
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -60,6 +61,15 @@ class Data(Section):
     left_out: tuple[str, ...] = ()
     unlabelled: tuple[str, ...] = ()
 
+    @field_validator("group_pattern")
+    @classmethod
+    def _is_a_pattern(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"group_pattern: expected a regular expression, got {value!r}: {error}") from error
+        return value
+
 
 class Channel(Section):
     """One image channel.
@@ -99,6 +109,14 @@ class Labels(Section):
         values = [*self.lesions.values(), *self.organs.values(), *self.avoided.values()]
         if twice := sorted({v for v in values if values.count(v) > 1}):
             raise ValueError(f"expected each value once among lesions, organs and avoided, got {twice} more often")
+        return self
+
+    @model_validator(mode="after")
+    def _regions_of_lesions(self):
+        for name, members in (self.regions or {}).items():
+            if unknown := [member for member in members if member not in self.lesions]:
+                known = ", ".join(self.lesions)
+                raise ValueError(f"regions.{name}: expected lesions ({known}), got {', '.join(unknown)}")
         return self
 
 
@@ -176,8 +194,17 @@ class Plan(Section):
     filters: tuple[PositiveInt, ...]
     strides: tuple[Sides, ...]
     kernels: tuple[Sides, ...]
-    crops: dict[PositiveInt, PositiveFloat]
+    crops: dict[PositiveInt, PositiveFloat] = Field(min_length=1)
     memory_gb: PositiveFloat
+
+    @model_validator(mode="after")
+    def _of_the_same_levels(self):
+        for name in ("strides", "kernels"):
+            if len(getattr(self, name)) != len(self.filters):
+                raise ValueError(
+                    f"{name}: expected {len(self.filters)}, one for each of the filters, got {len(getattr(self, name))}"
+                )
+        return self
 
 
 class Generator(Section):
@@ -214,7 +241,7 @@ class Profile(Section):
     format: Literal["synthaug-profile"] = "synthaug-profile"
     version: Literal[1] = 1
     data: Data
-    channels: tuple[Channel, ...] = Field(min_length=1)
+    channels: tuple[Channel, ...]
     labels: Labels
     host: HostRule
     units: Units
@@ -228,18 +255,51 @@ class Profile(Section):
     @field_validator("insertion")
     @classmethod
     def _options(cls, value: dict[str, Any]) -> dict[str, Any]:
-        InsertionOptions.checked(**value)
+        try:
+            InsertionOptions(**value)
+        except ValidationError as error:
+            # those of several options together have no key of their own
+            keys = ["" if item["loc"] else ": " for item in error.errors()]
+            said = [problem(item, InsertionOptions) for item in error.errors()]
+            lines = [f"insertion{key or '.'}{line}" for key, line in zip(keys, said, strict=True)]
+            raise ValueError("; ".join(lines)) from error
+        return value
+
+    @field_validator("channels")
+    @classmethod
+    def _some(cls, value: tuple[Channel, ...]) -> tuple[Channel, ...]:
+        if not value:
+            raise ValueError("channels: expected one or more, got none")
         return value
 
     @model_validator(mode="after")
     def _fits(self):
         canonical_channels(self.names)
+        self._check_channels()
+        self._check_classes()
         self.space.check(self.names, self.classes)
         if self.host.labels or self.host.avoided:
             raise ValueError(
                 "host: labels and avoided are said in labels.organs and labels.avoided; expected none here"
             )
         return self
+
+    def _check_channels(self) -> None:
+        body = [] if self.host.body is None else [("host.body.channel", self.host.body.channel)]
+        ranges = [(f"host.range.{name}", name) for name in self.host.range]
+        units = [(f"units.fixed.{name}", name) for name in self.units.fixed]
+        for key, name in (*body, *ranges, *units):
+            if name not in self.names:
+                raise ValueError(f"{key}: expected one of the channels {', '.join(self.names)}, got {name}")
+
+    def _check_classes(self) -> None:
+        named = {key: list(self.insertion.get(key) or ()) for key in ("class_mix", "scale_after_swap")}
+        named["swaps"] = [name for swap in self.insertion.get("swaps") or () for name in swap[:2]]
+        for key, name in ((key, name) for key, names in named.items() for name in names):
+            try:
+                self.classes.canonical(name)
+            except ValueError as error:
+                raise ValueError(f"insertion.{key}: {error}") from error
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -284,7 +344,7 @@ class Profile(Section):
             return path
         path = Path(path) / FILE if Path(path).is_dir() else Path(path)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"profile {path}: cannot be read: {error}; `synthaug fit FOLDER` makes one") from error
         except ValueError as error:
@@ -292,9 +352,10 @@ class Profile(Section):
         if not isinstance(content, Mapping) or content.get("format") != FORMAT:
             raise ConfigError(f"profile {path}: expected a file that `synthaug fit FOLDER` wrote, got another one")
         if content.get("version") != VERSION:
+            data = content.get("data")
             raise ConfigError(
-                f"profile {path}: expected version {VERSION}, got {content.get('version')!r}; make it anew: "
-                f"synthaug fit {content.get('data', {}).get('folder', 'FOLDER')}"
+                f"profile {path}: version: expected {VERSION}, got {content.get('version')!r}; make it anew: "
+                f"synthaug fit {data.get('folder', 'FOLDER') if isinstance(data, Mapping) else 'FOLDER'}"
             )
         try:
             return cls.model_validate(content)
@@ -310,6 +371,14 @@ def find_profile(folder: str | Path | None) -> Path | None:
     folder = Path(folder)
     places = (folder, folder.parent) if folder.name in ("imagesTr", "imagesTs") else (folder,)
     return next((place / FILE for place in places if (place / FILE).is_file()), None)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its pairs; a key that is given twice is an error, where JSON would silently keep the last."""
+    names = [name for name, _ in pairs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"the key {', '.join(twice)} is given twice")
+    return dict(pairs)
 
 
 def _lines(value: Any, indent: str) -> str:

@@ -3,12 +3,14 @@
 The training is that of trainers/gan.py by the configuration that `fit` wrote, with networks and crops as small as a CPU
 needs where there is no accelerator. A tenth of the time goes by before the first look at the held-out patients; each
 look paints their lesions anew, over the real ones in their own surroundings, and compares statistics. The best
-generator of all looks is kept.
+generator of all looks is kept. The run's folder has the looks and the time that went by, so that the same command goes
+on with a training that was stopped, more minutes make one longer, and a finished one is not trained again.
 """
 
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from synthaug.evaluation.fidelity import Specimen
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.learned.hub import save_generator
 from synthaug.profile.fit import Fitted
+from synthaug.profile.looks import FILE as LOOKS_FILE
+from synthaug.profile.looks import Looks
 from synthaug.profile.specimens import distance, real_specimens, repainted
 
 FOLDER = "generator"
@@ -38,16 +42,17 @@ class Watch:
 
     Args:
         real: held-out real lesions.
-        every: steps between looks.
-        until: time (`time.monotonic`) of the end.
+        minutes: length of the training, of all its sittings; the clock of this one starts here.
+        out: folder of the run, which gets the looks and may have some.
         keep: called with the generator whenever it is the best so far.
+        every: steps between looks.
     """
 
-    def __init__(
-        self, real: Sequence[Specimen], every: int, until: float, keep: Callable[[TumorGenerator, float], None]
-    ):
-        self.real, self.every, self.until, self.keep = list(real), max(1, every), until, keep
-        self.best, self.since, self.looks = float("inf"), 0, list[tuple[int, float]]()
+    def __init__(self, real: Sequence[Specimen], minutes: float, out: Path, keep: Callable[[Any], Any], every: int = 1):
+        self.real, self.out, self.keep, self.every = list(real), out, keep, every
+        self.looks = Looks.load(out)
+        self.begun = time.monotonic() - self.looks.seconds
+        self.until = self.begun + 60 * minutes
 
     def __call__(self, step: int, make: Callable[[], TumorGenerator]) -> bool:
         """Tell whether the training ends after this step."""
@@ -56,49 +61,57 @@ class Watch:
             return False
         generator = make()
         found = distance(self.real, repainted(self.real, generator))
-        self.looks.append((step, found))
-        self.since = 0 if found < self.best else self.since + 1
-        if found < self.best:
-            self.best = found
-            self.keep(generator, found)
-        return over or self.since >= PATIENCE
+        if found < self.looks.best:
+            self.keep(generator)
+        self.looks = self.looks.with_look(step, found, time.monotonic() - self.begun)
+        self.looks.save(self.out)
+        return over or self.looks.since >= PATIENCE
 
 
-def train_generator(fitted: Fitted, minutes: float) -> Watch:
-    """Train the data set's own GAN beside its profile; `generator` there is the best of all looks.
+def train_generator(fitted: Fitted, minutes: float) -> Looks:
+    """Train the data set's own GAN beside its profile, or go on; `generator` there is the best of all looks.
 
     Args:
         fitted: what `fit` gave.
-        minutes: length of the training.
+        minutes: length of the training, with what went by before it was stopped. A run that had them, or that ended
+            because nothing got better, takes no further step.
 
     Returns:
         The looks at held-out patients.
 
     Raises:
-        ConfigError: fewer than two patients, of whom none could be held out, or held-out lesions that are too small.
+        ConfigError: fewer than two patients, of whom none could be held out, held-out lesions that are too small, or a
+            run of another configuration in the folder.
     """
     from synthaug.training.gan_config import GANConfig
     from synthaug.training.launch import load_trainer
+    from synthaug.training.run import steps_done
 
     real = real_specimens(cases_held_out(fitted), fitted.profile)
     if not real:
         raise ConfigError("--train: no lesion of the held-out patients is large enough to be measured")
-    until = time.monotonic() + 60 * minutes
-    trainer, out = load_trainer("gan"), fitted.out / RUN
-    overrides = [] if torch.cuda.is_available() else list(SMALL)
-    seconds = _seconds_per_step(trainer, fitted.out / "gan.yaml", overrides)
-    steps = int(min(MOST_STEPS, max(LEAST_STEPS, USE * 60 * minutes / seconds)))
+    trainer, out, best = load_trainer("gan"), fitted.out / RUN, fitted.out / FOLDER
+    if not best.is_dir():
+        (out / LOOKS_FILE).unlink(missing_ok=True)  # they were at a generator that is gone
+    watch = Watch(real, minutes, out, partial(save_generator, folder=best))
+    overrides, steps = [] if torch.cuda.is_available() else list(SMALL), steps_done(out)
+    if not finished(watch.looks, minutes):
+        seconds = _seconds_per_step(trainer, fitted.out / "gan.yaml", overrides)
+        left = max(LEAST_STEPS, USE * (60 * minutes - watch.looks.seconds) / seconds)
+        steps = max(steps, int(min(MOST_STEPS, steps + left)))
+        watch.every = max(1, steps // LOOKS)
     overrides += [f"optimizer.steps={steps}", f"checkpoint_every={max(50, steps // 20)}"]
-    config = read_config(fitted.out / "gan.yaml", GANConfig, overrides)
-
-    def keep(generator: Any, found: float) -> None:
-        save_generator(generator, fitted.out / FOLDER)
-
-    watch = Watch(real, steps // LOOKS, until, keep)
-    trainer.train(config, out, watch)
-    if not watch.looks:
+    trainer.train(read_config(fitted.out / "gan.yaml", GANConfig, overrides), out, watch)
+    if not watch.looks.found:
         raise ConfigError(f"{out}: the training ended before its first look at a held-out patient; give more --minutes")
-    return watch
+    ended = watch.looks.model_copy(update={"seconds": max(60 * minutes, watch.looks.seconds)})
+    ended.save(out)
+    return ended
+
+
+def finished(looks: Looks, minutes: float) -> bool:
+    """Tell whether a run with these looks has no step to take in so many minutes."""
+    return bool(looks.found) and (looks.seconds >= 60 * minutes or looks.since >= PATIENCE)
 
 
 def cases_held_out(fitted: Fitted) -> list[Case]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from synthaug.config import ConfigError
 from synthaug.generators.base import TumorGenerator
+from synthaug.generators.registry import is_known, known_generators
 from synthaug.lesions.base import LesionSource
 from synthaug.profile.profile import BANK, FILE, Profile
 
@@ -48,9 +49,20 @@ def insertion_arguments(
 
 
 def generator_of(profile: Profile, home: Path | None) -> str:
-    """Return the recommended generator: its name, or its folder beside the profile."""
+    """Return the recommended generator: its name, or its folder beside the profile.
+
+    Raises:
+        ConfigError: neither a known name nor a folder there.
+    """
     name = profile.generator.name
-    return str(home / name) if home is not None and (home / name).is_dir() else name
+    if home is None or not (home / name).is_dir():
+        if home is not None and not is_known(name):
+            raise ConfigError(
+                f"profile {home / FILE}: generator.name: expected a folder beside it or one of "
+                f"{', '.join(known_generators())}, got {name!r}"
+            )
+        return name
+    return str(home / name)
 
 
 def folder_of(profile: str | Path) -> Path:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from engine import toy_bank, toy_batch, toy_gan, toy_insertion
+from loading import drained
 from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset, MetaTensor, list_data_collate
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
@@ -185,7 +186,7 @@ def test_a_gpu_generator_in_a_worker_raises_with_advice(insertion):
     insertion.generator.device = torch.device("cuda")
     loader = DataLoader(Dataset([sample()] * 2, transform(insertion)), num_workers=1)
     with pytest.raises(RuntimeError, match=r"loader worker") as caught:
-        list(loader)
+        drained(loader)
     assert "batch form" in str(caught.value)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torchio as tio
 from engine import CHANNELS, toy_batch, toy_insertion
+from loading import drained
 
 from synthaug import InsertionPlan
 from synthaug.adapters.torchio import InsertionReference as Reference
@@ -172,7 +173,7 @@ def test_a_gpu_generator_in_a_worker_raises_with_advice(insertion):
     insertion.generator.device = torch.device("cuda")
     dataset = tio.SubjectsDataset([subject()] * 2, transform=RandomTumor(insertion))
     with pytest.raises(RuntimeError, match=r"called in a loader worker.*batch form"):
-        list(tio.SubjectsLoader(dataset, num_workers=1))
+        drained(tio.SubjectsLoader(dataset, num_workers=1))
 
 
 def test_the_batch_form_gives_the_engines_voxels(insertion):

@@ -6,6 +6,7 @@ import multiprocessing
 import pytest
 import torch
 from engine import toy_batch, toy_gan, toy_insertion
+from loading import drained
 from torch.utils.data import DataLoader, Dataset
 
 from synthaug import LowInsertionRateWarning
@@ -39,7 +40,7 @@ def test_a_gpu_generator_is_refused_in_a_worker_with_advice():
     insertion = toy_insertion(OnCUDA(), scale=0.4)
     refuse_accelerator_in_worker(insertion.generator)
     with pytest.raises(RuntimeError, match=r"OnCUDA is on cuda:0 and was called in a loader worker.*batch form"):
-        list(DataLoader(Samples(insertion, 2), num_workers=1))
+        drained(DataLoader(Samples(insertion, 2), num_workers=1))
 
 
 def test_daemonic_children_are_workers_too():
@@ -85,7 +86,7 @@ def test_low_rates_spread_over_short_lived_workers_still_warn(monkeypatch):
     insertion = toy_insertion(scale=0.4)
     with pytest.raises(LowInsertionRateWarning, match=r"only 0 of \d+ insertions .* no host tissue"):  # made an error
         for _ in range(4):
-            list(DataLoader(Samples(insertion, 3, empty=True), num_workers=2))
+            drained(DataLoader(Samples(insertion, 3, empty=True), num_workers=2))
 
 
 def test_a_deep_copy_goes_on_counting_for_itself():

@@ -9,7 +9,7 @@ from waits import NoWait
 @pytest.mark.parametrize("generator", GENERATORS)
 @pytest.mark.parametrize("options", OPTIONS)
 def test_plan_and_apply_do_not_wait(generator, options):
-    image, label = toy_batch(2)
+    image, label = toy_batch(2, (36, 34, 32))
     insert = toy_insertion(*GENERATORS[generator](), **OPTIONS[options])
     with NoWait() as mode:
         plan = insert.plan(image, label, groups=["patient-0", "x"])

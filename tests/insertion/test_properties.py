@@ -16,6 +16,7 @@ from scipy import ndimage
 from synthaug import BRATS18, InsertionPlan
 from synthaug.insertion.blending import soft_edge
 
+SIZE = (36, 34, 32)
 VALUES = list(BRATS18.values.values())
 
 
@@ -38,7 +39,7 @@ def support_of(label, changed, options):
 
 
 def test_changes_lie_in_the_support_and_labels_agree(parts, options):
-    image, label = toy_batch(2)
+    image, label = toy_batch(2, SIZE)
     insert = toy_insertion(*parts, **options)
     plan = insert.plan(image, label)
     new_image, new_label = insert.apply(image, label, plan)
@@ -58,7 +59,7 @@ def test_changes_lie_in_the_support_and_labels_agree(parts, options):
 
 
 def test_a_batch_equals_its_samples_one_by_one(parts, options):
-    image, label = toy_batch(2)
+    image, label = toy_batch(2, SIZE)
     whole = toy_insertion(*parts, **options)
     plan = whole.plan(image, label)
     together = whole.apply(image, label, plan)
@@ -72,7 +73,7 @@ def test_a_batch_equals_its_samples_one_by_one(parts, options):
 
 
 def test_a_plan_replays_bit_for_bit(parts, options):
-    image, label = toy_batch(2)
+    image, label = toy_batch(2, SIZE)
     insert = toy_insertion(*parts, **options)
     plan = insert.plan(image, label)
     first = insert.apply(image, label, plan)
@@ -84,7 +85,7 @@ def test_a_plan_replays_bit_for_bit(parts, options):
 
 
 def test_inputs_and_global_random_state_are_left_alone(parts, options):
-    image, label = toy_batch(2)
+    image, label = toy_batch(2, SIZE)
     kept = image.clone(), label.clone()
     torch.manual_seed(5)
     np.random.seed(5)
@@ -99,7 +100,7 @@ def test_every_asked_insertion_is_counted_once(parts, options):
     insert = toy_insertion(*parts, **{**options, "prob": 0.7, "second": 0.5})
     asked, outcomes, voxels = 0, [], dict.fromkeys(BRATS18.names, 0)
     for step in range(4):
-        image, label = toy_batch(2, seed=step)
+        image, label = toy_batch(2, SIZE, seed=step)
         plan = insert.plan(image, label)
         insert.apply(image, label, plan)
         if step == 0:  # again, which is no other insertion
@@ -119,7 +120,7 @@ def test_every_asked_insertion_is_counted_once(parts, options):
 
 
 def test_prob_zero_returns_the_batch(parts):
-    image, label = toy_batch(2)
+    image, label = toy_batch(2, SIZE)
     insert = toy_insertion(*parts, prob=0.0)
     new_image, new_label = insert(image, label)
     assert torch.equal(new_image, image) and torch.equal(new_label, label)
@@ -198,7 +199,7 @@ def applied(insert, image, label, plan):
 
 
 def test_non_contiguous_channels_last_and_labels_without_channel(parts):
-    image, label = toy_batch(2)
+    image, label = toy_batch(2, SIZE)
     expected = toy_insertion(*parts)(image, label)
     last = image.contiguous(memory_format=torch.channels_last_3d)
     strided = torch.stack([image, image], -1)[..., 0]
@@ -212,7 +213,7 @@ def test_non_contiguous_channels_last_and_labels_without_channel(parts):
 
 def test_metatensor_is_kept(parts):
     monai_data = pytest.importorskip("monai.data", reason="needs the extra `train` (monai)")
-    image, label = toy_batch(1)
+    image, label = toy_batch(1, SIZE)
     affine = torch.diag(torch.tensor([2.0, 1.0, 1.0, 1.0], dtype=torch.float64))
     meta = monai_data.MetaTensor(image, affine=affine, meta={"patient": "p1"})
     expected = toy_insertion(*parts)(image, label)
@@ -250,7 +251,7 @@ def test_lesions_stay_in_the_host_mask(parts):
 
 
 def test_replay_in_a_new_process(tmp_path):
-    image, label = toy_batch(2)
+    image, label = toy_batch(2, SIZE)
     insert = toy_insertion(second=1.0, scale=(0.5, 0.9), elastic_mm=1.0)
     plan = insert.plan(image, label)
     insert.lesions.save(tmp_path / "bank.safetensors")
@@ -262,7 +263,7 @@ def test_replay_in_a_new_process(tmp_path):
         "folder = sys.argv[1]\n"
         "plan = InsertionPlan.from_rows(json.load(open(folder + '/rows.json')))\n"
         "insert = toy_insertion(lesions=folder + '/bank.safetensors')\n"
-        "torch.save(insert.apply(*toy_batch(2), plan), folder + '/out.pt')\n"
+        "torch.save(insert.apply(*toy_batch(2, (36, 34, 32)), plan), folder + '/out.pt')\n"
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path), str(Path(__file__).parents[1])], check=True)
     replayed = torch.load(tmp_path / "out.pt")

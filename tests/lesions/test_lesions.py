@@ -209,8 +209,8 @@ def test_class_mix_on_the_real_bank(real_bank):
     target = {"NCR": 0.25, "ED": 0.35, "ET": 0.40}
     insert = TumorInsertion(real_bank, prob=1.0, second=0.0, scale=(0.2, 0.4), class_mix=target)
     generator = torch.Generator().manual_seed(0)
-    image = 100 + 15 * torch.randn(1, 4, 64, 64, 64, generator=generator)
-    label = torch.zeros(1, 64, 64, 64, dtype=torch.uint8)
+    image = 100 + 15 * torch.randn(1, 4, 48, 48, 48, generator=generator)
+    label = torch.zeros(1, 48, 48, 48, dtype=torch.uint8)
     for _ in range(150):
         insert(image, label)
     report = insert.report()

@@ -162,10 +162,10 @@ import json, sys, torch
 sys.path.insert(0, {tests!r})
 from engine import toy_bank, toy_batch, toy_gan, toy_insertion
 from synthaug import InsertionPlan, PaintedLesions
-source = {source!r} or PaintedLesions(toy_bank(), toy_gan(), 3, seed=77)
 image, label = toy_batch()
-done = toy_insertion(lesions=source).apply(image, label, InsertionPlan.from_rows(json.loads({rows!r})))
-torch.save(done, {out!r})
+for source, out in ((PaintedLesions(toy_bank(), toy_gan(), 3, seed=77), {pool!r}), ({bank!r}, {banks!r})):
+    done = toy_insertion(lesions=source).apply(image, label, InsertionPlan.from_rows(json.loads({rows!r})))
+    torch.save(done, out)
 """
 
 
@@ -178,15 +178,16 @@ def test_rows_repeat_bit_for_bit_in_a_new_process(tmp_path):
     source.to_bank().save(tmp_path / "painted.safetensors")
     insert(image, label)
     assert len(done_rows(plan)) == 2 and source.repainted == 4
-    for given_source in ("", str(tmp_path / "painted.safetensors")):
-        script = REPLAY.format(
-            tests=str(Path(__file__).parents[1]),
-            source=given_source,
-            rows=json.dumps(plan.to_rows()),
-            out=str(tmp_path / "done.pt"),
-        )
-        subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
-        again = torch.load(tmp_path / "done.pt")
+    files = {name: str(tmp_path / f"{name}.pt") for name in ("pool", "banks")}
+    script = REPLAY.format(
+        tests=str(Path(__file__).parents[1]),
+        bank=str(tmp_path / "painted.safetensors"),
+        rows=json.dumps(plan.to_rows()),
+        **files,
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
+    for file in files.values():
+        again = torch.load(file)
         assert all(torch.equal(a, b) for a, b in zip(again, expected, strict=True))
 
 

@@ -15,7 +15,7 @@ from synthaug.config import ConfigError
 from synthaug.data import write_phantom_dataset
 from synthaug.profile.configs import configurations
 from synthaug.profile.fit import Given, fit
-from synthaug.profile.profile import FILE, Profile
+from synthaug.profile.profile import FILE, Generator, Profile
 
 
 def test_what_is_found_in_ct(limbs_fitted):
@@ -108,22 +108,69 @@ def test_what_was_made_in_other_units_is_refused_with_both_sides(limbs_fitted):
         TumorInsertion(bank, classes=Profile.load(limbs_fitted.out).classes, channels=("ct",))
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"version": 0}, "expected version 1, got 0; make it anew: synthaug fit"),
-        ({"format": "other"}, "expected a file that `synthaug fit FOLDER` wrote"),
-        ({"insertion": {"prob": 3}}, "prob: expected a probability"),
-        ({"unite": {}}, "unite: unknown key, did you mean units"),
-    ],
-)
-def test_an_edited_profile_is_checked(limbs_fitted, tmp_path, change, message):
-    content = json.loads((limbs_fitted.out / FILE).read_text()) | change
+WRONG = [
+    ("version", 0, "version: expected 1, got 0; make it anew: synthaug fit /"),
+    ("format", "other", "expected a file that `synthaug fit FOLDER` wrote"),
+    ("unite", {}, "unite: unknown key, did you mean units"),
+    ("channels", [], "channels: expected one or more, got none"),
+    ("channels.0.modality", "CT", r"  channels\.0\.modality: Input should be 'ct', .*, got 'CT'$"),
+    ("channels.0.nam", "ct", "channels.0.nam: unknown key, did you mean name"),
+    ("data.cases", 0, "data.cases: Input should be greater than 0, got 0"),
+    ("data.group_pattern", "([", r"  data\.group_pattern: expected a regular expression, got '\(\['"),
+    ("labels.lesions.tumour", "one", "labels.lesions.tumour: Input should be a valid integer"),
+    ("labels.organs", {"muscle": 1}, r"labels: expected each value once .*, got \[1\] more often"),
+    ("labels.regions", {"WT": ["tumor1"]}, r"  labels\.regions\.WT: expected lesions \(tumour\), got tumor1"),
+    ("host.range.ct", [200, -100], r"  host\.range\.ct: expected low below high, got 200 and -100"),
+    ("host.range.ct", "[-100, 200]", r"host\.range\.ct: expected a list in brackets such as \[-100, 200\], got"),
+    ("host.range.pet", [0, 1], r"  host\.range\.pet: expected one of the channels ct, got pet"),
+    ("host.body.channel", "pet", r"  host\.body\.channel: expected one of the channels ct, got pet"),
+    ("units.fixed.ct.std", 0, "units.fixed.ct.std: Input should be greater than 0, got 0"),
+    ("units.fixed.ct.mean", float("nan"), "units.fixed.ct.mean: Input should be a finite number"),
+    ("units.fixed.ct.high", -2000, r"  units\.fixed\.ct\.low: expected less than high, got -111 and -2000"),
+    ("where.frequency", [1.0], r"  where\.frequency: expected 4096 numbers for the grid, got 1"),
+    ("insertion.prob", 3, r"  insertion\.prob: expected a probability in \[0, 1\], got 3"),
+    ("insertion.probb", 0.3, r"  insertion\.probb: unknown key, did you mean prob"),
+    ("insertion.diameter_mm", [5, 9], r"  insertion: .*scale.*diameter_mm"),
+    ("insertion.swaps", [["a", "b", 0.5]], r"  insertion\.swaps: unknown class 'a': .* has tumour"),
+    ("plan.kernels", [[3, 3, 3]], r"  plan\.kernels: expected \d, one for each of the filters, got 1"),
+    ("generator", "paste", "generator: Input should be a valid dictionary"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), WRONG, ids=[f"{key}={value}" for key, value, _ in WRONG])
+def test_an_edited_profile_is_checked(limbs_fitted, tmp_path, key, value, message):
+    content = json.loads((limbs_fitted.out / FILE).read_text())
+    *parents, last = (int(part) if part.isdecimal() else part for part in key.split("."))
+    at = content
+    for parent in parents:
+        at = at[parent]
+    at[last] = value
     (tmp_path / FILE).write_text(json.dumps(content))
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=rf"(?m){message}") as raised:
         Profile.load(tmp_path)
+    assert str(tmp_path / FILE) in str(raised.value) and len(str(raised.value).splitlines()) <= 2
+
+
+def test_a_file_that_is_no_profile_is_named(limbs_fitted, tmp_path):
     with pytest.raises(ConfigError, match="`synthaug fit FOLDER` makes one"):
         Profile.load(tmp_path / "none.json")
+    text = (limbs_fitted.out / FILE).read_text()
+    for content, message in (
+        (text[:-20], "not JSON"),
+        (text.replace('"version": 1', '"version": 1, "version": 1'), "the key version is given twice"),
+        ('{"format": "synthaug-profile", "version": 0, "data": 3}', "version: expected 1, got 0"),
+    ):
+        (tmp_path / FILE).write_text(content)
+        with pytest.raises(ConfigError, match=message):
+            Profile.load(tmp_path)
+
+
+def test_a_recommended_generator_that_is_not_there_is_named_with_its_key(limbs_fitted, tmp_path):
+    profile = limbs_fitted.profile.model_copy(update={"generator": Generator(name="nosuch")})
+    profile.save(tmp_path / FILE)
+    with pytest.raises(ConfigError, match=r"generator\.name: expected a folder beside it or one of paste, .*'nosuch'"):
+        TumorInsertion.from_profile(tmp_path, limbs_fitted.bank)
+    assert TumorInsertion.from_profile(tmp_path, limbs_fitted.bank, "paste").generator is not None
 
 
 def test_bad_data_is_named_and_the_others_go_on(tmp_path):

@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 from synthaug import BRATS18, LesionBank
 from synthaug.cli.app import app
 from synthaug.config import ConfigError, read_config
-from synthaug.data import write_phantom_dataset
 from synthaug.shipped import find_config
 from synthaug.trial.base import with_profile
 from synthaug.trial.config import RotationConfig, TrialConfig
@@ -19,14 +18,7 @@ from synthaug.trial.donors import generator_patients
 from synthaug.trial.plan import make_plan
 from synthaug.trial.rotation import rotations
 
-PATIENTS = [f"Phantom_{i:03d}_1" for i in range(5)]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cases")
-    write_phantom_dataset(folder, count=5, seed=3, size=(32, 32, 32))
-    return folder
+PATIENTS = [f"Phantom_{i:03d}_1" for i in range(6)]
 
 
 @pytest.fixture
@@ -108,8 +100,8 @@ def test_few_patients_train_in_turn(count, size, turns, cap):
         ({"rotation": {}}, "either folds, or train_patients together with rotations"),
         ({"rotation": {"folds": 2, "rotations": 3}}, "either folds"),
         ({"rotation": {"folds": 2, "test_patients": 3}}, "with folds all patients are tested"),
-        ({"rotation": {"folds": 6}}, "at least 6 patients for 6 folds, got 5"),
-        ({"rotation": {"train_patients": 5, "rotations": 2}}, "more than train_patients=5 patients, got 5"),
+        ({"rotation": {"folds": 7}}, "at least 7 patients for 7 folds, got 6"),
+        ({"rotation": {"train_patients": 6, "rotations": 2}}, "more than train_patients=6 patients, got 6"),
         ({"seeds": [1, 1]}, "seeds: expected different ones"),
         ({"patients": ["nobody"]}, "no labelled case is of nobody"),
         ({"endpoint": {"regions": ["XY"]}}, "some of WT, TC, ET, NCR, ED, got XY"),
