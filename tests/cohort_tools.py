@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from synthaug.cohort import CohortConfig
+from synthaug.cohort import CohortConfig, production
 from synthaug.data.cases import find_cases
 from synthaug.data.nifti import read_stored, volumes_first
 
@@ -20,6 +20,12 @@ def cohort_config(cases: Path, bank: Path | None, **changes: Any) -> CohortConfi
         lesions["bank"] = bank
     values = {"cases": cases, "count": 4, "layout": "brats", "seed": 3, "lesions": lesions, **changes}
     return CohortConfig(**values)
+
+
+def tiny_config(hosts: Path, **changes: Any) -> CohortConfig:
+    """Four cases of 40^3 voxels with procedural lesions, unless told otherwise."""
+    shapes = {"shapes": {"diameter_mm": (6, 9)}, "scale": None}
+    return cohort_config(hosts, None, lesions=shapes, classes="BRATS18", **changes)
 
 
 def manifest(out: Path) -> list[dict]:
@@ -60,3 +66,9 @@ def assert_exact_outside(out: Path, hosts: Path, values: dict[int, int] | None =
             assert not lesion.any() or (raw[lesion] != before.raw[lesion]).mean() > 0.5
             assert made.raw.ndim == 4 or made.header.binaryblock == before.header.binaryblock
     return len(rows)
+
+
+def plain_reports(request, monkeypatch) -> None:
+    """A fixture: drawing takes longer than small cohorts; tests with the report in their names have it drawn."""
+    if "report" not in request.node.name:
+        monkeypatch.setattr(production, "write_cohort_report", lambda store, *_: store.write("r", {"report.html": b""}))

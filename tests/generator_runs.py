@@ -91,6 +91,25 @@ class TinyRuns:
         process.join()
         assert process.exitcode == -signal.SIGKILL, "it was done before it could be killed"
 
+    def killed_among_two(self, out: Path, *changes: str) -> None:
+        """A run by two processes of which one is killed after the first checkpoint; the other one ends by itself."""
+        out.mkdir(parents=True, exist_ok=True)
+        both = processes.start_two(out / "log", load_trainer(self.name).train, self.configured(*changes), out)
+        deadline = time.monotonic() + processes.LONGEST_S
+        while not any((out / "checkpoints").glob("step_*")) and both[1].is_alive():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        both[1].kill()
+        for process in both:
+            process.join(processes.LONGEST_S)
+        assert both[1].exitcode == -signal.SIGKILL, "it was done before it could be killed"
+        assert both[0].exitcode not in (None, 0), "a rank went on without the other one"
+
+    def in_two(self, out: Path, *changes: str) -> None:
+        """A run by two processes, or the rest of one."""
+        out.mkdir(parents=True, exist_ok=True)
+        processes.in_two_processes(out / "log", load_trainer(self.name).train, self.configured(*changes), out)
+
     def by_two_processes(self, out: Path, *changes: str) -> None:
         """A run of three steps by two processes."""
         config = self.configured("optimizer.steps=3", "data.batch=1", *changes)

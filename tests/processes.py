@@ -35,18 +35,26 @@ def _call(log: Path, function: Callable[..., Any], args: tuple, environment: dic
     function(*args)
 
 
-def in_two_processes(log: Path, function: Callable[..., Any], *args: Any) -> None:
-    """Call the function in two processes that torch.distributed knows of; both end without error."""
+def start_two(log: Path, function: Callable[..., Any], *args: Any) -> list[multiprocessing.Process]:
+    """Two processes that torch.distributed knows of, which call the function; each has a log with its rank's ending."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    logs = [log.with_suffix(f".{rank}") for rank in (0, 1)]
-    both = [
+    return [
         start(own, function, *args, RANK=str(rank), LOCAL_RANK=str(rank), ACCELERATE_USE_CPU="true", **shared)
-        for rank, own in enumerate(logs)
+        for rank, own in enumerate(_logs(log))
     ]
+
+
+def _logs(log: Path) -> list[Path]:
+    return [log.with_suffix(f".{rank}") for rank in (0, 1)]
+
+
+def in_two_processes(log: Path, function: Callable[..., Any], *args: Any) -> None:
+    """Call the function in two processes that torch.distributed knows of; both end without error."""
+    both = start_two(log, function, *args)
     for process in both:
         process.join(LONGEST_S)
         process.kill()
-    assert [process.exitcode for process in both] == [0, 0], "\n".join(own.read_text()[-3000:] for own in logs)
+    assert [process.exitcode for process in both] == [0, 0], "\n".join(own.read_text()[-3000:] for own in _logs(log))

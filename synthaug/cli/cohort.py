@@ -1,7 +1,10 @@
 """The commands ``synthaug cohort`` and ``synthaug inspect``; the first is also ``python -m synthaug.cohort``."""
 
 import logging
-from contextlib import AbstractContextManager
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +23,7 @@ from synthaug.cli.options import (
 )
 from synthaug.cli.profiles import ProfileOption
 from synthaug.profile.profile import find_profile
+from synthaug.remote import as_place
 
 SHORT = {
     "profile": "profile",
@@ -45,17 +49,19 @@ SHORT = {
 
 
 def cohort(
-    out: Annotated[Path, typer.Option(help="Folder of the cohort.")],
+    out: Annotated[str, typer.Option(help="Folder of the cohort, or its URL: s3://bucket/cohort.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Any key, such as lesions.retries=20.")] = None,
     config: Annotated[
         str | None, typer.Option(help="YAML file with all of it, or a name; options and keys change it.")
     ] = None,
     profile: ProfileOption = None,
-    cases: Annotated[Path | None, typer.Option(help="Folder of the host cases.")] = None,
-    bank: Annotated[Path | None, typer.Option(help="Bank of lesion masks; without it, procedural shapes.")] = None,
+    cases: Annotated[str | None, typer.Option(help="Folder of the host cases, or its URL.")] = None,
+    bank: Annotated[
+        str | None, typer.Option(help="Bank of lesion masks, or its URL; without it, procedural shapes.")
+    ] = None,
     generator: Annotated[str | None, typer.Option(help="paste, procedural, a folder of weights, ...")] = None,
     count: Annotated[int | None, typer.Option(help="Cases to make.")] = None,
-    layout: Annotated[str | None, typer.Option(help="nnunet, msd, bids or brats.")] = None,
+    layout: Annotated[str | None, typer.Option(help="nnunet, msd, bids, brats, webdataset or zarr.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
     exclude: Annotated[
         Path | None, typer.Option(help="Decisions of synthaug view; rejected cases are skipped.")
@@ -72,14 +78,22 @@ def cohort(
     folds: Annotated[str | None, typer.Option(help="splits_final.json of the real data, or a number to make.")] = None,
     per_class: Annotated[int | None, typer.Option(help="Instead of count: cases of each class or size.")] = None,
     balance: Annotated[str | None, typer.Option(help="What --per-class balances: class or size.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="local, accelerate (in a launch of it, the default there) or ray.")
+    ] = None,
+    shard: Annotated[str | None, typer.Option(help="i/n: every n-th case from the i-th on, from 0; see docs.")] = None,
+    join: Annotated[bool, typer.Option(help="Work beside another launch on the same cohort.")] = False,
+    actors: Annotated[int | None, typer.Option(min=1, help="Workers of ray; by default as many as fit.")] = None,
 ) -> None:
     """Write a cohort of synthetic cases; the same command again continues one that was stopped.
 
-    Exit code 0: every case is there; 1: some are not, and were named; 2: nothing could be begun, or the disk was
-    full in the end.
+    The cases are the same, byte for byte, from every engine, shard by shard or at once.
+
+    Exit code 0: every case is there, or every one of the shard; 1: some are not, and were named; 2: nothing could be
+    begun (another launch is at work there, for one), or the disk was full in the end.
     """
     given = {key: value for key, value in locals().items() if key in SHORT and value is not None}
-    if config is None and profile is None and (beside := find_profile(cases)) is not None:
+    if config is None and profile is None and (beside := find_profile(as_place(cases))) is not None:
         typer.echo(f"profile: {beside} (beside the cases)", err=True)
         given["profile"] = beside
     values = {SHORT[key]: value for key, value in given.items()}
@@ -88,22 +102,40 @@ def cohort(
     if swap:
         values["lesions.swaps"] = [text.split(":") for text in swap]
     with _one_line_errors():
-        from synthaug.cohort.processes import Processes
         from synthaug.cohort.production import generate
 
         say = logging.StreamHandler()
         logging.getLogger("synthaug.cohort").addHandler(say)
-        logging.getLogger("synthaug.cohort").setLevel(logging.INFO)
+        logging.getLogger("synthaug.cohort").setLevel(logging.INFO if _is_first() else logging.ERROR)
         try:
-            with stoppable(out):
-                summary = generate(_configuration(config, values, overrides or []), out, progress=True)
+            with stoppable(out), _terminated_as_interrupted():
+                made_of = _configuration(config, values, overrides or [])
+                how = {"engine": engine, "shard": shard, "join": join, "actors": actors}
+                summary = generate(made_of, out, progress=True, **how)
         finally:
             logging.getLogger("synthaug.cohort").removeHandler(say)
-    processes = Processes.current()
-    if processes.is_main:
+    if _is_first():
         _tell(summary)
-    processes.leave()
-    raise typer.Exit(0 if summary.complete else 1)
+    raise typer.Exit(0 if summary.complete or summary.sound_so_far else 1)
+
+
+def _is_first() -> bool:
+    """Whether this is the first process of its launch, or the only one."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Take SIGTERM, by which Slurm and Ray end a job, for Ctrl-C: locks are given back."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _one_line_errors() -> AbstractContextManager[None]:
@@ -133,7 +165,9 @@ def _plain(value: Any) -> Any:
 
 def _tell(summary) -> None:
     done = "nothing to do" if not summary.made and summary.complete else f"{summary.made} made now"
-    typer.echo(f"{summary.written} of {summary.asked} cases in {summary.out} ({done}); {summary.out / 'report.html'}")
+    typer.echo(f"{summary.written} of {summary.asked} cases in {summary.out} ({done}); {summary.out}/report.html")
+    if summary.left:
+        typer.echo(f"{summary.left} cases are left to other shards or launches; the one that ends last describes all")
     if summary.complete:
         tell_written(summary.out, "synthaug", "view", summary.out)
     for word, which in (("refused", summary.refused), ("failed", summary.failed)):
@@ -142,7 +176,7 @@ def _tell(summary) -> None:
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A cohort, COHORT/CASE, or any folder of cases.")],
+    path: Annotated[str, typer.Argument(help="A cohort, COHORT/CASE, or any folder of cases, or a URL of them.")],
     classes: ClassesOption = None,
     layout: LayoutOption = "auto",
 ) -> None:
@@ -155,11 +189,12 @@ def inspect(
     raise typer.Exit(0 if sound else 1)
 
 
-def _inspect_any(path: Path, classes: str | None, layout: str) -> bool:
+def _inspect_any(path: str, classes: str | None, layout: str) -> bool:
     from synthaug.cohort.summary_lines import describe_case, describe_cohort, describe_files
     from synthaug.cohort.verification import is_cohort, verify
     from synthaug.data.cases import CaseError
     from synthaug.data.dataset import find_classes, named_cases
+    from synthaug.remote import local_folder
 
     if is_cohort(path):
         found = verify(path)
@@ -168,13 +203,15 @@ def _inspect_any(path: Path, classes: str | None, layout: str) -> bool:
             typer.echo(f"{path}: no case could be written", err=True)
             return False
         return found.sound
-    if is_cohort(path.parent):
-        found = verify(path.parent, path.name)
-        typer.echo("\n".join(describe_case(found, path.name)))
+    above, _, name = path.rstrip("/").rpartition("/")
+    if is_cohort(above or "."):
+        found = verify(above or ".", name)
+        typer.echo("\n".join(describe_case(found, name)))
         return found.sound
-    sound, cases = True, named_cases(path, layout)
+    folder = local_folder(path)
+    sound, cases = True, named_cases(folder, layout)
     try:
-        vocabulary, said = find_classes(path, cases, classes, structures=True)
+        vocabulary, said = find_classes(folder, cases, classes, structures=True)
         tell_taken([] if said is None else [f"classes {vocabulary} ({said})"])
     except ValueError as error:
         if classes is not None:

@@ -1,8 +1,8 @@
 """Errors of the commands in one line, and the parsing of swaps."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import typer
 
@@ -29,7 +29,7 @@ def one_line_errors(*kinds: type[Exception], missing: str = "") -> Iterator[None
 
 
 @contextmanager
-def stoppable(out: Path) -> Iterator[None]:
+def stoppable(out: str | os.PathLike) -> Iterator[None]:
     """Say, when Ctrl-C stops what goes on in a folder, that the same command continues it, and exit with 130."""
     try:
         yield

@@ -10,10 +10,11 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_va
 from synthaug.channels import canonical_channels
 from synthaug.classes import Classes, get_classes
 from synthaug.cohort.layouts import LAYOUTS
-from synthaug.config import Section
+from synthaug.config import ConfigError, Section
 from synthaug.host.space import Space
 from synthaug.lesions.places import PlaceFrequency
 from synthaug.options import LesionOptions
+from synthaug.remote import Place, is_url, local_file, local_folder
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Range = PositiveFloat | tuple[PositiveFloat, PositiveFloat]
@@ -25,7 +26,7 @@ SIZES_MM = {"small": (8.0, 15.0), "medium": (20.0, 30.0), "large": (35.0, 50.0)}
 class HostsConfig(Section):
     """Selects the cases that get lesions."""
 
-    layout: Literal["auto", "brats", "nnunet", "msd", "bids"] = "auto"
+    layout: Literal["auto", "brats", "nnunet", "msd", "bids", "webdataset"] = "auto"
     group_pattern: str | None = None
     only: tuple[str, ...] | None = None
     tumour: Literal["any", "with", "free"] = "any"
@@ -65,7 +66,7 @@ class LesionsConfig(LesionOptions):
         unknown_groups: whether donors of unknown patients are refused.
     """
 
-    bank: Path | None = None
+    bank: Place | None = None
     shapes: ShapesConfig | None = None
     per_case: PositiveInt | tuple[PositiveInt, PositiveInt] = 1
     retries: Annotated[int, Field(ge=0, le=200)] = 10
@@ -130,6 +131,14 @@ class BalanceConfig(Section):
     sizes_mm: dict[str, tuple[PositiveFloat, PositiveFloat]] = SIZES_MM
 
 
+class PackingConfig(Section):
+    """How the layouts ``webdataset`` and ``zarr`` pack cases; of no meaning in others."""
+
+    shard_cases: PositiveInt = 32
+    dtype: Literal["source", "float16"] = "source"
+    chunk_vox: PositiveInt = 64
+
+
 class AboutConfig(Section):
     """Texts of the description files.
 
@@ -153,7 +162,7 @@ class CohortConfig(Section):
 
     Attributes:
         profile: of the data set (`synthaug fit`): what is not given here is the profile's.
-        cases: folder of the hosts.
+        cases: folder of the hosts, or its URL.
         layout: name of the layout that is written, one of `LAYOUTS`.
         count: number of cases; not with `balance`.
         generator: name, folder or hub id; by default ``paste`` with a bank and ``procedural`` without.
@@ -175,7 +184,7 @@ class CohortConfig(Section):
     """
 
     profile: Path | None = None
-    cases: Path
+    cases: Place
     layout: str
     count: PositiveInt | None = None
     generator: str | None = None
@@ -191,6 +200,7 @@ class CohortConfig(Section):
     splits: SplitsConfig = SplitsConfig()
     balance: BalanceConfig | None = None
     about: AboutConfig = AboutConfig()
+    packing: PackingConfig = PackingConfig()
     include_real: bool = False
     threads: PositiveInt = 1
     compression: Annotated[int, Field(ge=1, le=9)] = 1
@@ -250,6 +260,22 @@ class CohortConfig(Section):
         if self.balance is not None and self.balance.by == "size" and self.lesions.scale is not None:
             raise ValueError("balance by size sets the diameter; expected no lesions.scale")
         return self
+
+    def fetched(self) -> "CohortConfig":
+        """The same with cases, bank and generator on this machine: those given by URLs are fetched into the cache.
+
+        Raises:
+            ConfigError: one of them cannot be reached.
+        """
+        try:
+            changed = {"cases": local_folder(self.cases)}
+            if self.lesions.bank is not None:
+                changed["lesions"] = self.lesions.model_copy(update={"bank": local_file(self.lesions.bank)})
+            if is_url(self.generator):
+                changed["generator"] = str(local_folder(self.generator))
+        except OSError as error:
+            raise ConfigError(str(error)) from error
+        return self.model_copy(update=changed)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -1,38 +1,32 @@
-"""Production of a cohort: whole cases in, whole cases out, split over processes, killed and continued at any time."""
+"""Production of a cohort: whole cases in, whole cases out, by any engine, killed and continued at any time."""
 
-import hashlib
+import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
+from random import Random
 
 import torch
 from tqdm import tqdm
 
-from synthaug.cohort.case_insertion import CaseInserter, InsertedCase, open_bank, open_generator, open_shapes
 from synthaug.cohort.config import CohortConfig
 from synthaug.cohort.description import description
-from synthaug.cohort.excluded import numbers_left
-from synthaug.cohort.gate import Gate, Segmenter
-from synthaug.cohort.hosts import Host, described, find_hosts, host_number, read_host
-from synthaug.cohort.job import SUMMARY, Job
-from synthaug.cohort.layouts import make_layout
-from synthaug.cohort.manifest import case_record
-from synthaug.cohort.pipeline import Failure, overlapped
-from synthaug.cohort.processes import Processes
-from synthaug.cohort.provenance import identity, identity_sha256, versions
+from synthaug.cohort.engines import Engine, Order, Share, make_engine
+from synthaug.cohort.gate import Segmenter
+from synthaug.cohort.job import REPORT, SUMMARY
+from synthaug.cohort.locks import Locks
+from synthaug.cohort.making import CaseMaker
 from synthaug.cohort.report import write_cohort_report
-from synthaug.cohort.segmenter import load_segmenter
-from synthaug.cohort.splits import Folds, LeakProof, made_folds, read_folds
+from synthaug.cohort.tally import Tally
 from synthaug.config import ConfigError
-from synthaug.data.cases import Case
-from synthaug.data.groups import group_function
 from synthaug.generators.base import TumorGenerator
-from synthaug.generators.identity import generator_facts
-from synthaug.lesions.bank import LesionBank
-from synthaug.lesions.base import LesionSource
+
+LOOK_EVERY_S = 2.0
+JOIN_EVERY = 500
+"""Cases that a process makes between two looks for parts of the records that are whole."""
 
 
 @dataclass(frozen=True)
@@ -40,25 +34,32 @@ class Summary:
     """The result of a run.
 
     Attributes:
-        out: the cohort's folder.
+        out: the cohort's place.
         asked: number of synthetic cases asked for.
         written: number of synthetic cases that are there.
         refused: case name to the reason why no lesion could be put in; trying again would not help.
         failed: case name to what it failed with; the same command tries it again.
         made: number of cases that this run made.
+        left: number of cases that other shards or launches have to make.
     """
 
-    out: Path
+    out: str
     asked: int
     written: int
     refused: dict[str, str]
     failed: dict[str, str]
     made: int
+    left: int = 0
 
     @property
     def complete(self) -> bool:
         """Whether every case that was asked for is there."""
         return self.written == self.asked and not self.failed
+
+    @property
+    def sound_so_far(self) -> bool:
+        """Whether nothing is missing but what other shards or launches make."""
+        return self.left > 0 and not self.failed and not self.refused
 
 
 def generate(
@@ -68,28 +69,38 @@ def generate(
     generator: TumorGenerator | None = None,
     segmenter: Segmenter | None = None,
     progress: bool = False,
+    engine: str | None = None,
+    shard: str | None = None,
+    join: bool = False,
+    actors: int | None = None,
 ) -> Summary:
     """Make a cohort, or continue one.
 
-    Case i depends on (seed, i) alone: one process or several, in one go or killed and continued, the files and the
-    manifest are the same, byte for byte. A finished cohort is left alone. In a launch of several processes all of them
-    call this function, and all get the same summary.
+    Case i depends on (seed, i) alone: one process or many, by any engine, in shards, in one go or killed and
+    continued, the files and the manifest are the same, byte for byte. A finished cohort is left alone. In a launch of
+    several processes all of them call this function, and all get the same summary.
 
     Args:
         config: the cohort's configuration.
-        out: the cohort's folder, on a disk that all processes share.
+        out: the cohort's folder, in a place that all processes reach.
         generator: used in place of the configuration's.
         segmenter: used by the gate in place of the configuration's; see `Gate`.
         progress: show a progress bar.
+        engine: one of `synthaug.cohort.engines.ENGINES`; by default ``"accelerate"`` in a launch of several processes
+            and ``"local"`` elsewhere.
+        shard: ``"i/n"``: make every n-th case from the i-th on, and describe the cohort where it is whole then.
+        join: work beside another launch that makes the same cohort; without it that is refused.
+        actors: number of Ray's workers.
 
     Returns:
         Which cases were made and which were not.
 
     Raises:
         ConfigError: nothing could be begun: files that are missing or do not fit each other, a folder that holds
-            another cohort or cannot be written to, folds that leak.
+            another cohort, cannot be written to or is worked on by another launch, folds that leak.
 
     Example:
+        >>> from pathlib import Path
         >>> from tempfile import TemporaryDirectory
         >>> from synthaug.cohort import verify
         >>> from synthaug.data.phantoms.phantom import write_phantom_dataset
@@ -104,164 +115,127 @@ def generate(
         >>> summary.complete, sound, files
         (True, True, ['synth_000000.nii.gz', 'synth_000001.nii.gz'])
     """
-    processes = Processes.current()
+    if find_spec("matplotlib") is None:
+        raise ModuleNotFoundError("the report of a cohort needs matplotlib")
+    share = Share() if shard is None else Share.read(shard)
+    order = Order(config, os.fspath(out), generator, segmenter, actors)
     with _threads(config.threads):
-        return _Production(config, Path(out), generator, segmenter, processes).run(progress)
+        working = make_engine(engine, order)
+        maker = order.maker(working.device)
+        return _Production(maker, working, share, join).run(progress)
 
 
 class _Production:
-    """Makes one process's cases of a cohort."""
+    """Makes what is missing of a cohort, or a share of it, and describes the whole."""
 
-    def __init__(
-        self,
-        config: CohortConfig,
-        out: Path,
-        generator: TumorGenerator | None,
-        segmenter: Segmenter | None,
-        processes: Processes,
-    ):
-        if find_spec("matplotlib") is None:
-            raise ModuleNotFoundError("the report of a cohort needs matplotlib")
-        bank = open_bank(config)
-        config = processes.from_main(lambda: described(config, bank))
-        self.config, self.processes, self.job, self.layout = config, processes, Job(out), make_layout(config)
-        self.lesions = open_shapes(config) if bank is None else bank
-        painter = open_generator(config, generator, self.lesions)
-        self.hosts = processes.from_main(lambda: find_hosts(config))
-        self.splits = _leak_proof(config, self.hosts, self.lesions)
-        facts = generator_facts(config.generator_name if generator is None else generator, painter)
-        self.identity = identity(config, self.hosts, facts, self.splits and self.splits.folds)
-        self.provenance = {
-            "generator": facts,
-            "versions": versions(),
-            "config_sha256": identity_sha256(self.identity),
-        }
-        gate = _gate(config, self.lesions, segmenter, processes.device)
-        self.inserter = CaseInserter(config, self.lesions, painter, gate, processes.device)
-        self.real = [case for case in self.hosts if case.label is not None] if config.include_real else []
-        self.total = config.total + len(self.real)
-        self.numbers = numbers_left(config, self.layout)
+    def __init__(self, maker: CaseMaker, engine: Engine, share: Share, join: bool):
+        self.maker, self.engine, self.share, self.join = maker, engine, share, join
+        self.job, self.records, self.locks = maker.job, maker.records, Locks(maker.job.store)
 
     def run(self, progress: bool) -> Summary:
         """Make what is missing; then the main process writes what describes the whole."""
-        done = self.processes.from_main(self._begin)
-        todo = [i for i in range(self.total) if i not in done]
-        failed = self._make(todo, progress) if todo else {}
-        failures = dict(sorted(self.processes.gathered(list(failed.items()))))
-        written, refused = self.processes.from_main(lambda: self._finish(bool(todo)))
-        return Summary(self.job.out, self.config.total, written, refused, failures, len(todo) - len(failures))
+        with ExitStack() as held:
+            done = self.engine.once(lambda: self._begin(held))
+            made, failed = self._make(done, progress)
+            made, failures = sum(self.engine.joined([made])), self.engine.joined(list(failed.items()))
+            summary = self.engine.once(lambda: self._finish(made, dict(sorted(failures))))
+        self.engine.leave()
+        return summary
 
-    def name(self, index: int) -> str:
-        """Name a case; those after the synthetic ones are real."""
-        if index < self.config.total:
-            return self.layout.synthetic_name(self.numbers[index])
-        return self.layout.real_name(self.real[index - self.config.total].name)
+    def _begin(self, held: ExitStack) -> int:
+        """Check the folder and lock it; returns how many cases are done."""
+        maker, shard = self.maker, (self.share.number, self.share.of) if self.share.of > 1 else None
+        real = {maker.name(maker.config.total + i) for i in range(len(maker.real))}
+        if len(real) < len(maker.real) or (real and any(maker.name(i) in real for i in range(maker.config.total))):
+            raise ConfigError(f"include_real: two cases would have one name in the layout {maker.config.layout}")
+        self.job.check(maker.identity)
+        try:
+            self.me = held.enter_context(self.locks.held(shard, self.join))
+            self.job.start(maker.identity, alone=not self.locks.others(self.me))
+        except OSError as error:
+            raise ConfigError(f"{self.job.store.address}: cannot be written to: {error}") from error
+        return self.records.count()
 
-    def _begin(self) -> set[int]:
-        names = [self.name(i) for i in range(self.total)]
-        if len(set(names)) < len(names):
-            raise ConfigError(f"include_real: two cases would have one name in the layout {self.config.layout}")
-        self.job.start(self.identity)
-        return set(self.job.read_records(self.total))
-
-    def _make(self, todo: Sequence[int], progress: bool) -> dict[str, str]:
-        mine = todo[self.processes.rank :: self.processes.world]
-        failed: dict[str, str] = {}
+    def _make(self, done: int, progress: bool) -> tuple[int, dict[str, str]]:
+        """Make the cases of this process's share; returns how many, and what the others failed with."""
+        maker, engine = self.maker, self.engine
+        share = self.share.split(engine.share.number, engine.share.of)
+        made, failed, looked = 0, dict[str, str](), time.monotonic()
         with tqdm(
-            total=self.total,
-            initial=self.total - len(todo),
-            desc=f"cohort, {self.processes.world} processes" if self.processes.world > 1 else "cohort",
+            total=maker.total,
+            initial=done,
+            desc=f"cohort, {engine.processes} processes" if engine.processes > 1 else "cohort",
             unit="case",
             smoothing=0,  # the remaining time from the mean of the run, not from the last few cases
-            disable=not (progress and self.processes.is_main),
+            disable=not (progress and engine.is_main),
         ) as bar:
-            for index, result in overlapped(mine, self._read, self._insert, self._write, self.config.workers):
-                if isinstance(result, Failure):
-                    failed[self.name(index)] = result.message
-                    bar.write(f"failed: {self.name(index)}: {result.message}")
-                # the others' cases count, too: what is on the disk is what is done
-                bar.update(self.job.count_records() + len(failed) - bar.n if self.processes.world > 1 else 1)
-        return failed
+            for index, failure in engine.make(maker, self._missing(share)):
+                if failure is not None:
+                    failed[maker.name(index)] = failure.message
+                    bar.write(f"failed: {maker.name(index)}: {failure.message}")
+                made += failure is None
+                if engine.processes == 1 and self.share.of == 1 and not self.join:
+                    bar.update(1)
+                elif bar.disable is False and time.monotonic() - looked > LOOK_EVERY_S:
+                    # the others' cases count, too: what is there is what is done
+                    bar.update(self.records.count() + len(failed) - bar.n)
+                    looked = time.monotonic()
+                if made % min(JOIN_EVERY, self.records.part_cases) == 0 and engine.is_main:
+                    self.records.join()
+        return made, failed
 
-    def _case(self, index: int) -> Case:
-        if index >= self.config.total:
-            return self.real[index - self.config.total]
-        return self.hosts[host_number(self.config.seed, self.numbers[index], len(self.hosts))]
+    def _missing(self, share: Share) -> Iterator[int]:
+        """List the share's cases that are missing; one that joined begins elsewhere, and asks again before each."""
+        if not self.join or self.engine.processes > 1:
+            yield from (index for index in self.records.missing() if index in share)
+            return
+        total = self.maker.total
+        start = Random(self.me.id).randrange(total)
+        for cases in (range(start, total), range(start)):
+            missing = (index for index in self.records.missing() if index in cases and index in share)
+            yield from (index for index in missing if not self.records.done([index]))
 
-    def _read(self, index: int) -> Host:
-        return read_host(self._case(index), self.config)
+    def _finish(self, made: int, failed: dict[str, str]) -> Summary:
+        """Describe all cases that are done, if nobody else is at work on the rest."""
+        self.records.join()
+        tally = self.records.tally()
+        config, total = self.maker.config, self.maker.total
+        left = total - tally.all_written - tally.refused_cases - len(failed)
+        # in archives, cases that wait for one that failed are not left to anybody
+        others = left > 0 and (self.share.of > 1 or bool(self.locks.others(self.me)))
+        if not others:
+            self._describe(tally, made > 0)
+        return Summary(
+            *(self.job.store.address, config.total, tally.written, tally.not_written, failed, made),
+            left=left if others else 0,
+        )
 
-    def _insert(self, index: int, host: Host) -> tuple[Host, InsertedCase | None]:
-        if index >= self.config.total:
-            return host, None
+    def _describe(self, tally: Tally, changed: bool) -> None:
         try:
-            return host, self.inserter.insert(host, self.numbers[index])
-        except ValueError as error:
-            raise ValueError(f"{host.case.name}: {error}") from error
-
-    def _write(self, index: int, made: tuple[Host, InsertedCase | None]) -> None:
-        (host, inserted), name = made, self.name(index)
-        files = {}
-        if inserted is None:
-            files = self.layout.case_files(name, host, None, None)
-        elif inserted.lesions:
-            files = self.layout.case_files(name, host, inserted.image, inserted.label)
-        about = {p: {"sha256": hashlib.sha256(c).hexdigest(), "bytes": len(c)} for p, c in files.items()}
-        kind = None if inserted is None else self.inserter.kind(index)
-        record = case_record(index, name, kind, host, inserted, about, self.provenance, self.config.vocabulary)
-        if files:
-            self.job.write(f"case{index}", files)
-        self.job.write_record(record)
-
-    def _finish(self, changed: bool) -> tuple[int, dict[str, str]]:
-        """Describe all cases that are done; nothing is written where nothing changed and the description is there."""
-        records = [record for _, record in sorted(self.job.read_records(self.total).items())]
-        written = sum(bool(r["files"]) and not r["real"] for r in records)
-        refused = {r["case"]: r["refused"][-1]["reason"] for r in records if not r["files"]}
-        try:
-            self._describe(records, changed)
+            self._write_description(tally, changed)
         except OSError as error:
             raise ConfigError(
-                f"{self.job.out}: {written} cases are done, what describes them cannot be written ({error}); "
-                "the same command goes on"
+                f"{self.job.store.address}: {tally.written} cases are done, what describes them cannot be written "
+                f"({error}); the same command goes on"
             ) from error
-        return written, refused
 
-    def _describe(self, records: Sequence[dict], changed: bool) -> None:
-        files = description(self.config, self.layout, self.provenance, records, self.splits)
-        summary = self.job.out / SUMMARY
-        if changed or not summary.is_file() or summary.read_bytes() != files[SUMMARY]:
+    def _write_description(self, tally: Tally, changed: bool) -> None:
+        maker, store = self.maker, self.job.store
+        if changed or not self._is_described(tally):
             # without its summary a cohort counts as unfinished, so that none is taken for whole between two files
-            summary.unlink(missing_ok=True)
-            self.job.write("description", files)
-        if changed or not (self.job.out / "report.html").is_file():
-            bank = self.lesions if isinstance(self.lesions, LesionBank) else None
-            write_cohort_report(self.job.out, self.config, self.layout, self.provenance, records, bank)
+            store.remove([SUMMARY])
+            known = (maker.config, maker.layout, maker.provenance, self.records, tally, maker.splits)
+            store.write("description", description(*known))
+        if changed or not store.is_there(REPORT):
+            write_cohort_report(store, maker.config, maker.layout, maker.provenance, self.records, tally, maker.bank)
 
-
-def _gate(
-    config: CohortConfig, lesions: LesionSource, segmenter: Segmenter | None, device: torch.device
-) -> Gate | None:
-    if config.gate is None:
-        return None
-    if segmenter is None and config.gate.segmenter is not None:
-        segmenter = load_segmenter(config.gate.segmenter, config.names, device)
-    limits = config.space.units.limits(config.names)
-    return Gate(config.gate, lesions, config.vocabulary, config.names, segmenter, limits)
-
-
-def _leak_proof(config: CohortConfig, hosts: Sequence[Case], lesions: LesionSource) -> LeakProof | None:
-    """Read or make the folds that synthetic cases join; None where none were asked for."""
-    asked = config.splits.folds
-    if asked is None:
-        return None
-    patients = {case.name: case.group for case in hosts}
-    folds: Folds = made_folds(patients, asked, config.seed) if isinstance(asked, int) else read_folds(asked)
-    splits = LeakProof(folds, patients, group_function(config.hosts.group_pattern), config.splits.outside)
-    splits.check((case.group for case in hosts), "hosts")
-    if isinstance(lesions, LesionBank):
-        splits.check((lesion.group for lesion in lesions if lesion.group is not None), "donors")
-    return splits
+    def _is_described(self, tally: Tally) -> bool:
+        """Whether the summary is there and is of the cases that are done."""
+        try:
+            summary = json.loads(self.job.store.read(SUMMARY))
+        except FileNotFoundError:
+            return False
+        return {**summary, **tally.summary(self.maker.config)} == summary
 
 
 @contextmanager

@@ -18,6 +18,9 @@ from synthaug.review import read_rejected
 FREE = {"cases", "workers", "profile", "exclude"}
 """Keys that do not decide what is written: where things lie (files count by content), and how many threads write."""
 
+PACKING = {"webdataset": ("shard_cases",), "zarr": ("dtype", "chunk_vox")}
+"""Keys of `packing` that decide what is written, by layout."""
+
 
 def identity(config: CohortConfig, hosts: Sequence[Case], generator: dict[str, Any], folds: Any) -> dict[str, Any]:
     """Collect all that decides what a cohort's cases look like; files count by content, not by place.
@@ -32,6 +35,9 @@ def identity(config: CohortConfig, hosts: Sequence[Case], generator: dict[str, A
     options["lesions"].pop("bank")
     options["splits"].pop("folds")
     options.pop("generator")
+    options["packing"] = {k: v for k, v in options["packing"].items() if k in PACKING.get(config.layout, ())}
+    if not options["packing"]:
+        options.pop("packing")
     bank = config.lesions.bank
     excluded = {} if config.exclude is None else {"excluded": list(read_rejected(config.exclude))}
     space = {} if config.space == Space() else {"space": config.space.model_dump(mode="json")}

@@ -2,15 +2,18 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import nibabel as nib
 import numpy as np
 
 from synthaug.classes import Classes
 from synthaug.cohort.config import CohortConfig
+from synthaug.cohort.encoding import text_bytes
+from synthaug.cohort.job import REPORT
 from synthaug.cohort.layouts import Layout
+from synthaug.cohort.store import Store
 from synthaug.figures.html import render
 from synthaug.figures.slices import (
     Outline,
@@ -26,11 +29,14 @@ from synthaug.figures.slices import (
     through,
     tinted,
 )
-from synthaug.files import replace_file
 from synthaug.lesions.bank import LesionBank
 from synthaug.sizes import equivalent_diameter_mm
 
-GALLERY_CASES, MOST_NAMES, SLICES = 12, 20, 5
+if TYPE_CHECKING:
+    from synthaug.cohort.records import Records as AllRecords
+    from synthaug.cohort.tally import Tally
+
+GALLERY_CASES, MOST_NAMES, MOST_CASES, SLICES = 12, 20, 5000, 5
 LONG_SIDE_PX = 260
 VIEWS = {"axial": (0, 1, 2), "coronal": (0, 2, 1), "sagittal": (1, 2, 0)}
 """Axes of a volume to the right, to the front and up that become (across, up, slice)."""
@@ -39,24 +45,28 @@ Records = Sequence[Mapping[str, Any]]
 
 
 def write_cohort_report(
-    out: Path,
+    store: Store,
     config: CohortConfig,
     layout: Layout,
     provenance: Mapping[str, Any],
-    records: Records,
+    records: "AllRecords",
+    tally: "Tally",
     bank: LesionBank | None,
 ) -> None:
-    """Write ``report.html`` into a cohort's folder.
+    """Write ``report.html`` into a cohort.
 
     Args:
-        out: the folder, with the cases that the records name.
+        store: of the cohort, with the cases that the records name.
         config: the cohort's configuration.
         layout: the layout that it is written in.
         provenance: versions, generator, hash of the configuration.
-        records: one per case that is done.
+        records: one per case that is done; of more than `MOST_CASES` every n-th is looked at.
+        tally: of all records.
         bank: the donors, which are shown beside, or None.
     """
-    synthetic = [r for r in records if not r["real"]]
+    every = -(-records.total // MOST_CASES)
+    shown = list(islice(records, None, None, every))
+    synthetic = [r for r in shown if not r["real"]]
     rows = [row for r in synthetic for row in r["lesions"]]
     text = render(
         "cohort.html",
@@ -64,32 +74,35 @@ def write_cohort_report(
         layout=config.layout,
         seed=config.seed,
         provenance=provenance,
-        sentence=_sentence(config, len(rows), sum(bool(r["files"]) for r in synthetic)),
-        tiles_shown=_tiles(config, synthetic, rows),
+        every=every,
+        sentence=_sentence(config, tally),
+        tiles_shown=_tiles(config, tally, synthetic, rows),
         curve=_histograms(config, rows, bank) if rows else None,
         classes=_class_cells(rows, config.vocabulary),
         class_keys=[(colour, name) for name, colour in class_colours(config.vocabulary.names).items()],
         columns=[f"{view}{contour}" for view in VIEWS for contour in ("", ", label")],
-        cases=_shown_cases(out, layout, config.vocabulary, synthetic) if rows else [],
-        refusals=_refusals(synthetic),
-        not_written=", ".join([f"{r['case']} ({r['host']})" for r in synthetic if not r["files"]][:MOST_NAMES]),
-        hosts=_hosts(records),
+        cases=_shown_cases(store, layout, config.vocabulary, synthetic) if rows else [],
+        refusals=_refusals(tally),
+        not_written=", ".join(list(tally.not_written)[:MOST_NAMES]),
+        hosts=_hosts(shown),
     )
-    replace_file(out / "report.html", text)
+    store.write("report", {REPORT: text_bytes(text)})
 
 
-def _sentence(config: CohortConfig, lesions: int, written: int) -> str:
-    missing = config.total - written
+def _sentence(config: CohortConfig, tally: "Tally") -> str:
+    missing = config.total - tally.written
     short = "all that were asked for" if not missing else f"{missing} of those asked for are missing"
-    return f"{written} cases with {lesions} inserted lesions, {short}; every voxel outside a lesion is the host's."
+    return (
+        f"{tally.written} cases with {tally.lesions} inserted lesions, {short}; every voxel outside one is the host's."
+    )
 
 
-def _tiles(config: CohortConfig, synthetic: Records, rows: Records) -> list[tuple[str, str]]:
+def _tiles(config: CohortConfig, tally: "Tally", synthetic: Records, rows: Records) -> list[tuple[str, str]]:
     written = [r for r in synthetic if r["files"]]
     hosts, donors = {r["host_group"] for r in written}, {r["donor_group"] for r in rows} - {None}
     return [
-        (f"{len(written)} of {config.total}", "cases written"),
-        (f"{len(rows)}", "lesions"),
+        (f"{tally.written} of {config.total}", "cases written"),
+        (f"{tally.lesions}", "lesions"),
         (f"{sum(row['volume_ml'] for row in rows):,.0f} ml", "of tumour"),
         (f"{len(hosts)}", "host patients"),
         (f"{len(donors)}", "donor patients"),
@@ -135,13 +148,11 @@ def _class_cells(rows: Records, classes: Classes) -> list[tuple]:
     return cells
 
 
-def _refusals(synthetic: Records) -> list[tuple[str, int, str]]:
-    reasons = Counter(attempt["reason"] for r in synthetic for attempt in r["refused"])
-    asked = sum(r["asked"] for r in synthetic)
-    rows = [("lesions asked for", asked, "")]
-    rows += [("not put in at all", asked - sum(len(r["lesions"]) for r in synthetic), "sub")]
-    rows += [("attempts refused", sum(reasons.values()), "")]
-    return rows + [(reason, n, "sub refused") for reason, n in reasons.most_common()]
+def _refusals(tally: "Tally") -> list[tuple[str, int, str]]:
+    rows = [("lesions asked for", tally.lesions_asked, "")]
+    rows += [("not put in at all", tally.lesions_asked - tally.lesions, "sub")]
+    rows += [("attempts refused", sum(tally.refused.values()), "")]
+    return rows + [(reason, n, "sub refused") for reason, n in tally.refused.most_common()]
 
 
 def _hosts(records: Records) -> list[tuple[str, str, int]]:
@@ -153,26 +164,30 @@ def _hosts(records: Records) -> list[tuple[str, str, int]]:
 # -------------------------------------------------------------------------------------------------- pictures
 
 
-def _shown_cases(out: Path, layout: Layout, classes: Classes, synthetic: Records) -> list[dict[str, Any]]:
+def _shown_cases(store: Store, layout: Layout, classes: Classes, synthetic: Records) -> list[dict[str, Any]]:
     """Make the rows of the gallery: cases spread evenly over the cohort, in channels by turns."""
     written = [r for r in synthetic if r["files"]]
     chosen = [written[i] for i in np.linspace(0, len(written) - 1, min(GALLERY_CASES, len(written))).astype(int)]
     shown = [str(c) for c in ("flair", "t1ce") if c in layout.channels] or [layout.channels[0]]
-    return [_shown_case(out, layout, classes, r, shown[i % len(shown)]) for i, r in enumerate(chosen)]
+    return [_shown_case(store, layout, classes, r, shown[i % len(shown)]) for i, r in enumerate(chosen)]
 
 
-def _shown_case(out: Path, layout: Layout, classes: Classes, record: Mapping[str, Any], channel: str) -> dict[str, Any]:
+def _shown_case(
+    store: Store, layout: Layout, classes: Classes, record: Mapping[str, Any], channel: str
+) -> dict[str, Any]:
     return {
         "case": record["case"],
         "channel": channel,
         "host": record["host"],
         "sizes": "; ".join(f"{row['diameter_mm']:.1f} mm from {str(row['donor'])[:40]}" for row in record["lesions"]),
-        **_pictures(out, layout, classes, record, channel),
+        **_pictures(store, layout, classes, record, channel),
     }
 
 
-def _pictures(out: Path, layout: Layout, classes: Classes, record: Mapping[str, Any], channel: str) -> dict[str, Any]:
-    volume, label = _volumes(out, layout, record["case"], channel)
+def _pictures(
+    store: Store, layout: Layout, classes: Classes, record: Mapping[str, Any], channel: str
+) -> dict[str, Any]:
+    volume, label = _volumes(store, layout, record, channel)
     lesion = max(record["lesions"], key=lambda row: row["volume_ml"])
     place = nib.affines.apply_affine(np.linalg.inv(label.affine), lesion["center_mm"]).round().astype(int)
     voxels, labels = np.asarray(volume.dataobj, dtype=np.float32), np.asarray(label.dataobj).astype(int)
@@ -202,10 +217,8 @@ def _pictures(out: Path, layout: Layout, classes: Classes, record: Mapping[str, 
                 values, tissue, marks = (_square(axial(v, reach.start + z, *box), *shown) for v in volumes)
                 tint = tinted(grey(values, tissue, low, high, zoom), marks, tints, zoom)
                 stacks.setdefault(1, []).append((f"axial slice {reach.start + z} with the label", jpeg(tint)))
-        pictures += [
-            (f"{view} slice {n}", jpeg(plain)),
-            (f"{view} slice {n}, label", png(outlined(plain, lines, zoom))),
-        ]
+        marked = png(outlined(plain, lines, zoom))
+        pictures += [(f"{view} slice {n}", jpeg(plain)), (f"{view} slice {n}, label", marked)]
     return {"pictures": pictures, "stacks": stacks}
 
 
@@ -216,13 +229,11 @@ def _around(row: Mapping[str, Any], label: nib.Nifti1Image) -> tuple[slice, ...]
     return tuple(slice(max(int(c - r), 0), int(c + r) + 1) for c, r in zip(center, reach, strict=True))
 
 
-def _volumes(out: Path, layout: Layout, name: str, channel: str) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
+def _volumes(
+    store: Store, layout: Layout, record: Mapping[str, Any], channel: str
+) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
     """Read one channel and the label, their axes to the right, to the front and up."""
-    paths, number = layout.image_paths(name), layout.channels.index(channel)
-    volume = nib.Nifti1Image.from_filename(out / paths[number if len(paths) > 1 else 0])
-    if len(volume.shape) == 4:
-        volume = volume.slicer[..., number]
-    label = nib.Nifti1Image.from_filename(out / layout.label_path(name))
+    volume, label = layout.read_back(store, record, channel)
     return nib.as_closest_canonical(volume), nib.as_closest_canonical(label)
 
 

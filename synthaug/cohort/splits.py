@@ -6,10 +6,12 @@ and its label has their shapes: it joins the training set of a fold where none o
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from synthaug.cohort.encoding import Items
 from synthaug.config import ConfigError
 from synthaug.data.folds import patient_folds
 from synthaug.data.groups import GroupOf
@@ -97,14 +99,22 @@ class LeakProof:
                 "If their patients are in no fold, splits.outside=train takes them into every training set"
             )
 
-    def with_cases(self, records: Sequence[Mapping[str, Any]], name: Callable[[str], str] = str) -> Folds:
-        """Add the synthetic cases to the folds, validation untouched; `name` names a real case in the cohort."""
+    def with_cases(
+        self, records: Iterable[Mapping[str, Any]], name: Callable[[str], str] = str
+    ) -> list[dict[str, Items | list[str]]]:
+        """Add the synthetic cases to the folds, validation untouched.
+
+        Args:
+            records: of the synthetic cases; read anew for each fold, when it is written.
+            name: names a real case in the cohort.
+        """
+
+        def trained(fold: dict[str, list[str]], validated: set[str]) -> Iterator[str]:
+            yield from map(name, fold["train"])
+            yield from (r["case"] for r in records if not self._patients(r) & validated)
+
         return [
-            {
-                "train": [name(n) for n in fold["train"]]
-                + [r["case"] for r in records if not self._patients(r) & validated],
-                "val": [name(n) for n in fold["val"]],
-            }
+            {"train": Items(partial(trained, fold, validated)), "val": [name(n) for n in fold["val"]]}
             for fold, validated in zip(self.folds, self._validated, strict=True)
         ]
 

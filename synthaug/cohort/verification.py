@@ -1,15 +1,20 @@
 """Verification of a cohort's files by its manifest."""
 
+import hashlib
 import json
+import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from synthaug.cohort.job import HIDDEN, SUMMARY
-from synthaug.files import file_sha256
+from synthaug.cohort.description import listed_files
+from synthaug.cohort.job import IDENTITY, REPORT, SUMMARY
+from synthaug.cohort.records import Records
+from synthaug.cohort.store import Store, open_store
+from synthaug.data.tars import split_member
 
-NOT_LISTED = (HIDDEN, SUMMARY, "report.html")
+NOT_LISTED = (SUMMARY, REPORT)
 
 
 @dataclass(frozen=True)
@@ -40,31 +45,34 @@ class Findings:
         return not (self.missing or self.extra or self.altered)
 
 
-def is_cohort(folder: Path) -> bool:
+def is_cohort(folder: str | os.PathLike) -> bool:
     """Tell whether a folder is one of `synthaug.cohort.generate`, finished or not."""
-    return (folder / SUMMARY).is_file() or (folder / HIDDEN).is_dir()
+    store = open_store(folder)
+    return store.is_there(SUMMARY) or store.is_there(IDENTITY)
 
 
-def verify(folder: Path, only: str | None = None) -> Findings:
+def verify(folder: str | os.PathLike, only: str | None = None) -> Findings:
     """Compare a cohort with its manifest, by checksums of all files.
 
     Args:
-        folder: the cohort's folder.
+        folder: the cohort's folder, a path or a URL.
         only: name of a case, where only its files are to be compared.
 
     Raises:
         ValueError: the cohort is not finished, or its summary or manifest is damaged, or it has no such case.
     """
-    if not (folder / SUMMARY).is_file():
-        done = len(list((folder / HIDDEN / "records").glob("*.json")))
+    store = open_store(folder)
+    folder = store.address
+    if not store.is_there(SUMMARY):
+        done = Records(store, sys.maxsize).count()
         raise ValueError(f"{folder}: a cohort that is not finished, {done} cases are done; the same command goes on")
     try:
-        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-        cases = {record["case"]: record for record in _rows(folder / "cases.jsonl")}
-        lesions: dict[str, list[dict[str, Any]]] = {name: [] for name in cases}
-        for row in _rows(folder / "manifest.jsonl"):
-            lesions.setdefault(row["case"], []).append(row)
+        summary = json.loads(store.read(SUMMARY))
         own = summary["files"]
+        cases = {record["case"]: record for record in _rows(store, listed_files(own, "cases"))}
+        lesions: dict[str, list[dict[str, Any]]] = {name: [] for name in cases}
+        for row in _rows(store, listed_files(own, "manifest")):
+            lesions.setdefault(row["case"], []).append(row)
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise ValueError(f"{folder}: its manifest is damaged or missing: {error}") from error
     if only is not None and only not in cases:
@@ -76,20 +84,15 @@ def verify(folder: Path, only: str | None = None) -> Findings:
     }
     if only is None:
         expected |= own
-    there = {path: folder / path for path in expected if (folder / path).is_file()}
-    altered = sorted(path for path, file in there.items() if file_sha256(file) != expected[path])
-    extra = [] if only is not None else sorted(set(_files(folder)) - set(expected))
+    sizes = store.sizes(list(expected))
+    there = [path for path, size in zip(expected, sizes, strict=True) if size is not None]
+    altered = sorted(path for path in there if hashlib.sha256(store.read(path)).hexdigest() != expected[path])
+    archives = {parts[0] for path in expected if (parts := split_member(path)) is not None}
+    extra = [] if only is not None else sorted(set(store.walk()) - set(expected) - archives - set(NOT_LISTED))
     missing = sorted(set(expected) - set(there))
     return Findings(summary, cases, lesions, len(there), missing, extra, altered)
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    for line in path.read_text(encoding="utf-8").splitlines():
-        yield json.loads(line)
-
-
-def _files(folder: Path) -> Iterator[str]:
-    for path in folder.rglob("*"):
-        relative = path.relative_to(folder)
-        if path.is_file() and relative.parts[0] not in NOT_LISTED:
-            yield relative.as_posix()
+def _rows(store: Store, paths: list[str]) -> Iterator[dict[str, Any]]:
+    for path in paths:
+        yield from map(json.loads, store.read(path).splitlines())

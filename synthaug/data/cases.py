@@ -1,6 +1,6 @@
 """Case folders in: find the cases of a data set, load one as arrays, and say clearly what is wrong with a case.
 
-Four layouts are read, all NIfTI (``.nii`` or ``.nii.gz``):
+Five layouts are read, all NIfTI (``.nii`` or ``.nii.gz``):
 
 - ``brats``: files ``<case>_<channel>`` and ``<case>_seg``, anywhere below the folder. BraTS 2018 writes
   ``_flair, _t1, _t1ce, _t2, _seg``; BraTS 2023 and later ``-t2f, -t1n, -t1c, -t2w, -seg``; ``_ct`` is read too.
@@ -8,6 +8,8 @@ Four layouts are read, all NIfTI (``.nii`` or ``.nii.gz``):
 - ``msd`` (Medical Segmentation Decathlon): ``imagesTr/<case>`` with 4-D images; ``dataset.json`` names the volumes.
 - ``bids``: ``sub-*/[ses-*/]anat/*_{T1w,T2w,FLAIR}``, a T1w with ``ce-`` is ``t1ce``; label maps are ``*_dseg``
   or ``*_mask`` in ``derivatives/<pipeline>/sub-*/...``. The subject is the patient.
+- ``webdataset``: members ``<case>.<channel>.nii.gz`` and ``<case>.seg.nii.gz`` of ``shards/*.tar``, as cohorts have
+  them. A member's path goes on within the archive: ``shards/synth-000000.tar/synth_000003.t1.nii.gz``.
 """
 
 import itertools
@@ -34,6 +36,7 @@ from synthaug.data.nifti import (
     read_stored,
     volumes_first,
 )
+from synthaug.data.tars import local_extents
 from synthaug.geometry import triple
 
 __all__ = ["Case", "CaseError", "LabelledVolume", "Volume", "find_cases", "load_case"]
@@ -77,8 +80,8 @@ def find_cases(
 
     Args:
         folder: the data set's folder.
-        layout: ``"brats"``, ``"nnunet"``, ``"msd"``, ``"bids"``, or ``"auto"`` to tell by ``imagesTr``, ``sub-*/`` and
-            the file names.
+        layout: ``"brats"``, ``"nnunet"``, ``"msd"``, ``"bids"``, ``"webdataset"``, or ``"auto"`` to tell by
+            ``imagesTr``, ``sub-*/``, ``shards/*.tar`` and the file names.
         channels: for ``nnunet`` and ``msd`` the channel names in order, in place of those in ``dataset.json``;
             for ``brats`` further file endings to read as channels, for example ``("adc",)``.
         group_pattern: regular expression that finds the patient in a case name: its first group, or the whole match.
@@ -108,7 +111,13 @@ def find_cases(
         raise ValueError(
             f"expected a folder of cases, got {folder}, which is {'a file' if folder.exists() else 'not there'}"
         )
-    finders = {"brats": _find_brats, "nnunet": _find_nnunet, "msd": _find_msd, "bids": _find_bids}
+    finders = {
+        "brats": _find_brats,
+        "nnunet": _find_nnunet,
+        "msd": _find_msd,
+        "bids": _find_bids,
+        "webdataset": _find_webdataset,
+    }
     if layout not in ("auto", *finders):
         raise ValueError(f"layout: expected auto, {', '.join(finders)}, got {layout!r}")
     finder = finders[detected_layout(folder) if layout == "auto" else layout]
@@ -228,6 +237,8 @@ def _nifti_files(folder: Path, pattern: str = "*") -> list[Path]:
 def detected_layout(folder: Path) -> str:
     """Tell the layout: nnU-Net and MSD have ``imagesTr``, and only in MSD has an image the name of its label."""
     if not (folder / "imagesTr").is_dir():
+        if next((folder / "shards").glob("*.tar"), None) is not None:
+            return "webdataset"
         return "bids" if is_bids(folder) else "brats"
     images = _nifti_files(folder / "imagesTr")
     labels = {_stem(p) for p in _nifti_files(folder / "labelsTr")}
@@ -289,6 +300,19 @@ def _find_bids(folder: Path, channels: Sequence[str] | None, group_of: GroupOf) 
     for name, path in bids_labels(folder):
         _add(labels, name, path, name)
     return [Case(name, group_of(groups[name]), found, labels.get(name)) for name, found in images.items()]
+
+
+def _find_webdataset(folder: Path, channels: Sequence[str] | None, group_of: GroupOf) -> list[Case]:
+    found: dict[str, dict[str, Path]] = {}
+    for archive in sorted((folder / "shards").glob("*.tar")):
+        for member in local_extents(archive):
+            name, _, kind = member.partition(".")
+            if kind.endswith(_SUFFIXES):
+                _add(found.setdefault(name, {}), _stem(Path(kind)), archive / member, name)
+    return [
+        Case(name, group_of(name), {k: p for k, p in files.items() if k != "seg"}, files.get("seg"))
+        for name, files in found.items()
+    ]
 
 
 def _listed_channels(folder: Path, channels: Sequence[str] | None) -> tuple[str, ...]:

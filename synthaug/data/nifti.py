@@ -12,6 +12,8 @@ import nibabel as nib
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 
+from synthaug.data.tars import read_file
+
 AFFINE_TOLERANCE = 1e-3
 """Largest difference, in mm or mm per voxel, between two affines that count as the same."""
 
@@ -90,10 +92,9 @@ def read_stored(case: str, path: Path, volumes: int) -> Stored:
         CaseError: the file cannot be read, or its dimensions, voxels or affine are not usable.
     """
     try:
-        content = path.read_bytes()
+        content = read_file(path)
         content = gzip.decompress(content) if path.name.endswith(".gz") else content
-        is_nifti2 = 540 in (int.from_bytes(content[:4], order) for order in ("little", "big"))
-        nifti = (nib.Nifti2Image if is_nifti2 else nib.Nifti1Image).from_bytes(content)
+        nifti = nifti_of(content)
         header = type(nifti.header).from_fileobj(io.BytesIO(content))
         proxy = cast(ArrayProxy, nifti.dataobj)  # as of every image that was read
         raw, voxels = proxy.get_unscaled(), np.asanyarray(proxy)
@@ -112,6 +113,13 @@ def read_stored(case: str, path: Path, volumes: int) -> Stored:
     if not np.isfinite(nifti.affine).all() or np.linalg.det(nifti.affine[:3, :3]) == 0:
         raise CaseError(f"{case}: {path} has an affine that is no invertible matrix: {nifti.affine.tolist()}")
     return Stored(header, raw, voxels, nifti.affine, float(proxy.slope), float(proxy.inter))
+
+
+def nifti_of(content: bytes) -> nib.Nifti1Image:
+    """Decode a NIfTI-1 or NIfTI-2 file, gzip-compressed or not; voxels are decoded when they are asked for."""
+    content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
+    is_nifti2 = 540 in (int.from_bytes(content[:4], order) for order in ("little", "big"))
+    return (nib.Nifti2Image if is_nifti2 else nib.Nifti1Image).from_bytes(content)
 
 
 def read_nifti(case: str, path: Path, volumes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -30,6 +30,7 @@ from synthaug.host.space import Space
 from synthaug.host.units import Units
 from synthaug.lesions.places import PlaceFrequency
 from synthaug.options import InsertionOptions
+from synthaug.remote import is_url
 
 FORMAT, VERSION = "synthaug-profile", 1
 FILE = "synthaug.json"
@@ -366,7 +367,7 @@ class Profile(Section):
 
 def find_profile(folder: str | Path | None) -> Path | None:
     """Find the profile that lies beside the cases of a folder; None where there is none."""
-    if folder is None:
+    if folder is None or is_url(folder):
         return None
     folder = Path(folder)
     places = (folder, folder.parent) if folder.name in ("imagesTr", "imagesTs") else (folder,)

@@ -9,6 +9,7 @@ import numpy as np
 
 from synthaug.classes import Classes
 from synthaug.data.cases import Case
+from synthaug.data.tars import size_and_time
 from synthaug.files import new_folder
 from synthaug.host.space import Space
 from synthaug.training.patches import CachedVolume, cache_case
@@ -64,7 +65,7 @@ def cached_on_disk(
 
 def _key(case: Case, channels, classes: Classes, dtype: str, spacing_mm, space: Space) -> str:
     paths = [*(case.images[c] for c in channels if c in case.images), case.label]
-    stats = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in paths if p is not None and p.exists()]
+    stats = [(str(p), *about) for p in paths if p is not None and (about := size_and_time(p)) is not None]
     spacing = None if spacing_mm is None else list(spacing_mm)
     recipe = [VERSION, case.name, case.group, list(channels), dict(classes.values), dtype, spacing, stats]
     recipe += [] if space == Space() else [space.model_dump(mode="json")]

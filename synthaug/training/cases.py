@@ -9,6 +9,7 @@ from synthaug import Classes, get_classes
 from synthaug.config import ConfigError
 from synthaug.data import Case, find_cases, write_phantom_dataset
 from synthaug.files import new_folder
+from synthaug.remote import local_folder
 from synthaug.training.run_config import CasesConfig, PhantomConfig
 
 
@@ -34,7 +35,8 @@ def cases_folder(config: CasesConfig, out: Path, accelerator: Accelerator) -> Pa
     """Find the folder of the cases; that of phantoms is made by the main process."""
     phantom, classes = config.phantom, get_classes(config.classes)
     if config.folder is not None:
-        return config.folder
+        with accelerator.local_main_process_first():
+            return local_folder(config.folder)
     assert phantom is not None  # a configuration has the one or the other
     recipe = phantom.model_dump_json() + repr(classes)
     folder = out / f"phantoms_{zlib.crc32(recipe.encode()):08x}"  # other phantoms, other folder

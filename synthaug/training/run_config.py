@@ -13,6 +13,7 @@ from pydantic import Field, PositiveInt, model_validator
 from synthaug.classes import VOCABULARIES
 from synthaug.config import Section
 from synthaug.host.space import Space
+from synthaug.remote import Place, as_place, local_folder
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
@@ -36,7 +37,7 @@ def _classes_of(content: Mapping) -> str | dict[str, int]:
     """Find the classes that the data of a section say."""
     from synthaug.data.dataset import find_classes, named_cases
 
-    folder = Path(content["folder"])
+    folder = local_folder(as_place(content["folder"]))
     try:
         cases = named_cases(folder, content.get("layout", "auto"), content.get("channels"))
         found = find_classes(folder, cases)[0]
@@ -63,9 +64,9 @@ class CasesConfig(Section):
     """
 
     profile: Path | None = None
-    folder: Path | None = None
+    folder: Place | None = None
     phantom: PhantomConfig | None = None
-    layout: Literal["auto", "brats", "nnunet", "msd", "bids"] = "auto"
+    layout: Literal["auto", "brats", "nnunet", "msd", "bids", "webdataset"] = "auto"
     group_pattern: str | None = None
     channels: tuple[str, ...] = ("flair", "t1", "t1ce", "t2")
     classes: str | dict[str, int]

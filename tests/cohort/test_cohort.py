@@ -14,24 +14,20 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from cohort_tools import NNUNET_VALUES, assert_exact_outside, cohort_config, contents, manifest, records
+from cohort_tools import NNUNET_VALUES, assert_exact_outside, cohort_config, contents, manifest, plain_reports, records
 from typer.testing import CliRunner
 
 from synthaug import BRATS18, InsertionPlan, LesionBank, TumorInsertion
 from synthaug.channels import BRATS_CHANNELS
 from synthaug.cli.app import app
-from synthaug.cohort import generate, production, verify
+from synthaug.cohort import generate, verify
 from synthaug.cohort.hosts import find_hosts, host_number, read_host
-from synthaug.cohort.job import Job
+from synthaug.cohort.records import Records
+from synthaug.cohort.store import open_store
 from synthaug.config import ConfigError
 from synthaug.data import find_cases
 
-
-@pytest.fixture(autouse=True)
-def plain_report(request, monkeypatch):
-    """Drawing takes longer than these cohorts; tests with the report in their names have it drawn."""
-    if "report" not in request.node.name:
-        monkeypatch.setattr(production, "write_cohort_report", lambda out, *_: (out / "report.html").write_text(""))
+plain_report = pytest.fixture(autouse=True)(plain_reports)
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +272,6 @@ def test_nothing_global_is_changed(phantom_folder, bank, tmp_path):
 
 
 def test_records_of_other_cases_are_not_counted(tmp_path):
-    job = Job(tmp_path / "c")
-    job.start({"a": 1})
-    job.write_record({"index": 7, "files": {}})
-    assert job.read_records(5) == {} and set(job.read_records(8)) == {7}
+    store = open_store(tmp_path / "c")
+    Records(store, 8).write({"index": 7, "files": {}}, {})
+    assert not list(Records(store, 5)) and [record["index"] for record in Records(store, 8)] == [7]

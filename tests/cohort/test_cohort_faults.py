@@ -7,22 +7,16 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from cohort_tools import cohort_config, contents, manifest, records
+from cohort_tools import cohort_config, contents, manifest, plain_reports, records
 from typer.testing import CliRunner
 
 from synthaug import BRATS18, LesionBank
 from synthaug.cli.app import app
-from synthaug.cohort import generate, production, verify
-from synthaug.cohort import job as job_module
+from synthaug.cohort import generate, verify
 from synthaug.config import ConfigError
 from synthaug.data import find_cases, write_phantom_dataset
 
-
-@pytest.fixture(autouse=True)
-def plain_report(request, monkeypatch):
-    """Drawing takes longer than these cohorts; tests with the report in their names have it drawn."""
-    if "report" not in request.node.name:
-        monkeypatch.setattr(production, "write_cohort_report", lambda out, *_: (out / "report.html").write_text(""))
+plain_report = pytest.fixture(autouse=True)(plain_reports)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +86,7 @@ def test_a_full_disk_leaves_nothing_of_the_case(hosts, bank, tmp_path, monkeypat
 
     out, config = tmp_path / "c", cohort_config(hosts, bank)
     with monkeypatch.context() as patch:
-        patch.setattr(job_module.os, "fsync", full)
+        patch.setattr(os, "fsync", full)
         summary = generate(config, out)
     assert list(summary.failed) == ["synth_000001"] and "No space left" in summary.failed["synth_000001"]
     assert summary.written == 3 and not summary.complete
@@ -113,7 +107,7 @@ def test_a_disk_that_is_full_at_the_end_leaves_no_half_description(hosts, bank, 
 
     out, config = tmp_path / "c", cohort_config(hosts, bank, count=2)
     with monkeypatch.context() as patch, pytest.raises(ConfigError, match=r"2 cases are done.*No space left"):
-        patch.setattr(job_module.os, "fsync", full)
+        patch.setattr(os, "fsync", full)
         generate(config, out)
     assert not (out / "manifest.jsonl").exists() and not (out / "cohort.json").exists()
     with pytest.raises(ValueError, match="not finished, 2 cases are done"):

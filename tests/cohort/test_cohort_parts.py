@@ -8,15 +8,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from cohort_tools import cohort_config, manifest
+from cohort_tools import cohort_config, manifest, plain_reports
 from engine import toy_bank, toy_gan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.inferers import SlidingWindowInferer
 
 from synthaug import BRATS18, LesionBank, LesionShapes
-from synthaug.cohort import generate, production
+from synthaug.cohort import generate
 from synthaug.cohort.config import CohortConfig, GateConfig
+from synthaug.cohort.encoding import Items, json_bytes, json_pieces, table_bytes, table_pieces
 from synthaug.cohort.gate import Gate, border_jump
 from synthaug.cohort.hosts import read_host
 from synthaug.cohort.layouts import make_layout
@@ -45,15 +46,15 @@ MODEL = {
 # ---------------------------------------------------------------------------------------------------- folds
 
 
-@pytest.fixture(autouse=True)
-def plain_report(request, monkeypatch):
-    """Drawing takes longer than these cohorts; tests with the report in their names have it drawn."""
-    if "report" not in request.node.name:
-        monkeypatch.setattr(production, "write_cohort_report", lambda out, *_: (out / "report.html").write_text(""))
+plain_report = pytest.fixture(autouse=True)(plain_reports)
 
 
 def record(name, host, donors):
     return {"case": name, "host_group": host, "lesions": [{"donor_group": d} for d in donors]}
+
+
+def as_written(value):
+    return json.loads(b"".join(json_pieces(value)))
 
 
 @settings(max_examples=60, deadline=None)
@@ -68,7 +69,7 @@ def test_no_patient_is_ever_in_a_synthetic_case_and_validated(data):
         record(f"s{i}", data.draw(one), data.draw(st.lists(st.none() | one, min_size=1, max_size=3)))
         for i in range(data.draw(st.integers(0, 8)))
     ]
-    result = LeakProof(folds, cases, str, "refuse").with_cases(made)
+    result = as_written(LeakProof(folds, cases, str, "refuse").with_cases(made))
     for before, after in zip(folds, result, strict=True):
         assert after["val"] == before["val"] and after["train"][: len(before["train"])] == before["train"]
         validated = {cases[name] for name in after["val"]}
@@ -93,7 +94,7 @@ def test_strangers_need_to_be_told(tmp_path):
         LeakProof(folds, {}, str, "refuse").check(["a", "c"], "hosts")
     splits = LeakProof(folds, {}, str, "train")
     splits.check(["a", "c"], "hosts")
-    assert splits.with_cases([record("s", "c", ["a"])])[0]["train"] == ["a", "s"]
+    assert as_written(splits.with_cases([record("s", "c", ["a"])]))[0]["train"] == ["a", "s"]
 
 
 def test_given_folds_are_kept_and_joined(phantom_folder, tmp_path):
@@ -345,3 +346,22 @@ def test_a_trained_generator_paints_and_its_weights_are_in_the_manifest(phantom_
         generate(config, tmp_path / "a", generator=other)
     with pytest.raises(ConfigError, match="generator: unexpected steps"):
         generate(config.model_copy(update={"generator_options": {"steps": 2}}), tmp_path / "c", generator=gan)
+
+
+# ------------------------------------------------------------------------------------------ piece by piece
+
+
+@pytest.mark.parametrize("values", [[], ["a"], ["a", {"b": [1, 2], "c": {}}, [], None, 'quote " and é']])
+def test_json_in_pieces_is_json(values):
+    whole = {"first": values, "deeper": [{"x": values, "y": 1.5}], "last": True}
+    lazy = {
+        "first": Items(lambda: iter(values)),
+        "deeper": [{"x": Items(lambda: iter(values)), "y": 1.5}],
+        "last": True,
+    }
+    assert b"".join(json_pieces(lazy)) == json_bytes(whole)
+
+
+def test_a_table_in_pieces_is_a_table():
+    rows = [(1, "a,b"), (2, None)]
+    assert b"".join(table_pieces(("n", "text"), iter(rows))) == table_bytes(("n", "text"), rows)

@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from cohort_tools import cohort_config, contents
+from cohort_tools import cohort_config, contents, plain_reports
 from pydantic import ValidationError
 
 from synthaug import LesionBank
 from synthaug.classes import BRATS18
-from synthaug.cohort import CohortConfig, generate, production
+from synthaug.cohort import CohortConfig, generate
 from synthaug.cohort.encoding import json_bytes
 from synthaug.cohort.layouts import LAYOUTS, Layout, make_layout
 from synthaug.config import ConfigError
@@ -23,6 +23,8 @@ EXPECTED = {
         "derivatives/tumours/c/anat/c_desc-tumour_dseg.nii.gz",
     ),
     "brats": ("synth_000007", "real-1", ["c/c_flair.nii.gz", "c/c_t1ce.nii.gz"], "c/c_seg.nii.gz"),
+    "webdataset": ("synth_000007", "real-1", ["c.flair.nii.gz", "c.t1ce.nii.gz"], "c.seg.nii.gz"),
+    "zarr": ("synth_000007", "real-1", ["c.ome.zarr"], "c.ome.zarr/labels/tumour"),
 }
 
 
@@ -72,15 +74,15 @@ def test_nnunet_numbers_labels_and_the_others_keep_them():
 
 
 def test_an_unknown_layout_and_a_channel_without_a_name_are_refused():
-    with pytest.raises(ValidationError, match=r"expected nnunet, msd, bids, brats, got 'flat'"):
+    with pytest.raises(ValidationError, match=r"expected nnunet, msd, bids, brats, webdataset, zarr, got 'flat'"):
         config("flat")
     with pytest.raises(ConfigError, match="BIDS has no anatomical suffix for ct"):
         make_layout(config("bids", channels=("ct",)))
 
 
-def test_a_new_layout_is_a_class_and_an_entry(phantom_folder, tmp_path, monkeypatch):
+def test_a_new_layout_is_a_class_and_an_entry(phantom_folder, tmp_path, monkeypatch, request):
     monkeypatch.setitem(LAYOUTS, "flat", FlatLayout)
-    monkeypatch.setattr(production, "write_cohort_report", lambda out, *_: (out / "report.html").write_text(""))
+    plain_reports(request, monkeypatch)
     bank = tmp_path / "bank.safetensors"
     LesionBank.from_folder(phantom_folder, BRATS18).save(bank)
     assert generate(cohort_config(phantom_folder, bank, layout="flat", count=1), tmp_path / "c").complete

@@ -205,6 +205,15 @@ def test_two_processes_train_one_network(tmp_path):
     assert [row["step"] for row in read_metrics(tmp_path)] == [0, 2, 3]
 
 
+@pytest.mark.slow
+def test_two_processes_of_which_one_was_killed_go_on_to_the_same_weights(tmp_path):
+    changes = ("data.batch=1", "demo.every=6")
+    RUNS.in_two(tmp_path / "whole", *changes)
+    RUNS.killed_among_two(tmp_path / "killed", *changes)
+    RUNS.in_two(tmp_path / "killed", *changes)
+    assert_same(tmp_path / "killed", tmp_path / "whole")
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

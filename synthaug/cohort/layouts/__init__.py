@@ -7,6 +7,8 @@ from synthaug.cohort.layouts.bids import BIDSLayout
 from synthaug.cohort.layouts.brats import BraTSLayout
 from synthaug.cohort.layouts.msd import MSDLayout
 from synthaug.cohort.layouts.nnunet import NNUNetLayout
+from synthaug.cohort.layouts.webdataset import WebDatasetLayout
+from synthaug.cohort.layouts.zarr import ZarrLayout
 
 if TYPE_CHECKING:
     from synthaug.cohort.config import CohortConfig
@@ -18,6 +20,8 @@ LAYOUTS: dict[str, type[Layout]] = {
     "msd": MSDLayout,
     "bids": BIDSLayout,
     "brats": BraTSLayout,
+    "webdataset": WebDatasetLayout,
+    "zarr": ZarrLayout,
 }
 """Name in the configuration to class."""
 
@@ -27,5 +31,6 @@ def make_layout(config: "CohortConfig") -> Layout:
 
     Raises:
         ConfigError: the layout cannot hold the configuration's channels.
+        ModuleNotFoundError: a package that it needs is not installed; its extra is named.
     """
     return LAYOUTS[config.layout](config)

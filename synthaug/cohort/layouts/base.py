@@ -5,13 +5,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import nibabel as nib
 import numpy as np
 
 from synthaug.classes import Classes
-from synthaug.data.nifti import Stored, nifti_bytes, volumes_first
+from synthaug.cohort.store import Content, Store
+from synthaug.data.nifti import Stored, nifti_bytes, nifti_of, volumes_first
 
 if TYPE_CHECKING:
     from synthaug.cohort.config import CohortConfig
+    from synthaug.cohort.description import Written
     from synthaug.cohort.hosts import Host
 
 UNSCALED = (1.0, 0.0)
@@ -56,12 +59,12 @@ class Layout(ABC):
         """Name the file of a case's label in the cohort's folder."""
 
     @abstractmethod
-    def description(self, provenance: Mapping[str, Any], written: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
-        """Write the layout's own files about the whole cohort, as bytes by path.
+    def description(self, provenance: Mapping[str, Any], written: "Written") -> dict[str, Content]:
+        """Write the layout's own files about the whole cohort, by path.
 
         Args:
             provenance: versions, generator, hash of the configuration.
-            written: one record per case that has files, by index.
+            written: one record per case that has files, by index; they are read anew whenever they are iterated over.
         """
 
     @property
@@ -100,6 +103,17 @@ class Layout(ABC):
         files = dict(zip(self.image_paths(name), contents, strict=True))
         return files | {self.label_path(name): self._label(name, host, label)}
 
+    def read_back(
+        self, store: Store, record: Mapping[str, Any], channel: str
+    ) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
+        """Read one channel and the label of a case that was written, each (X, Y, Z)."""
+        name, number = record["case"], self.channels.index(channel)
+        paths = self.image_paths(name)
+        volume = nifti_of(store.read(paths[number if len(paths) > 1 else 0]))
+        if len(volume.shape) == 4:
+            volume = volume.slicer[..., number]
+        return volume, nifti_of(store.read(self.label_path(name)))
+
     @property
     def about_in_short(self) -> dict[str, str]:
         """First entries of a ``dataset.json``."""
@@ -123,6 +137,12 @@ class Layout(ABC):
         return StoredChannel(like, raw)
 
     def _label(self, name: str, host: "Host", label: np.ndarray | None) -> bytes:
+        like, raw = self._label_values(name, host, label)
+        scaling = None if (like.slope, like.inter) == UNSCALED else UNSCALED
+        return nifti_bytes(like.header, raw, self.compression, scaling)
+
+    def _label_values(self, name: str, host: "Host", label: np.ndarray | None) -> tuple[Stored, np.ndarray]:
+        """The file whose header the label takes, and its stored values (X, Y, Z)."""
         stored = host.stored.label
         like = host.stored.files[host.case.images[self.channels[0]]] if stored is None else stored
         values = host.stored.volume.label
@@ -134,8 +154,7 @@ class Layout(ABC):
         raw = wanted.astype(dtype)
         if (raw != wanted).any():
             raise ValueError(f"{name}: the label has values up to {values.max()}, which {dtype} cannot hold")
-        scaling = None if (like.slope, like.inter) == UNSCALED else UNSCALED
-        return nifti_bytes(like.header, raw, self.compression, scaling)
+        return like, raw
 
 
 def renumbered(values: np.ndarray, classes: Classes, to: Mapping[str, int]) -> np.ndarray:

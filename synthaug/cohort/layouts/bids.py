@@ -1,17 +1,19 @@
 """BIDS: ``sub-<case>/anat/*_T1w.nii.gz``; label maps are no raw data and lie in ``derivatives/tumours``."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from synthaug.cohort.encoding import json_bytes, table_bytes, text_bytes
+from synthaug.cohort.encoding import json_bytes, table_bytes, table_pieces, text_bytes
 from synthaug.cohort.job import HIDDEN, OWN_FILES
 from synthaug.cohort.layouts.base import Layout
+from synthaug.cohort.store import Content
 from synthaug.config import ConfigError
 from synthaug.data.bids import DERIVATIVES, SUFFIXES, bids_name
 
 if TYPE_CHECKING:
     from synthaug.cohort.config import CohortConfig
+    from synthaug.cohort.description import Written
 
 BIDS_VERSION = "1.10.0"
 PIPELINE = f"{DERIVATIVES}/tumours"
@@ -57,18 +59,18 @@ class BIDSLayout(Layout):
         """Name the label, a discrete segmentation among the derivatives."""
         return f"{PIPELINE}/{name}/anat/{name}_desc-tumour_dseg.nii.gz"
 
-    def description(self, provenance: Mapping[str, Any], written: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+    def description(self, provenance: Mapping[str, Any], written: "Written") -> dict[str, Content]:
         """Write both ``dataset_description.json``, participants, README, the labels' names and ``.bidsignore``."""
         about, name = self.about, self.about.name
         text = f"{about.description}.\n\nSource and licence: {about.licence}. Reference: {about.reference}.\n\n"
         text += "manifest.jsonl has one row for every synthetic lesion: host, donor, place, size, seed.\n"
-        participants = [
+        participants = (
             (r["case"], "real" if r["real"] else "synthetic", r["host"], len(r["lesions"])) for r in written
-        ]
+        )
         values = [(0, "background"), *((value, name) for name, value in self.label_values.items())]
         return {
             "dataset_description.json": self._dataset(name, "raw", provenance),
-            "participants.tsv": table_bytes(("participant_id", *PARTICIPANT_COLUMNS), participants, "\t"),
+            "participants.tsv": table_pieces(("participant_id", *PARTICIPANT_COLUMNS), participants, "\t"),
             "participants.json": json_bytes(PARTICIPANT_COLUMNS),
             "README": text_bytes(text),
             ".bidsignore": text_bytes("".join(f"{name}\n" for name in (*OWN_FILES, f"{HIDDEN}/"))),

@@ -1,10 +1,14 @@
 """BraTS: a folder for each case, ``<case>_flair.nii.gz`` as in 2018 or ``<case>-t2f.nii.gz`` as from 2023 on."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from synthaug.cohort.encoding import json_bytes
 from synthaug.cohort.layouts.base import Layout
+from synthaug.cohort.store import Content
+
+if TYPE_CHECKING:
+    from synthaug.cohort.description import Written
 
 TAGS_2023 = {"t1": "t1n", "t1ce": "t1c", "t2": "t2w", "flair": "t2f"}
 """Canonical channel name to the tag in file names of BraTS 2023 and later."""
@@ -27,7 +31,7 @@ class BraTSLayout(Layout):
         """Name the label, ``seg`` beside the channels."""
         return self._path(name, "seg")
 
-    def description(self, provenance: Mapping[str, Any], written: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+    def description(self, provenance: Mapping[str, Any], written: "Written") -> dict[str, Content]:
         """Write a ``dataset.json``, which BraTS has not: what the data set is, its channels and labels."""
         content = {
             **self.about.model_dump(mode="json"),

@@ -1,13 +1,17 @@
 """The Medical Segmentation Decathlon: ``imagesTr/<case>.nii.gz`` with all channels, ``labelsTr``, ``dataset.json``."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from synthaug.cohort.encoding import json_bytes
+from synthaug.cohort.encoding import json_pieces
 from synthaug.cohort.layouts.base import UNSCALED, Layout, StoredChannel
+from synthaug.cohort.store import Content
 from synthaug.data.nifti import nifti_bytes
+
+if TYPE_CHECKING:
+    from synthaug.cohort.description import Written
 
 
 class MSDLayout(Layout):
@@ -33,7 +37,7 @@ class MSDLayout(Layout):
         scaled = [(c.raw.astype(np.float64) * c.like.slope + c.like.inter).astype(np.float32) for c in channels]
         return [nifti_bytes(header, np.stack(scaled, -1), self.compression, UNSCALED)]
 
-    def description(self, provenance: Mapping[str, Any], written: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+    def description(self, provenance: Mapping[str, Any], written: "Written") -> dict[str, Content]:
         """Write ``dataset.json`` with the list of all pairs of image and label."""
         content = {
             **self.about_in_short,
@@ -43,11 +47,11 @@ class MSDLayout(Layout):
             "labels": {"0": "background", **{str(value): name for name, value in self.label_values.items()}},
             "numTraining": len(written),
             "numTest": 0,
-            "training": [self._pair(record["case"]) for record in written],
+            "training": written.items(lambda record: self._pair(record["case"])),
             "test": [],
             "provenance": self.provenance_entry(provenance),
         }
-        return {"dataset.json": json_bytes(content)}
+        return {"dataset.json": json_pieces(content)}
 
     def _pair(self, name: str) -> dict[str, str]:
         return {"image": f"./{self.image_paths(name)[0]}", "label": f"./{self.label_path(name)}"}

@@ -1,10 +1,14 @@
 """nnU-Net's raw data: ``imagesTr/<case>_0000.nii.gz``, ``labelsTr/<case>.nii.gz``, ``dataset.json``."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from synthaug.cohort.encoding import json_bytes
 from synthaug.cohort.layouts.base import Layout
+from synthaug.cohort.store import Content
+
+if TYPE_CHECKING:
+    from synthaug.cohort.description import Written
 
 
 class NNUNetLayout(Layout):
@@ -23,7 +27,7 @@ class NNUNetLayout(Layout):
         """Name the label, one file for each case."""
         return f"labelsTr/{name}.nii.gz"
 
-    def description(self, provenance: Mapping[str, Any], written: Sequence[Mapping[str, Any]]) -> dict[str, bytes]:
+    def description(self, provenance: Mapping[str, Any], written: "Written") -> dict[str, Content]:
         """Write ``dataset.json`` as nnU-Net's planning reads it."""
         content = {
             **self.about_in_short,

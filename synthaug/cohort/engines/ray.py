@@ -1,0 +1,103 @@
+"""Ray makes the cases: actors hold bank and generator, and Ray starts them again where a process or a machine dies.
+
+The driver hands out a few cases at a time, so that neither it nor Ray ever holds a list of all.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+
+from synthaug.cohort.engines.base import Engine, Order
+from synthaug.cohort.making import CaseMaker
+from synthaug.cohort.pipeline import Failure
+
+logger = logging.getLogger(__name__)
+
+MOST_AT_A_TIME = 8
+"""Cases of one task; within it they are read, made and written at the same time."""
+
+TRIES = 4
+"""How often a task is begun whose actor dies, by itself or with its machine."""
+
+
+class RayEngine(Engine):
+    """Makes cases by actors on a Ray cluster: the one that RAY_ADDRESS names, that runs here, or one begun for it.
+
+    Args:
+        order: what to make; `actors` by default as many as the cluster has GPUs, or else as its CPUs have threads for.
+    """
+
+    def __init__(self, order: Order):
+        super().__init__(order)
+        try:
+            import ray
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError('the engine ray needs pip install "synthaug[ray]"') from error
+        self._ray, self._own = ray, not ray.is_initialized()
+
+    def make(self, maker: CaseMaker, indices: Iterable[int]) -> Iterator[tuple[int, Failure | None]]:
+        """Make cases, in the order in which they are done."""
+        ray = self._ray
+        if self._own:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        actors = self._actors()
+        size = max(1, min(MOST_AT_A_TIME, maker.total // (4 * len(actors))))
+        coming = _grouped(iter(indices), size)
+        going: dict[Any, tuple[Any, list[int]]] = {}
+        try:
+            for actor in actors * 2:  # one at work and one that waits, for each
+                self._begin(actor, coming, going)
+            while going:
+                (done,), _ = ray.wait(list(going))
+                actor, cases = going.pop(done)
+                self._begin(actor, coming, going)
+                yield from self._results(done, cases)
+        finally:
+            for actor in actors:
+                ray.kill(actor)
+
+    def leave(self) -> None:
+        """Disconnect from the cluster, and end it where it was begun for this."""
+        if self._own:
+            self._ray.shutdown()
+
+    def _actors(self) -> list[Any]:
+        ray, threads, there = self._ray, self.order.config.threads, self._ray.cluster_resources()
+        gpus = int(there.get("GPU", 0))
+        count = self.order.actors or gpus or max(1, int(there.get("CPU", 1)) // threads)
+        needs = {"num_gpus": 1} if gpus else {"num_cpus": min(threads, int(there.get("CPU", 1)))}
+        remote = ray.remote(max_restarts=-1, max_task_retries=TRIES - 1, **needs)(_Worker)
+        logger.info("ray: %d actors, each with %s", count, needs)
+        return [remote.remote(self.order) for _ in range(count)]
+
+    def _begin(self, actor: Any, coming: Iterator[list[int]], going: dict[Any, tuple[Any, list[int]]]) -> None:
+        if cases := next(coming, None):
+            going[actor.make.remote(cases)] = (actor, cases)
+
+    def _results(self, task: Any, cases: list[int]) -> list[tuple[int, Failure | None]]:
+        try:
+            return self._ray.get(task)
+        except self._ray.exceptions.RayActorError as error:
+            message = f"its worker died {TRIES} times: {str(error).splitlines()[0]}"
+            return [(index, Failure(message)) for index in cases]
+
+
+def _grouped(indices: Iterator[int], size: int) -> Iterator[list[int]]:
+    while group := list(islice(indices, size)):
+        yield group
+
+
+class _Worker:
+    """An actor: holds bank and generator, and makes cases."""
+
+    def __init__(self, order: Order):
+        torch.set_num_threads(order.config.threads)
+        self._maker = order.maker(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+    def make(self, indices: list[int]) -> list[tuple[int, Failure | None]]:
+        """Make cases; those that were done before their worker died are left alone."""
+        done = self._maker.records.done(indices)
+        return [(index, None) for index in sorted(done)] + list(self._maker.make(i for i in indices if i not in done))

@@ -1,0 +1,152 @@
+"""OME-Zarr 0.5: ``<case>.ome.zarr`` with the image (c, z, y, x) and ``labels/tumour`` (z, y, x), in chunks.
+
+Every channel and the label are one object each, a shard of chunks that can be read by themselves: few requests to
+write, and nothing is read that is not needed. OME-Zarr has a scale but no affine; that is kept beside, in ``synthaug``.
+"""
+
+import colorsys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import nibabel as nib
+import numpy as np
+from einops import rearrange
+
+from synthaug.cohort.encoding import json_bytes
+from synthaug.cohort.layouts.base import UNSCALED, Layout, StoredChannel
+from synthaug.cohort.store import Content, Store
+from synthaug.config import ConfigError
+
+if TYPE_CHECKING:
+    from synthaug.cohort.config import CohortConfig
+    from synthaug.cohort.description import Written
+    from synthaug.cohort.hosts import Host
+
+VERSION, LABEL = "0.5", "tumour"
+AXES = ("z", "y", "x")
+
+
+class ZarrLayout(Layout):
+    """Lays a cohort out as one OME-Zarr image for each case.
+
+    Args:
+        config: the cohort's configuration; `packing` says dtype and chunks.
+
+    Raises:
+        ModuleNotFoundError: zarr is not installed.
+    """
+
+    def __init__(self, config: "CohortConfig"):
+        super().__init__(config)
+        try:
+            import zarr
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError('the layout zarr needs pip install "synthaug[zarr]"') from error
+        if int(zarr.__version__.split(".")[0]) < 3:
+            raise ConfigError(f"layout: OME-Zarr 0.5 needs zarr 3, got {zarr.__version__}")
+        self._zarr, self.packing = zarr, config.packing
+
+    def image_paths(self, name: str) -> list[str]:
+        """Name the folder of a case."""
+        return [f"{name}.ome.zarr"]
+
+    def label_path(self, name: str) -> str:
+        """Name the folder of a case's label."""
+        return f"{name}.ome.zarr/labels/{LABEL}"
+
+    def case_files(
+        self, name: str, host: "Host", image: np.ndarray | None, label: np.ndarray | None
+    ) -> dict[str, bytes]:
+        """Write the objects of a case."""
+        channels = [self._channel(host, i, image) for i in range(len(self.channels))]
+        values, scaling = self._values(channels)
+        _, marked = self._label_values(name, host, label)
+        spacing, affine = host.spacing_mm[::-1], host.stored.volume.affine.tolist()
+        store = self._zarr.storage.MemoryStore()
+        case = self._zarr.create_group(store, attributes={"ome": self._image(name, values, spacing), "synthaug": {}})
+        case.attrs["synthaug"] = {"affine": affine, "channels": list(self.channels), **scaling}
+        self._array(case, "0", rearrange(values, "c x y z -> c z y x"), ("c", *AXES))
+        labels = case.create_group("labels", attributes={"ome": {"version": VERSION, "labels": [LABEL]}})
+        tumour = labels.create_group(LABEL, attributes={"ome": self._labels(spacing), "synthaug": {"affine": affine}})
+        self._array(tumour, "0", rearrange(marked, "x y z -> z y x"), AXES)
+        found = sorted(store._store_dict.items())  # the memory's own dictionary, without a round through its event loop
+        return {f"{name}.ome.zarr/{path}": content.to_bytes() for path, content in found}
+
+    def read_back(
+        self, store: Store, record: Mapping[str, Any], channel: str
+    ) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
+        """Read one channel and the label of a case that was written, each (X, Y, Z)."""
+        of_case = self._zarr.storage.MemoryStore(_Objects(store, f"{record['case']}.ome.zarr/", self._zarr))
+        case = self._zarr.open_group(of_case, mode="r", zarr_format=3)
+        affine = np.array(case.attrs["synthaug"]["affine"])
+        image = rearrange(case["0"][self.channels.index(channel)], "z y x -> x y z")
+        label = rearrange(case[f"labels/{LABEL}/0"][:], "z y x -> x y z")
+        return nib.Nifti1Image(image.astype(np.float32), affine), nib.Nifti1Image(label.astype(np.int16), affine)
+
+    def description(self, provenance: Mapping[str, Any], written: "Written") -> dict[str, Content]:
+        """Write a ``dataset.json``: what the data set is, its channels and labels."""
+        content = {
+            **self.about.model_dump(mode="json"),
+            "channels": list(self.channels),
+            "labels": dict(self.label_values),
+            "cases": len(written),
+            "provenance": self.provenance_entry(provenance),
+        }
+        return {"dataset.json": json_bytes(content)}
+
+    def _values(self, channels: Sequence[StoredChannel]) -> tuple[np.ndarray, dict[str, Any]]:
+        """Values (C, X, Y, Z) as they are written, and their scaling where they are stored values of a file."""
+        stored = {(channel.raw.dtype.newbyteorder("="), channel.scaling) for channel in channels}
+        if self.packing.dtype == "source" and len(stored) == 1:
+            values = np.stack([c.raw for c in channels])
+            scaling = channels[0].scaling
+            words = {} if scaling == UNSCALED else {"slope": scaling[0], "intercept": scaling[1]}
+            return values.astype(values.dtype.newbyteorder("=")), words
+        scaled = [c.raw.astype(np.float64) * c.like.slope + c.like.inter for c in channels]
+        return np.stack(scaled).astype(np.float16 if self.packing.dtype == "float16" else np.float32), {}
+
+    def _array(self, group: Any, path: str, values: np.ndarray, axes: Sequence[str]) -> None:
+        side = self.packing.chunk_vox
+        spatial = values.shape[-3:]
+        whole = tuple(-(-n // side) * side for n in spatial)
+        ahead = (1,) * (values.ndim - 3)
+        options = {"chunks": (*ahead, side, side, side), "shards": (*ahead, *whole), "dimension_names": axes}
+        group.create_array(path, shape=values.shape, dtype=values.dtype, **options)[:] = values
+
+    def _image(self, name: str, values: np.ndarray, spacing: Sequence[float]) -> dict[str, Any]:
+        lowest, highest = values.min(axis=(1, 2, 3)).tolist(), values.max(axis=(1, 2, 3)).tolist()
+        channels = [
+            {"label": str(label), "color": "FFFFFF", "window": {"min": low, "max": high, "start": low, "end": high}}
+            for label, low, high in zip(self.channels, lowest, highest, strict=True)
+        ]
+        scales = _multiscales(name, [{"name": "c", "type": "channel"}], [1.0], spacing)
+        return {"version": VERSION, "multiscales": scales, "omero": {"channels": channels}}
+
+    def _labels(self, spacing: Sequence[float]) -> dict[str, Any]:
+        values = self.label_values
+        hues = {v: colorsys.hsv_to_rgb(i / len(values), 1, 1) for i, v in enumerate(values.values())}
+        colours = [{"label-value": v, "rgba": [*(round(255 * c) for c in rgb), 255]} for v, rgb in hues.items()]
+        names = [{"label-value": value, "class": name} for name, value in values.items()]
+        about = {"colors": colours, "properties": names, "source": {"image": "../../"}}
+        return {"version": VERSION, "multiscales": _multiscales(LABEL, [], [], spacing), "image-label": about}
+
+
+def _multiscales(name: str, ahead: list[dict], scale_ahead: list[float], spacing: Sequence[float]) -> list[dict]:
+    axes = [*ahead, *({"name": axis, "type": "space", "unit": "millimeter"} for axis in AXES)]
+    scale = {"type": "scale", "scale": [*scale_ahead, *map(float, spacing)]}
+    return [{"name": name, "axes": axes, "datasets": [{"path": "0", "coordinateTransformations": [scale]}]}]
+
+
+class _Objects(dict):
+    """The objects of a case in a store, read when they are asked for."""
+
+    def __init__(self, store: Store, prefix: str, zarr: Any):
+        super().__init__()
+        self._store, self._prefix, self._zarr = store, prefix, zarr
+
+    def __missing__(self, path: str) -> Any:
+        try:
+            content = self._store.read(self._prefix + path)
+        except FileNotFoundError:
+            raise KeyError(path) from None
+        return self._zarr.core.buffer.default_buffer_prototype().buffer.from_bytes(content)
