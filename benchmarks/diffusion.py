@@ -34,6 +34,7 @@ from synthaug.generators.registry import resolve_generator
 
 QUANTILES = np.linspace(0.005, 0.995, 100)
 SHARE = 0.15
+REGIONS = ("lesion", "border")
 
 
 def generators(args) -> dict[str, TumorGenerator]:
@@ -138,7 +139,7 @@ def measure_auc(real: list[Specimen], row: str, generator: TumorGenerator, log: 
     """AUC of classifiers on lesion and border, where it is not known yet."""
     options = fidelity.ClassifierOptions(folds=min(4, len({s.group for s in real})), steps=args.auc_steps)
     for seed in range(args.auc):
-        unknown = [region for region in fidelity.REGIONS if auc_key(row, region, seed) not in log.rows]
+        unknown = [region for region in REGIONS if auc_key(row, region, seed) not in log.rows]
         inserted = painted(generator, real, seed)[0] if unknown else []
         for region in unknown:
             auc = fidelity.classifier_auc(real, inserted, region, options, seed)
@@ -170,7 +171,7 @@ def print_table(log: Log, rows: Iterable[str], scores: dict[str, dict], seeds: i
         print(f"the judge's Dice over {len(common)} insertions")
     for row in rows:
         found = log.rows[f"{row} looks"]
-        auc = [auc_text(log, row, region, seeds) for region in fidelity.REGIONS] if seeds else []
+        auc = [auc_text(log, row, region, seeds) for region in REGIONS] if seeds else []
         dice = [f"{np.mean([scores[row][key][r] for key in common]):.3f}" for r in ("WT", "TC", "ET") if common]
         within = " ".join(f"{name} {value:.2f}" for name, value in found["within"].items())
         print(

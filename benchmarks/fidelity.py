@@ -1,28 +1,23 @@
-"""How real inserted tumours are: an outside segmenter, a classifier, statistics, diversity, pictures.
+"""How an outside segmenter sees inserted tumours on fixed insertions, and the fidelity kit on the same cases.
 
     python benchmarks/fidelity.py judge --data DATA --judge JUDGE.py --out OUT --generators paste procedural brats-gan
-    python benchmarks/fidelity.py classifier --data DATA --out OUT --generators brats-gan
-    python benchmarks/fidelity.py statistics --data DATA --out OUT --generators brats-gan
-    python benchmarks/fidelity.py pictures --data DATA --out OUT --generators brats-gan
+    python benchmarks/fidelity.py kit --data DATA --profile PROFILE --out OUT --generators brats-gan [--groups ...]
 
-DATA holds `brats/` (labelled cases) and `tumour_free/openms_07/`. Everything that was measured is kept in OUT, one line
-each; the same command again measures only what is missing, then prints the tables.
+DATA holds `brats/` (labelled cases) and `tumour_free/openms_07/`. Everything that was measured is kept in OUT; the same
+command again measures only what is missing, then prints the tables.
 
 `judge`: lesions of the four validation cases at scale 1 in `openms_07` and at 0.6 in the tumour-free hemisphere of
 another validation case, and 20 lesions of the bank at scales from 0.3 to 1, in these hosts by turns. Inserted by
 `TumorInsertion`, and segmented by JUDGE.py (see judge.py here); in a hemisphere the real tumour's side is not counted.
+`painted:NAME` paints each lesion before its insertion in a neutral host, as `LesionBank.painted` does, with the seed
+that NAME has there, and pastes it.
 
-`classifier` and `statistics` compare real lesions with inserted ones of the same masks, rounded to the integers of the
-files. `repaint`: painted over the real lesion in its own surroundings (not paste, whose donor it would be).
-`transplant`: inserted by `TumorInsertion` at scale 1 into the tumour-free hemisphere of another patient, the first of
-them that it fits. `painted:NAME` paints each lesion before its insertion in a neutral host, as `LesionBank.painted`
-does, with the seed that NAME has there, and pastes it. Weights that were trained on all cases saw these lesions; give
-`--groups` to take some patients only.
+`kit`: what `synthaug fidelity GENERATOR --cases DATA/brats` measures, for several generators: classifier, statistics,
+diversity, pictures. Weights that were trained on all cases saw these lesions; `--groups` takes some patients only.
 """
 
 import argparse
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -33,15 +28,16 @@ from judge import CHANNELS, load_module
 
 from synthaug import BRATS18, LesionBank, TumorInsertion
 from synthaug.data import Volume, find_cases, load_case
-from synthaug.evaluation import fidelity
 from synthaug.evaluation.fidelity import Specimen
+from synthaug.evaluation.fidelity.kit import Kit
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.registry import resolve_generator
 from synthaug.geometry import grown
-from synthaug.host import from_model, host_statistics, host_tissue, to_model
+from synthaug.host import host_statistics, host_tissue, to_model
 from synthaug.insertion.render import one_hot
 from synthaug.lesions.painted.painter import LesionPainter
 from synthaug.lesions.painted.recipes import Recipe
+from synthaug.profile.profile import Profile
 
 VALIDATION = ("CBICA_AME", "CBICA_AQN", "TCIA01_425", "TCIA10_639")
 FREE = "openms_07"
@@ -214,21 +210,6 @@ def specimen(image: np.ndarray, label: np.ndarray, mean, std, group: str) -> Spe
     return Specimen(crop, one_hot(classes[box], len(BRATS18)), group)
 
 
-def transplants(world: World, generator: TumorGenerator | Ahead) -> tuple[list[Specimen], list[Specimen]]:
-    """Real lesions, and the same masks inserted into another patient."""
-    real, inserted = [], []
-    for n, lesion in enumerate(world.lesions.values()):
-        hosts = [group for group in world.cases if group != lesion.group]
-        for host in hosts[n % len(hosts) :] + hosts[: n % len(hosts)]:
-            image, label, row = insert(world, Job(lesion.name, host, 1.0, n), generator, 0.75, turn=False)
-            if row["outcome"] == "done":
-                volume, before, _ = world.host(host)
-                inserted.append(specimen(image, label, *statistics_of(volume, before), lesion.group))
-                real += real_lesions(world, lesion.group)
-                break
-    return real, inserted
-
-
 def real_lesions(world: World, group: str) -> list[Specimen]:
     volume, label, _ = world.host(group)
     return [specimen(volume.image, label, *statistics_of(volume, label), group)]
@@ -240,102 +221,12 @@ def statistics_of(volume: Volume, label: np.ndarray):
     return host_statistics(image, host_tissue(image) & torch.from_numpy(label == 0))
 
 
-def repaints(world: World, generator: TumorGenerator, seed: int) -> list[Specimen]:
-    """Each patient's lesions painted anew in their own surroundings."""
-    generator = generator.bind(CHANNELS, BRATS18.names)
-    painted = []
-    for n, group in enumerate(world.cases):
-        own = real_lesions(world, group)[0]
-        volume, label, _ = world.host(group)
-        shape = own.image.shape[1:]
-        side = [-(-n // 16) * 16 for n in shape]
-        pad = [p for n, s in zip(reversed(shape), reversed(side), strict=True) for p in (0, s - n)]
-        lesion = own.mask.sum(0, keepdim=True)
-        context = torch.nn.functional.pad((own.image * (1 - lesion))[None], pad, mode="replicate")
-        mask = torch.nn.functional.pad(own.mask[None], pad)
-        z = generator.generate(context, mask, [seed * 1000 + n])[0][:, : shape[0], : shape[1], : shape[2]]
-        mean, std = statistics_of(volume, label)
-        whole = to_model(from_model(torch.where(lesion > 0, z, own.image), mean, std).round(), mean, std)
-        painted.append(Specimen(whole, own.mask, group))
-    return painted
-
-
-def settings(world: World, generator: TumorGenerator | Ahead) -> Iterator[tuple[str, list, list]]:
-    """(setting, real, inserted) for each setting that makes sense for the generator."""
-    yield ("transplant", *transplants(world, generator))
-    if not generator.needs_donor:
-        real = [s for group in world.cases for s in real_lesions(world, group)]
-        yield "repaint", real, repaints(world, generator, 0)
-
-
-def run_classifier(world: World, args) -> None:
-    """AUC of a classifier, on the lesion and on its border."""
+def run_kit(world: World, args) -> None:
+    """What `synthaug fidelity` measures, of each generator."""
+    profile = Profile.load(args.profile)
     for name in args.generators:
-        generator = make_generator(name, args)
-        log = Log(args.out / f"classifier-{Path(name).name}{args.tag}.jsonl")
-        for setting, real, inserted in settings(world, generator):
-            for region in fidelity.REGIONS:
-                if f"{setting} {region}" not in log.rows:
-                    auc = fidelity.classifier_auc(real, inserted, region)
-                    log.add(f"{setting} {region}", {"lesions": len(inserted)} | auc)
-        print(json.dumps({"generator": name, "auc": {k: round(r["auc"], 3) for k, r in log.rows.items()}}))
-
-
-def run_statistics(world: World, args) -> None:
-    """Means, spreads and texture of inserted beside real, per class and channel; diversity."""
-    real = [s for group in world.cases for s in real_lesions(world, group)]
-    for name in args.generators:
-        generator = make_generator(name, args)
-        for setting, own, inserted in settings(world, generator):
-            rows = fidelity.compare_statistics(own, inserted, BRATS18.names, CHANNELS)
-            path = args.out / f"statistics-{Path(name).name}{args.tag}-{setting}.json"
-            path.write_text(json.dumps(rows, indent=1))
-            print(f"{name}, {setting}: {len(inserted)} lesions; mean in standard deviations, the others as ratios")
-            for row in rows:
-                print("  " + "  ".join(v if isinstance(v, str) else f"{k} {v:5.2f}" for k, v in row.items()))
-            print("  share within 15 %:", {k: round(v, 2) for k, v in fidelity.within(rows, 0.15).items()})
-        if not generator.needs_donor:
-            pairs = list(zip(repaints(world, generator, 0), repaints(world, generator, 1), strict=True))
-            share = dict(zip(CHANNELS, fidelity.diversity(pairs, real).tolist(), strict=True))
-            print(f"{name}: two seeds / two patients", {c: round(v, 2) for c, v in share.items()})
-
-
-def run_pictures(world: World, args) -> None:
-    """16 random insertions, four channels each, before and after; no overlay."""
-    import matplotlib.pyplot as plt
-
-    rng = np.random.default_rng(7)
-    hosts = (FREE, *world.cases)
-    for name in args.generators:
-        generator, shown = make_generator(name, args), []
-        while len(shown) < 16:
-            lesion = str(rng.choice(sorted(world.lesions)))
-            host, scale = str(rng.choice(hosts)), float(rng.uniform(0.4, 1))
-            if host == world.lesions[lesion].group:
-                continue
-            image, label, row = insert(world, Job(lesion, host, scale, int(rng.integers(1 << 30))), generator)
-            if row["outcome"] == "done":
-                shown.append((image, label, world.host(host)[0].image, f"{lesion} x{scale:.2f}"))
-        for page in range(4):
-            figure, axes = plt.subplots(4, 8, figsize=(16, 8.4))
-            for line, (image, label, before, title) in zip(axes, shown[4 * page : 4 * page + 4], strict=True):
-                draw_row(line, image, label, before, title)
-            figure.tight_layout(pad=0.2)
-            figure.savefig(args.out / f"pictures-{Path(name).name}{args.tag}-{page}.png", dpi=75)
-            plt.close(figure)
-
-
-def draw_row(line, image: np.ndarray, label: np.ndarray, before: np.ndarray, title: str) -> None:
-    """Four channels before and four after, the axial slice with most lesion, 112 voxels around it."""
-    z = int(np.count_nonzero(label, axis=(0, 1)).argmax())
-    x, y = (int(np.median(i)) for i in np.nonzero(label[:, :, z]))
-    cut = (slice(max(x - 56, 0), x + 56), slice(max(y - 56, 0), y + 56), z)
-    for i, volume in enumerate((before, image)):
-        for c, channel in enumerate(CHANNELS):
-            panel = line[4 * i + c]
-            panel.imshow(np.rot90(volume[c][cut]), cmap="gray", vmin=0, vmax=np.percentile(before[c], 99.8))
-            panel.set_title(title if i == c == 0 else channel, fontsize=7)
-            panel.axis("off")
+        kit = Kit(name, profile, list(world.cases.values()), args.out / f"kit-{Path(name).name}{args.tag}")
+        print(json.dumps({"generator": name, "auc": kit.run()["auc"]}))
 
 
 # ---------------------------------------------------------------------------------------------------- helpers
@@ -366,7 +257,7 @@ def make_generator(name: str, args) -> TumorGenerator | Ahead:
     return Ahead(generator) if name.startswith(AHEAD) else generator
 
 
-MEASURES = {"judge": run_judge, "classifier": run_classifier, "statistics": run_statistics, "pictures": run_pictures}
+MEASURES = {"judge": run_judge, "kit": run_kit}
 
 
 def main() -> None:
@@ -382,6 +273,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--generators", nargs="+", required=True)
+    parser.add_argument("--profile", type=Path, help="of the cases, for the measure kit")
     parser.add_argument("--judge", type=Path, help="judge.py, for the measure judge")
     parser.add_argument("--groups", nargs="*", help="patients to take, all where not given")
     parser.add_argument("--truncation", type=float, help="of generators with a style prior")
@@ -391,6 +283,8 @@ def arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.measure == "judge" and args.judge is None:
         parser.error("judge: expected --judge JUDGE.py")
+    if args.measure == "kit" and args.profile is None:
+        parser.error("kit: expected --profile PROFILE, which synthaug fit writes")
     return args
 
 

@@ -3,7 +3,8 @@
 Stable, changed only with a warning first: `TumorInsertion`, `InsertionPlan` and its rows, `Outcome`, `Report`,
 `LowInsertionRateWarning`, `LesionBank`, `LesionShapes`, `TumorGenerator`, `PasteGenerator`, `ProceduralGenerator`,
 `load_generator`, `save_generator`, `Classes`, `get_classes`, `single` and the vocabularies. Experimental, may change in
-any version: `InsertionOptions`, `PaintedLesions`, `GANGenerator`, `DiffusionGenerator` and `GliGAN` as classes.
+any version: `InsertionOptions`, `PaintedLesions`, `LesionSampler`, `GANGenerator`, `DiffusionGenerator`
+and `GliGAN` as classes.
 """
 
 from synthaug.classes import BRATS18, BRATS23, BRATS24, MSD_BRAIN, Classes, get_classes, single
@@ -19,6 +20,7 @@ from synthaug.insertion.plan import InsertionPlan, Outcome
 from synthaug.insertion.report import LowInsertionRateWarning, Report
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.painted.source import PaintedLesions
+from synthaug.lesions.sampler import LesionSampler
 from synthaug.lesions.shapes import LesionShapes
 from synthaug.options import InsertionOptions
 
@@ -36,6 +38,7 @@ __all__ = [
     "InsertionOptions",
     "InsertionPlan",
     "LesionBank",
+    "LesionSampler",
     "LesionShapes",
     "LowInsertionRateWarning",
     "Outcome",

@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -33,7 +33,8 @@ def replace_files(contents: Mapping[Path, bytes | str]) -> list[Path]:
         raise OSError(f"{', '.join(map(str, contents))}: cannot be written: {error.strerror or error}") from error
     finally:
         for unfinished in beside.values():
-            unfinished.unlink(missing_ok=True)
+            with suppress(OSError):  # whose folder is none has no file, and what was wrong has been said
+                unfinished.unlink(missing_ok=True)
 
 
 def replace_file(path: str | os.PathLike, content: bytes | str) -> Path:

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from synthaug.transfers import on_device
+
 Box = tuple[slice, slice, slice]
 T = TypeVar("T")
 
@@ -178,6 +180,16 @@ def box_mean(values: Tensor, extend: bool = False) -> Tensor:
             total.narrow(dim, n, 1).add_(values.narrow(dim, n, 1))
         values = total
     return values.div_(27)
+
+
+def blurred(values: Tensor, sigma_mm: float, spacing_mm: Sequence[float]) -> Tensor:
+    """Blur (C, X, Y, Z) float by a Gaussian, axis by axis; at the border the rest of it carries all."""
+    for axis, spacing in enumerate(spacing_mm):
+        place = torch.arange(values.shape[axis + 1], dtype=torch.float64) * spacing
+        weights = torch.exp(-0.5 * ((place[:, None] - place[None]) / sigma_mm).square())
+        weights = on_device((weights / weights.sum(0)).float(), values.device)
+        values = torch.movedim(torch.movedim(values, axis + 1, -1) @ weights, -1, axis + 1)
+    return values
 
 
 def opened(mask: Tensor) -> Tensor:

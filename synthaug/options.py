@@ -99,14 +99,21 @@ class LesionOptions(Section):
             the batch's frames are known, else anywhere.
         shift_mm: greatest displacement from a donor's own place, along each axis.
         mirror: whether a donor's own place may be that on the other side of the mid-plane, half of the time.
-        style: whose look the host's own lesion gets from generators that need a donor: that of a ``"donor"``, class by
-            class, or ``"host"``, its own, which `contrast` then changes; for ``place="own"``.
+        style: whose look a lesion gets. For ``place="own"`` and generators that need a donor that of a ``"donor"``,
+            class by class, or ``"host"``, its own, which `contrast` then changes. Trained generators draw a look; they
+            are asked for that of a lesion of the bank of looks by ``"low-grade"``, ``"high-grade"``, ``"like-mask"``,
+            of one whose classes and size are like the mask's, or the name of a lesion or patient
+            (`synthaug.insertion.looks`).
         contrast: range of a factor, log-uniform, by which each class's intensities in each channel are multiplied about
             the mean of host tissue; None for none.
         contrast_shift: greatest shift of each class's intensities in each channel, in standard deviations of host
             tissue.
         avoid_fluid: leave fluid out of host tissue, where MR shows it (`synthaug.host.fluid`).
         rim_mm: keep lesions' voxels further than this from the edge of host tissue.
+        mass_effect_mm: how far tissue at the lesion's outline is pushed outwards, smoothly and less with the distance,
+            up to four times as far from it (`synthaug.insertion.push`); labelled voxels and the tissue's edge stay.
+        smooth_mm: standard deviation of a smoothing of the lesion's outline, which keeps its volume; classes inside
+            stay as they are.
     """
 
     scale: Range | None = None
@@ -130,11 +137,13 @@ class LesionOptions(Section):
     place: Literal["like-data", "home", "own", "anywhere"] | None = None
     shift_mm: NotNegative = 5.0
     mirror: bool = True
-    style: Literal["donor", "host"] = "donor"
+    style: str = "donor"
     contrast: Range | None = None
     contrast_shift: NotNegative = 0.0
     avoid_fluid: bool = False
     rim_mm: NotNegative = 0.0
+    mass_effect_mm: NotNegative = 0.0
+    smooth_mm: NotNegative = 0.0
 
     @model_validator(mode="after")
     def _one_of_each(self):
@@ -147,6 +156,10 @@ class LesionOptions(Section):
             raise ValueError(
                 "place: own takes swaps and scale; class_mix and diameter_mm need lesions known beforehand"
             )
+        if self.place == "own" and (self.mass_effect_mm or self.smooth_mm):
+            raise ValueError("place: own paints a lesion where it lies; mass_effect_mm and smooth_mm are for others")
+        if self.place == "own" and self.style == "like-mask":
+            raise ValueError("style: like-mask needs lesions known beforehand, which place: own does not have")
         if self.place == "own" and self.style == "host" and self.swaps:
             raise ValueError("style: host goes without swaps, which need the look of a donor's classes")
         return self

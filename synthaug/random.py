@@ -34,6 +34,7 @@ class Purpose(IntEnum):
     CONTRAST = 0xC047
     OWN = 0x0117
     HEAL = 0x4EA1
+    LOOK = 0x100C
 
 
 def stream(*name: int) -> np.random.Generator:

@@ -44,6 +44,8 @@ SET = {
     "contrast_shift": 0.25,
     "avoid_fluid": True,
     "rim_mm": 4.0,
+    "mass_effect_mm": 2.0,
+    "smooth_mm": 1.0,
 }
 """Another value than the default for each option."""
 

@@ -7,12 +7,14 @@ from synthaug.cli.cohort import cohort, inspect
 from synthaug.cli.configs import configs_app
 from synthaug.cli.demo import demo
 from synthaug.cli.evaluate import evaluate, report
+from synthaug.cli.fidelity import fidelity
 from synthaug.cli.fit import fit
 from synthaug.cli.hosts import hosts_app
 from synthaug.cli.imbalance import imbalance
 from synthaug.cli.insert import insert
 from synthaug.cli.nnunet import nnunet_bank, nnunet_path
 from synthaug.cli.predict import predict
+from synthaug.cli.privacy import privacy
 from synthaug.cli.train import train_app
 from synthaug.cli.trial import trial
 from synthaug.cli.view import view
@@ -32,6 +34,8 @@ app.command()(trial)
 app.add_typer(configs_app, name="configs")
 app.command()(predict)
 app.command()(evaluate)
+app.command()(fidelity)
+app.command()(privacy)
 app.command()(report)
 app.command("nnunet-path")(nnunet_path)
 app.command("nnunet-bank")(nnunet_bank)

@@ -73,6 +73,23 @@ def show(path: Annotated[Path, typer.Argument(help="A bank file.")]) -> None:
 
 
 @bank_app.command()
+def sampler(
+    bank: Annotated[Path, typer.Argument(help="Bank to learn from.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The sampler's file to write.")],
+    seed: Annotated[int, typer.Option(help="By which lesions of a large bank are drawn.", min=0)] = 0,
+) -> None:
+    """Learn a sampler of lesion masks, which takes a bank's place where masks alone are wanted."""
+    from synthaug.lesions.bank import LesionBank
+    from synthaug.lesions.sampler import LesionSampler
+
+    with one_line_errors(*ERRORS):
+        learned = LesionSampler.fit(LesionBank.load(bank), seed)
+        learned.save(out)
+    size = out.stat().st_size / 1e6
+    typer.echo(f"sampler of {', '.join(learned.classes)} in {out}, {size:.0f} MB; for any generator but paste")
+
+
+@bank_app.command()
 def paint(
     bank: Annotated[Path, typer.Argument(help="Bank whose masks are painted.")],
     generator: Annotated[str, typer.Option(help="brats-gan, brats-diffusion, procedural, a folder or a hub id.")],

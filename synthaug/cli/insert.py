@@ -98,7 +98,8 @@ def _engine(data: Told, lesions: LesionSource | None, generator: str | None, cho
     own = {"classes": data.classes, "channels": data.channels}
     if data.profile is None or data.path is None:
         shapes = LesionShapes(classes=data.classes) if lesions is None else lesions
-        return TumorInsertion(shapes, generator or ("procedural" if lesions is None else "paste"), **own, **chosen)
+        paints = "procedural" if shapes.channels is None else "paste"
+        return TumorInsertion(shapes, generator or paints, **own, **chosen)
     beside = data.path.parent / BANK
     donors = lesions or (beside if beside.is_file() else None)
     return TumorInsertion(**insertion_arguments(data.path, donors, generator, own | chosen))

@@ -201,6 +201,8 @@ def open_bank(config: CohortConfig) -> LesionBank | None:
         bank = resolve_lesions(lesions.bank)
     except (ValueError, OSError) as error:
         raise ConfigError(f"lesions: {error}") from error
+    if not isinstance(bank, LesionBank):
+        raise ConfigError(f"lesions: cohorts take a bank, with donors of known patients; {lesions.bank} is a sampler")
     unknown = [lesion.name for lesion in bank if lesion.group is None]
     if unknown and lesions.unknown_groups == "refuse":
         raise ConfigError(

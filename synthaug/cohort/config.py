@@ -1,9 +1,9 @@
 """Models of a cohort's configuration, which is data-only YAML or keyword arguments."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
@@ -14,7 +14,7 @@ from synthaug.config import ConfigError, Section
 from synthaug.host.space import Space
 from synthaug.lesions.places import PlaceFrequency
 from synthaug.options import LesionOptions
-from synthaug.remote import Place, is_url, local_file, local_folder
+from synthaug.remote import Place, as_place, is_url, local_file, local_folder
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Range = PositiveFloat | tuple[PositiveFloat, PositiveFloat]
@@ -261,20 +261,25 @@ class CohortConfig(Section):
             raise ValueError("balance by size sets the diameter; expected no lesions.scale")
         return self
 
-    def fetched(self) -> "CohortConfig":
+    def fetched(self) -> Self:
         """The same with cases, bank and generator on this machine: those given by URLs are fetched into the cache.
 
         Raises:
             ConfigError: one of them cannot be reached.
         """
         try:
-            changed = {"cases": local_folder(self.cases)}
-            if self.lesions.bank is not None:
-                changed["lesions"] = self.lesions.model_copy(update={"bank": local_file(self.lesions.bank)})
-            if is_url(self.generator):
-                changed["generator"] = str(local_folder(self.generator))
+            return self.with_places(local_folder, local_file)
         except OSError as error:
             raise ConfigError(str(error)) from error
+
+    def with_places(self, of_folder: Callable[[Any], Any], of_file: Callable[[Any], Any] | None = None) -> Self:
+        """The same with other places of cases, bank and a generator that is a folder or a URL."""
+        changed: dict[str, Any] = {"cases": as_place(of_folder(self.cases))}
+        if (bank := self.lesions.bank) is not None:
+            changed["lesions"] = self.lesions.model_copy(update={"bank": as_place((of_file or of_folder)(bank))})
+        name = self.generator or ""
+        if is_url(name) or ("/" in name and Path(name).is_dir()):
+            changed["generator"] = str(of_folder(name))
         return self.model_copy(update=changed)
 
     @property

@@ -65,6 +65,9 @@ class Insertion:
         place: rule by which its place was chosen; see `synthaug.LesionOptions`.
         gain: (K, C) factors of the painted classes' intensities about the mean of host tissue, or None.
         shift: (K, C) shifts likewise, in standard deviations of host tissue.
+        smooth_mm: smoothing of the outline.
+        mass_effect_mm: push of the surroundings at the outline.
+        look: lesion of the bank of looks whose style the generator is asked for, or None.
         other_side: (3, 4), voxel indices to those of their mirror images, where it is known and heals the host.
     """
 
@@ -88,6 +91,9 @@ class Insertion:
     gain: Rows | None = None
     shift: Rows | None = None
     other_side: Rows | None = None
+    smooth_mm: float = 0.0
+    mass_effect_mm: float = 0.0
+    look: str | None = None
 
     @property
     def live_crop_vox(self) -> tuple[int, int, int]:

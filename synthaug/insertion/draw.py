@@ -15,6 +15,7 @@ from synthaug.insertion.asked import Insertion, Outcome
 from synthaug.insertion.contrast import Contrast
 from synthaug.insertion.home import Homes
 from synthaug.insertion.limits import Limits
+from synthaug.insertion.looks import Looks
 from synthaug.lesions.base import Candidates, LesionSource
 from synthaug.lesions.rebalance import ClassMix, Swaps
 from synthaug.lesions.registry import class_order
@@ -93,6 +94,9 @@ class Decider:
         mirror: whether a donor's own place may be that on the other side.
         styled: whether the host's own lesions get the look of a donor.
         contrast: draws changes of contrast, or None.
+        smooth_mm: smoothing of outlines.
+        mass_effect_mm: push of the surroundings.
+        looks: draw whose look lesions get, or None.
     """
 
     source: LesionSource
@@ -112,6 +116,9 @@ class Decider:
     mirror: bool = True
     styled: bool = False
     contrast: Contrast | None = None
+    smooth_mm: float = 0.0
+    mass_effect_mm: float = 0.0
+    looks: Looks | None = None
 
     @classmethod
     def of(
@@ -122,6 +129,7 @@ class Decider:
         generator: TumorGenerator,
         rank: int | None,
         channels: int,
+        looks: Looks | None = None,
     ) -> "Decider":
         """Make the decider for these options and batches of so many channels.
 
@@ -153,6 +161,9 @@ class Decider:
             mirror=options.mirror,
             styled=generator.needs_donor and options.style == "donor",
             contrast=Contrast.of(options, len(classes), channels),
+            smooth_mm=options.smooth_mm,
+            mass_effect_mm=options.mass_effect_mm,
+            looks=looks,
         )
 
     def batch(
@@ -192,6 +203,9 @@ class Decider:
                 self.mix.counts += voxels
 
     def _contrasted(self, row: Insertion, aims: Aims | None) -> tuple[Insertion, Aims | None]:
+        if self.looks is not None and row.refused is None:
+            lesion = None if row.lesion is None else self.source.lesion(row.lesion)
+            row = replace(row, look=self.looks.draw(row, lesion, self.source.classes))
         return row if self.contrast is None else replace(row, **self.contrast.draw(row.seed)), aims
 
     def _one(self, host: "HostFacts", order: int, tally: "Tally") -> tuple[Insertion, Aims | None]:
@@ -210,6 +224,8 @@ class Decider:
             host_group=host.group,
             spacing_mm=host.spacing_mm,
             place=host.place,
+            smooth_mm=self.smooth_mm,
+            mass_effect_mm=self.mass_effect_mm,
         )
         if host.place == "own":
             return self._own(asked, host, swaps, drawn, rng), None

@@ -21,11 +21,13 @@ from synthaug.insertion.batch import Batch, SampleMap, plain
 from synthaug.insertion.draw import Decider
 from synthaug.insertion.faults import PlanCheck, ValueCheck
 from synthaug.insertion.groups import GroupWatch
+from synthaug.insertion.looks import Looks
 from synthaug.insertion.plan import InsertionPlan, Outcome
 from synthaug.insertion.report import Audit, Report
 from synthaug.insertion.state import InsertionState
 from synthaug.insertion.work import Lesions, Placing, Work, find_places
 from synthaug.insertion.write import CropWriter
+from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.base import LesionSource
 from synthaug.lesions.places import PlaceFrequency
 from synthaug.lesions.registry import channels_of, resolve_lesions, vocabulary_of
@@ -54,7 +56,8 @@ class TumorInsertion(InsertionState):
     set at the same samples, a run repeats bit for bit.
 
     Args:
-        lesions: source of the masks: a `LesionBank` (or the path of one), `LesionShapes`, or `PaintedLesions`.
+        lesions: source of the masks: a `LesionBank` or `LesionSampler` (or the path of one), `LesionShapes`, or
+            `PaintedLesions`.
         generator: paints them: ``"paste"``, ``"procedural"`` for gliomas on skull-stripped MR,
             ``"procedural:fitted"`` with the bank's own statistics for everything else, the name of trained weights, or
             a `TumorGenerator`.
@@ -68,6 +71,7 @@ class TumorInsertion(InsertionState):
             and the units of model intensities (`synthaug.host.space`); by default those of skull-stripped images.
             Where it has fixed units, batches are expected in the intensities of the files, such as HU, or with their
             `host_stats`.
+        looks: bank whose lesions have the looks that `style` asks for; `lesions` where that is a bank.
         places: how often lesions lie where in a host, for ``place="like-data"``; by default as the lesions did.
         **options: those of `synthaug.InsertionOptions`, such as ``prob=0.6``, ``scale=(0.3, 0.8)`` or ``seed=0``; and
             for a trained generator given by name, folder or hub id its own, such as ``steps=4``; see
@@ -104,6 +108,7 @@ class TumorInsertion(InsertionState):
         rank: int | None = None,
         space: Space | None = None,
         places: PlaceFrequency | None = None,
+        looks: LesionBank | str | os.PathLike | None = None,
         **options: Any,
     ):
         own = {name: options.pop(name) for name in InsertionOptions.model_fields if name in options}
@@ -115,7 +120,9 @@ class TumorInsertion(InsertionState):
         self.space.check(names, vocabulary)
         painter = resolve_generator(generator, source, **_not_ours(options, generator))
         bound = painter.bind(names, in_names_of(vocabulary.names, painter.classes))
-        decider = Decider.of(self.options, source, vocabulary, bound, rank, len(names))
+        known = source if looks is None else resolve_lesions(looks)
+        look = Looks.of(self.options.style, known, vocabulary, names, bound)
+        decider = Decider.of(self.options, source, vocabulary, bound, rank, len(names), look)
         counters = Audit(vocabulary.names, None if audit is None else Path(audit))
         super().__init__(source, bound, vocabulary, names, decider, counters)
         self._made = Lesions(source, vocabulary, self._donor_channels(decider.mix))
@@ -123,7 +130,8 @@ class TumorInsertion(InsertionState):
         self.space.check_same("this insertion", bound.described, bound.space)
         host_label = next(iter(self.space.rule.labels.values()), 0)
         limits, ignored = self.space.units.limits(names), self.options.ignore_label
-        self._writer = CropWriter(bound, vocabulary, self.options.halo_mm, self.options.edge_vox, limits, host_label)
+        edges = (self.options.halo_mm, self.options.edge_vox)
+        self._writer = CropWriter(bound, vocabulary, *edges, limits, host_label, look)
         self._fixed = self.space.units.statistics(names)
         self._blocked = BLOCKED if ignored is None else ignored
         self._values = ValueCheck(vocabulary, self._blocked if self.space.rule.changes_labels else ignored)

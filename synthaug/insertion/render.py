@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor
 
 from synthaug.classes import Classes
-from synthaug.geometry import turned
+from synthaug.geometry import blurred, turned
 from synthaug.insertion.asked import Insertion
 from synthaug.lesions.base import LesionSource
 from synthaug.lesions.scale import rotation_matrix, zoom_factors
@@ -79,7 +79,10 @@ def render(
         grid = _bent_grid(insertion, device)
         soft = F.grid_sample(soft[None], grid, align_corners=False)[0]
         donor = None if donor is None else F.grid_sample(donor[None], grid, "bilinear", "border", False)[0]
-    return Rendered(decided(soft), donor)
+    mask = decided(soft)
+    if insertion.smooth_mm:
+        mask = smoothed_outline(mask, len(classes), insertion.smooth_mm, insertion.spacing_mm)
+    return Rendered(mask, donor)
 
 
 def renamed(mask: Tensor, swaps: Mapping[str, str], source_classes: Sequence[str], classes: Classes) -> Tensor:
@@ -157,6 +160,18 @@ def _full_sum(position: Tensor, width: float) -> Tensor:
     offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
     fraction = position - position.floor()
     return (1 - (offsets[:, None] - fraction[None]).abs() / width).clamp(min=0).sum(0)
+
+
+def smoothed_outline(mask: Tensor, classes: int, smooth_mm: float, spacing_mm: Sequence[float]) -> Tensor:
+    """Smooth the outline of a mask (X, Y, Z) uint8 by a Gaussian, keeping its volume; its classes stay where they are.
+
+    Voxels that come to it get the class that is strongest around them.
+    """
+    soft = blurred(one_hot(mask, classes), smooth_mm, spacing_mm)
+    total, count = soft.sum(0), (mask > 0).sum()
+    level = total.flatten().sort(descending=True).values.gather(0, (count - 1).clamp(min=0)[None])
+    strongest = (soft.argmax(0) + 1).to(torch.uint8)
+    return torch.where((total >= level) & (count > 0), torch.where(mask > 0, mask, strongest), 0).to(torch.uint8)
 
 
 def one_hot(mask: Tensor, classes: int) -> Tensor:

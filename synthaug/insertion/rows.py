@@ -14,12 +14,22 @@ from synthaug.sizes import equivalent_diameter_mm
 if TYPE_CHECKING:
     from synthaug.insertion.plan import InsertionPlan
 
-ROW_VERSION = 4
+ROW_VERSION = 5
 """Rows of version 1 can be read; they do not say what the host tissue was like, which is then not compared. Those of
 versions 1 and 2 do not say by which rule the place was chosen, which was any place clear of lesions; before version 4
-no contrast was changed, and none of the host's own lesions."""
+no contrast was changed, and none of the host's own lesions; before version 5 nothing was smoothed or pushed, and no
+look asked for."""
 
-_SINCE = {"tissue": 2, "place": 3, "gain": 4, "shift": 4, "other_side": 4}
+_SINCE = {
+    "tissue": 2,
+    "place": 3,
+    "gain": 4,
+    "shift": 4,
+    "other_side": 4,
+    "smooth_mm": 5,
+    "mass_effect_mm": 5,
+    "look": 5,
+}
 """Fields that rows have from a version on."""
 
 HostStats = tuple[list[list[float]], list[list[float]]]

@@ -14,6 +14,7 @@ from synthaug.insertion.report import Audit
 from synthaug.lesions.base import LesionSource
 from synthaug.lesions.rebalance import ClassMix
 from synthaug.lesions.registry import donor_channels
+from synthaug.lesions.sampler import LesionSampler
 from synthaug.lesions.scale import SizeWeights
 from synthaug.lesions.shapes import LesionShapes
 from synthaug.options import InsertionOptions
@@ -118,9 +119,11 @@ class InsertionState:
             raise TypeError(f"size_weights: expected SizeWeights or None, got {type(weights).__name__}")
         if weights is not None:
             self._refuse_own("size_weights")
-        if weights is not None and isinstance(self.lesions, LesionShapes) and self._decider.scale.diameter_mm is None:
+        own = isinstance(self.lesions, (LesionShapes, LesionSampler)) and self._decider.scale.diameter_mm is None
+        if weights is not None and own:
             raise ValueError(
-                "size_weights: LesionShapes draws its own diameters; give TumorInsertion(diameter_mm=...) instead"
+                f"size_weights: {type(self.lesions).__name__} draws its own diameters; give "
+                "TumorInsertion(diameter_mm=...) instead"
             )
         self._decider.size_weights = weights
 

@@ -100,6 +100,7 @@ class Work:
         self.batch, self.insertions, self.lesions = batch, insertions, lesions
         self.placing, self.fixed = placing, fixed
         self._hosts: dict[int, HostSample] = {}
+        self._whole: dict[int, Tensor] = {}
         self._sites: dict[int, Site] = {}
         self._rendered: dict[int, Rendered] = {}
         self._own: dict[int, OwnLesion] = {}
@@ -115,9 +116,15 @@ class Work:
             image, label, batch = self.batch.image[sample], self.batch.label[sample], self.batch
             host, stats = batch.map_of("host", sample), batch.stats_of(sample)
             found = HostSample.of(image, label, host, stats, self.fixed)
+            self._whole[sample] = found.tissue
             tissue = self.placing.tissue_of(image, label, found, batch.spacing_mm[sample])
             self._hosts[sample] = replace(found, tissue=tissue)
         return self._hosts[sample]
+
+    def fixed_tissue(self, sample: int) -> Tensor:
+        """Mark what no push may move, (X, Y, Z) bool: all but host tissue, fluid included."""
+        self.host(sample)
+        return ~self._whole[sample]
 
     def write_with(self, sample: int, mean: Tensor, std: Tensor, floor: Tensor) -> None:
         """Replace a sample's measured statistics by these, (C,) each."""

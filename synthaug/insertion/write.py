@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from synthaug.classes import Classes
@@ -15,8 +16,10 @@ from synthaug.host.units import within
 from synthaug.insertion.blending import blended, soft_edge
 from synthaug.insertion.contrast import contrasted
 from synthaug.insertion.heal import healed, other_side
+from synthaug.insertion.looks import Looks
 from synthaug.insertion.own import OwnLesion, look, style_of
 from synthaug.insertion.plan import Insertion, InsertionPlan, Outcome
+from synthaug.insertion.push import pushed, reach_vox
 from synthaug.insertion.render import one_hot
 from synthaug.insertion.work import Work
 from synthaug.transfers import on_device
@@ -58,6 +61,7 @@ class CropWriter:
         edge_vox: width of the soft edge.
         limits: lowest and highest model intensity of each channel, or None.
         host_label: what the label becomes where a lesion of the host's own shrinks.
+        looks: give the styles of rows that ask for a look, or None.
     """
 
     generator: TumorGenerator
@@ -66,6 +70,7 @@ class CropWriter:
     edge_vox: float
     limits: Sequence[tuple[float, float]] | None = None
     host_label: int = 0
+    looks: Looks | None = None
 
     def write(self, work: Work, plan: InsertionPlan, image: Tensor, label: Tensor) -> None:
         """Write a plan's lesions into a batch, in place.
@@ -94,6 +99,9 @@ class CropWriter:
             context.mul_(classes.sum(1, keepdim=True) == 0)
         donor = stacked([_known(s.donor) for s in spots]) if self.generator.needs_donor else None
         told = {"support": stacked([s.support for s in spots])} if self.generator.needs_support else {}
+        styles = None if self.looks is None else self.looks.styles([s.row for s in spots], context.device)
+        if styles is not None:
+            told["style"] = styles
         painted = self.generator.generate(context, classes, [s.row.seed for s in spots], donor, **told)
         for spot, crop, mask in zip(spots, painted, classes, strict=True):
             self._write(spot, contrasted(crop, mask, spot.row), image, label)
@@ -107,8 +115,23 @@ class CropWriter:
         # cut to the tissue, and nothing where refused
         mask = work.rendered(n).mask * (tissue & (plan.outcome[n] == Outcome.DONE))
         support = self._support(mask, tissue & (old == 0), row)
+        if row.mass_effect_mm:
+            self._push(work, row, mask, plan.center_vox[n], plan.volume_vox, image, label)
         donor = work.rendered(n).intensities if self.generator.needs_donor else None
         return Spot(row, host, window, mask, support, window.read(image[row.sample]), old, donor)
+
+    @staticmethod
+    def _push(
+        work: Work, row: Insertion, mask: Tensor, center: Tensor, volume: Sequence[int], image: Tensor, label: Tensor
+    ) -> None:
+        """Push the surroundings of a lesion, in place, in a window that is larger than its crop."""
+        reach = reach_vox(row.mass_effect_mm, row.spacing_mm)
+        window = Window.at(center, [n + 2 * r for n, r in zip(mask.shape, reach, strict=True)], volume)
+        lesion = F.pad(mask > 0, [r for r in reversed(reach) for _ in range(2)])
+        # what is outside the patch is read as 0: no tissue
+        loose = window.read(~work.fixed_tissue(row.sample)) & (window.read(label[row.sample]) == 0)
+        crop = window.read(image[row.sample])
+        window.write(image[row.sample], pushed(crop, lesion, ~(loose | lesion), row.mass_effect_mm, row.spacing_mm))
 
     def _own_spot(self, work: Work, plan: InsertionPlan, n: int, image: Tensor, label: Tensor) -> Spot:
         """Make the spot of a lesion of the host's own: the crop is healed where it shrinks."""

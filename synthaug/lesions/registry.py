@@ -10,23 +10,24 @@ from synthaug.generators.base import TumorGenerator
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.base import LesionSource
 from synthaug.lesions.rebalance import ClassMix, Swaps
+from synthaug.lesions.sampler import LesionSampler, is_sampler
 
 
 @overload
-def resolve_lesions(lesions: str | os.PathLike) -> LesionBank: ...
+def resolve_lesions(lesions: str | os.PathLike) -> LesionBank | LesionSampler: ...
 @overload
 def resolve_lesions(lesions: Any) -> LesionSource: ...
 def resolve_lesions(lesions: Any) -> LesionSource:
-    """Return the lesion source that was given, or load the bank whose path was.
+    """Return the lesion source that was given, or load the bank or the sampler whose path was.
 
     Raises:
         TypeError: neither of the two.
         ValueError: an empty bank, and what `LesionBank.load` raises.
     """
     if isinstance(lesions, (str, os.PathLike)):
-        lesions = LesionBank.load(lesions)
+        lesions = LesionSampler.load(lesions) if is_sampler(lesions) else LesionBank.load(lesions)
     if not isinstance(lesions, LesionSource):
-        kinds = "a LesionBank, its path, LesionShapes or PaintedLesions"
+        kinds = "a LesionBank, its path, LesionShapes, LesionSampler or PaintedLesions"
         raise TypeError(f"lesions: expected {kinds}, got {type(lesions).__name__}")
     if isinstance(lesions, LesionBank) and not len(lesions):
         raise ValueError("lesions: expected a bank with at least one lesion, got an empty one")

@@ -142,8 +142,7 @@ def installed(tmp_path_factory):
 
 @pytest.mark.slow
 def test_the_wheel_trains_without_a_clone(installed, tmp_path):
-    listed = real("configs", "list", cwd=tmp_path, path=installed)
-    assert [line.split()[0] for line in listed.stdout.splitlines()] == [*shipped_configs()], listed.stderr
+    assert {file.stem for file in (installed / "synthaug" / "configs").glob("*.yaml")} == {*shipped_configs()}
     done = real("train", "gan", "--config", "gan_tiny", "--cpu", *TINY, cwd=tmp_path, path=installed)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "runs" / "gan_tiny"

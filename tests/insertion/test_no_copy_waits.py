@@ -9,7 +9,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from engine import GENERATORS, OPTIONS, toy_batch, toy_insertion
+from engine import GENERATORS, OPTIONS, toy_bank, toy_batch, toy_insertion
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -84,6 +84,19 @@ def test_nothing_is_sent_so_that_the_host_waits(generator, options, stand_in):
         insert.apply(image, label, plan, host=host)
         new_image, new_label = insert(image, label, (1, 1, 2), host_stats=(100.0, 15.0))
     assert new_image is not image and new_label.device == DEVICE
+
+
+@pytest.mark.parametrize(
+    ("generator", "options"),
+    [("procedural", {"mass_effect_mm": 2.0, "smooth_mm": 1.0}), ("gan", {"style": "like-mask", "looks": toy_bank()})],
+)
+def test_neither_push_nor_smoothing_nor_a_look_waits(generator, options, stand_in):
+    image, label = (x.to(DEVICE) for x in toy_batch(1))
+    insert = toy_insertion(*GENERATORS[generator](), **options)
+    insert(image, label)
+    with NoBlockingCopy(), NoBlockingLiteral():
+        new_image, _ = insert(image, label)
+    assert new_image is not image
 
 
 def test_the_modes_themselves_refuse():

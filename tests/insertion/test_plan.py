@@ -115,7 +115,7 @@ def test_rows_of_version_1_are_applied_without_a_comparison():
     for got, expected in zip(insert.apply(image, label, old), insert.apply(image, label, plan), strict=True):
         assert torch.equal(got, expected)
     insert.apply(image + 5, label, old)
-    with pytest.raises(ValueError, match="row 1: version is 1, but 4 in row 0: not one batch"):
+    with pytest.raises(ValueError, match="row 1: version is 1, but 5 in row 0: not one batch"):
         InsertionPlan.from_rows([plan.to_rows()[0], rows[1]])
     with pytest.raises(ValueError, match="row 0 of an insertion plan lacks tissue"):
         InsertionPlan.from_rows([rows[0] | {"version": 2}])

@@ -25,6 +25,7 @@ class AccelerateEngine(LocalEngine):
         super().__init__(order)
         from accelerate import PartialState
 
+        self._own = not torch.distributed.is_initialized()
         # between machines and on CPUs only small objects are sent, for which gloo is enough everywhere
         self._state = PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
         self.device, self.is_main = self._state.device, self._state.is_main_process
@@ -57,6 +58,8 @@ class AccelerateEngine(LocalEngine):
         return gather_object(items)
 
     def leave(self) -> None:
-        """Disconnect from the other processes: one that just goes breaks their connections."""
+        """Disconnect from the others, if this connected to them: one that just goes breaks their connections."""
         self._state.wait_for_everyone()
-        self._state.destroy_process_group()
+        if self._own:
+            self._state.destroy_process_group()
+            self._state._reset_state()  # else the next cohort of this process would take itself for connected

@@ -4,7 +4,9 @@ The driver hands out a few cases at a time, so that neither it nor Ray ever hold
 """
 
 import logging
+import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 from synthaug.cohort.engines.base import Engine, Order
 from synthaug.cohort.making import CaseMaker
 from synthaug.cohort.pipeline import Failure
+from synthaug.remote import is_url
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +34,7 @@ class RayEngine(Engine):
     """
 
     def __init__(self, order: Order):
-        super().__init__(order)
+        super().__init__(replace(order, out=_absolute(order.out), config=order.config.with_places(_absolute)))
         try:
             import ray
         except ModuleNotFoundError as error:
@@ -83,6 +86,11 @@ class RayEngine(Engine):
         except self._ray.exceptions.RayActorError as error:
             message = f"its worker died {TRIES} times: {str(error).splitlines()[0]}"
             return [(index, Failure(message)) for index in cases]
+
+
+def _absolute(place: Any) -> Any:
+    """A path from the root, for actors may work in another folder; a URL as it is."""
+    return place if is_url(place) else os.path.abspath(place)  # noqa: PTH100 (of a text, without asking the disk)
 
 
 def _grouped(indices: Iterator[int], size: int) -> Iterator[list[int]]:

@@ -253,7 +253,13 @@ def _locate(name: str, revision: str | None) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError as error:
         raise ImportError(f"{name!r} looks like a hub id, which needs: pip install huggingface_hub") from error
-    return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG, WEIGHTS]))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise FileNotFoundError(
+            f"no generator {name!r}: no such folder, and as a hub id it cannot be had: {reason}"
+        ) from error
 
 
 def generator_folder(folder: Path) -> Path:

@@ -174,6 +174,27 @@ class StylePrior(nn.Module):
         z = noise.clamp(-2, 2) * truncation
         return (self.mean + z @ self.factor.T).unflatten(-1, self.shape)
 
+    def completed(self, style: Tensor, known: Tensor) -> Tensor:
+        """Fill in what is not known of a style as it is expected beside what is.
+
+        Args:
+            style: (K, C, 3).
+            known: (K, C, 3) bool.
+
+        Returns:
+            (K, C, 3) float32: the given values where known, elsewhere the Gaussian's conditional mean, at most two
+            standard deviations from its mean.
+        """
+        flat, here = style.flatten().double().cpu(), known.flatten().cpu()
+        mean, factor = self.mean.double().cpu(), self.factor.double().cpu()
+        covariance = factor @ factor.T
+        if here.any():
+            given = torch.linalg.solve(covariance[here][:, here], flat[here] - mean[here])
+            # an unusual lesion says little of what it does not show
+            spread = 2 * covariance.diagonal().sqrt()
+            mean = mean + (covariance[:, here] @ given).clamp(-spread, spread)
+        return torch.where(here, flat, mean).float().view(self.shape)
+
     def noise_size(self) -> int:
         """Return how many normal numbers one style takes."""
         return self.mean.numel()

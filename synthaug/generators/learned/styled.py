@@ -10,7 +10,7 @@ from synthaug.generators.base import TumorGenerator
 from synthaug.generators.learned.convolution import filled_boxes
 from synthaug.generators.learned.flow_painter import FlowPainter
 from synthaug.generators.learned.painter import Painter
-from synthaug.generators.learned.style import StylePrior
+from synthaug.generators.learned.style import StylePrior, lesion_style, present_classes
 from synthaug.geometry import Box
 from synthaug.precision import PRECISIONS, resolve_precision
 from synthaug.random import seeded_noise
@@ -18,6 +18,9 @@ from synthaug.transfers import on_device
 
 CROP_SIZES = tuple(range(32, 129, 16))
 """Each axis has its own: the network has no preferred size, and empty surroundings cost as much as a lesion."""
+
+LOOK_SPREAD = 0.3
+"""How far a lesion strays from the look that is asked for, as a share of how far it would stray from the mean's."""
 
 
 class StyledGenerator(TumorGenerator):
@@ -97,10 +100,12 @@ class StyledGenerator(TumorGenerator):
         seeds: Sequence[int],
         donor: Tensor | None = None,
         support: Tensor | None = None,
+        style: Tensor | None = None,
     ) -> Tensor:
         """Paint N lesions; see `TumorGenerator.generate`. One seed gives one style and one texture.
 
-        Without a `support` the crops are painted throughout.
+        Without a `support` the crops are painted throughout. `style`, (N, K, C, 3) of `style_of`, asks for looks, from
+        which the lesions stray by `LOOK_SPREAD` of what they would stray from the mean patient's; NaN asks for none.
 
         Raises:
             ValueError: a crop whose sides are not multiples of the network's factor, or shapes that do not fit.
@@ -113,18 +118,50 @@ class StyledGenerator(TumorGenerator):
         # the host may look at voxels where it need not wait for them
         look = support if context.device.type == "cpu" else None
         painted = [
-            self._paint(context[r].float(), mask[r].float(), seeds[r], None if look is None else filled_boxes(look[r]))
+            self._paint(
+                context[r].float(),
+                mask[r].float(),
+                seeds[r],
+                None if look is None else filled_boxes(look[r]),
+                None if style is None else style[r],
+            )
             for r in rows
         ]
         return painted[0] if len(painted) == 1 else torch.cat(painted)
 
-    def _paint(self, context: Tensor, mask: Tensor, seeds: Sequence[int], boxes: Sequence[Box] | None) -> Tensor:
+    def style_of(self, image: Tensor, mask: Tensor, prior: StylePrior | None = None) -> Tensor:
+        """Measure a lesion's style, to ask for it; what it does not show is as the prior expects it beside the rest.
+
+        Args:
+            image: (C, X, Y, Z) model intensities, of the channels that the generator is bound to.
+            mask: (K, X, Y, Z) float, one-hot of the classes that it is bound to.
+            prior: a copy of its prior on the CPU, where the device is not to be waited for.
+
+        Returns:
+            (K', C', 3) of all classes and channels that the network knows.
+        """
+        full, available = self._full(image[None].float(), self._channel_index, len(self.channels))
+        classes, _ = self._full(mask[None].float(), self._class_index, len(self.classes))
+        shown = present_classes(classes)[0, :, None, None] * available[0][None, :, None]
+        return (prior or self.prior).completed(lesion_style(full, classes)[0], shown.expand(*self.prior.shape) > 0)
+
+    def _paint(
+        self,
+        context: Tensor,
+        mask: Tensor,
+        seeds: Sequence[int],
+        boxes: Sequence[Box] | None,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
         shapes = self.painter.noise_shapes(context.shape[2:])
         counts = [self.prior.noise_size(), *(torch.Size(shape).numel() for shape in shapes)]
         z, *noise = seeded_noise(seeds, (sum(counts),), context.device).split(counts, 1)
         full, available = self._full(context, self._channel_index, len(self.channels))
         classes, _ = self._full(mask, self._class_index, len(self.classes))
         style = self.prior.sample(z, self.truncation)
+        if wanted is not None:
+            astray = style - self.prior.sample(torch.zeros_like(z))
+            style = torch.where(wanted.isnan(), style, wanted.to(style) + LOOK_SPREAD * astray)
         precision = resolve_precision(self.precision, context.device)
         with torch.autocast(context.device.type, torch.bfloat16, enabled=precision.bf16):
             painted = self.painter(

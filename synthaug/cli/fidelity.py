@@ -1,0 +1,96 @@
+"""The command ``synthaug fidelity``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from synthaug.cli.errors import one_line_errors, stoppable
+from synthaug.cli.options import ERRORS
+from synthaug.cli.profiles import ProfileOption
+
+CasesOption = Annotated[
+    Path, typer.Option(help="Folder of labelled cases, of patients that the generator did not see.")
+]
+GroupsOption = Annotated[str | None, typer.Option(help="Patients to take, separated by commas; all by default.")]
+
+
+def fidelity(
+    generator: Annotated[
+        str, typer.Argument(help="Name, folder or hub id; the file of a bank; or the controls: real, noise.")
+    ],
+    cases: CasesOption,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the measurement.")],
+    profile: ProfileOption = None,
+    bank: Annotated[Path | None, typer.Option(help="Bank whose masks are inserted; those of the cases.")] = None,
+    judge: Annotated[
+        Path | None, typer.Option(help="Segmenter: a trained model's folder, or a Python file with a class Judge.")
+    ] = None,
+    groups: GroupsOption = None,
+    quick: Annotated[bool, typer.Option("--quick", help="A first look, in minutes.")] = False,
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Changes, such as seeds=5 or device=cuda.")
+    ] = None,
+) -> None:
+    """Measure how real a generator's lesions look beside real ones; the same command again goes on.
+
+    It writes fidelity.html, fidelity.json, and reader.html, with which a reader tells real from synthetic lesions.
+    """
+    with one_line_errors(*ERRORS):
+        from synthaug.evaluation.fidelity.config import FidelityConfig
+        from synthaug.evaluation.fidelity.kit import Kit
+        from synthaug.evaluation.fidelity.page import PAGE, READER
+        from synthaug.figures.slices import require_matplotlib
+        from synthaug.lesions.bank import LesionBank
+
+        require_matplotlib("the page of the fidelity kit")
+        known, chosen = profiled_cases(profile, cases, groups)
+        config = checked_settings(FidelityConfig.quick() if quick else FidelityConfig(), settings)
+        tell_seen(generator, chosen)
+        donors = None if bank is None else LesionBank.load(bank)
+        with stoppable(out):
+            kit = Kit(generator, known, chosen, out, config, donors, judge, lambda text: typer.echo(text, err=True))
+            found = kit.run()
+    for name, row in found["auc"].items():
+        typer.echo(f"AUC {name}: {row['auc']:.3f} [{row['low']:.3f}, {row['high']:.3f}]")
+    typer.echo(f"{out / PAGE}, {out / READER}")
+
+
+def profiled_cases(profile: Path | None, folder: Path, groups: str | None):
+    """Find the profile and the labelled cases of these patients.
+
+    Raises:
+        ValueError: no profile, no such patient, or no labelled case.
+    """
+    from synthaug.cli.profiles import told
+
+    data = told(profile, folder)
+    if data.profile is None:
+        raise ValueError(f"profile: expected one beside the cases in {folder} or --profile; synthaug fit writes it")
+    wanted = None if groups is None else {name.strip() for name in groups.split(",")}
+    labelled = [case for case in data.training if case.label is not None]
+    if wanted is not None and (unknown := wanted - {case.group for case in labelled}):
+        raise ValueError(f"groups: no labelled case of {', '.join(sorted(unknown))} in {folder}")
+    return data.profile, [case for case in labelled if wanted is None or case.group in wanted]
+
+
+def checked_settings(config, settings: list[str] | None):
+    """Change a configuration by ``key=value``; what is wrong is a `ConfigError` that names the key."""
+    from synthaug.config import overridden, read_config
+
+    if not settings:
+        return config
+    content = overridden({}, settings)
+    return read_config(None, type(config), [f"{key}={value}" for key, value in (config.model_dump() | content).items()])
+
+
+def tell_seen(generator: str, cases) -> None:
+    """Say on stderr which of the patients a generator has seen, for its figures flatter it then."""
+    from synthaug.generators.registry import BUILT_IN
+    from synthaug.trial.donors import generator_patients
+
+    if generator in BUILT_IN or Path(generator).is_file():
+        return
+    names = {case.group for case in cases} | {case.name for case in cases}
+    if shared := sorted((generator_patients(generator) or set()) & names):
+        typer.echo(f"warning: {generator} has seen {', '.join(shared)}: its figures here flatter it", err=True)
