@@ -76,7 +76,7 @@ def test_a_picture_opens_into_slices_that_are_read_aloud(pieces):
     assert "<details" not in pieces.stack("words", PNG, [])
 
 
-@pytest.mark.parametrize("name", ["cohort", "demo", "imbalance", "profile", "run", "trial"])
+@pytest.mark.parametrize("name", ["cohort", "demo", "fidelity", "imbalance", "profile", "run", "trial"])
 def test_every_page_begins_with_a_sentence_and_its_figures(name):
     source, _, _ = environment.loader.get_source(environment, f"{name}.html")
     body = source[source.index("{% block body %}") :]
