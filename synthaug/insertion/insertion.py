@@ -22,6 +22,7 @@ from synthaug.insertion.draw import Decider
 from synthaug.insertion.faults import PlanCheck, ValueCheck
 from synthaug.insertion.groups import GroupWatch
 from synthaug.insertion.looks import Looks
+from synthaug.insertion.means import bounds_of
 from synthaug.insertion.plan import InsertionPlan, Outcome
 from synthaug.insertion.report import Audit, Report
 from synthaug.insertion.state import InsertionState
@@ -70,7 +71,7 @@ class TumorInsertion(InsertionState):
         space: which voxels may hold a lesion where a batch comes without `host` masks, which label values are organs,
             and the units of model intensities (`synthaug.host.space`); by default those of skull-stripped images.
             Where it has fixed units, batches are expected in the intensities of the files, such as HU, or with their
-            `host_stats`.
+            `host_stats`, and the mean of each class that a generator paints is held within those of the bank's lesions.
         looks: bank whose lesions have the looks that `style` asks for; `lesions` where that is a bank.
         places: how often lesions lie where in a host, for ``place="like-data"``; by default as the lesions did.
         **options: those of `synthaug.InsertionOptions`, such as ``prob=0.6``, ``scale=(0.3, 0.8)`` or ``seed=0``; and
@@ -131,8 +132,9 @@ class TumorInsertion(InsertionState):
         host_label = next(iter(self.space.rule.labels.values()), 0)
         limits, ignored = self.space.units.limits(names), self.options.ignore_label
         edges = (self.options.halo_mm, self.options.edge_vox)
-        self._writer = CropWriter(bound, vocabulary, *edges, limits, host_label, look)
         self._fixed = self.space.units.statistics(names)
+        means = None if bound.needs_donor else bounds_of(source, vocabulary, names, self._fixed)
+        self._writer = CropWriter(bound, vocabulary, *edges, limits, host_label, look, means)
         self._blocked = BLOCKED if ignored is None else ignored
         self._values = ValueCheck(vocabulary, self._blocked if self.space.rule.changes_labels else ignored)
         self._plans = PlanCheck(names)

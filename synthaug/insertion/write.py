@@ -17,6 +17,7 @@ from synthaug.insertion.blending import blended, soft_edge
 from synthaug.insertion.contrast import contrasted
 from synthaug.insertion.heal import healed, other_side
 from synthaug.insertion.looks import Looks
+from synthaug.insertion.means import held
 from synthaug.insertion.own import OwnLesion, look, style_of
 from synthaug.insertion.plan import Insertion, InsertionPlan, Outcome
 from synthaug.insertion.push import pushed, reach_vox
@@ -62,6 +63,7 @@ class CropWriter:
         limits: lowest and highest model intensity of each channel, or None.
         host_label: what the label becomes where a lesion of the host's own shrinks.
         looks: give the styles of rows that ask for a look, or None.
+        means: least and greatest mean of painted classes, (2, K, C), or None (`synthaug.insertion.means`).
     """
 
     generator: TumorGenerator
@@ -71,6 +73,7 @@ class CropWriter:
     limits: Sequence[tuple[float, float]] | None = None
     host_label: int = 0
     looks: Looks | None = None
+    means: Tensor | None = None
 
     def write(self, work: Work, plan: InsertionPlan, image: Tensor, label: Tensor) -> None:
         """Write a plan's lesions into a batch, in place.
@@ -103,6 +106,9 @@ class CropWriter:
         if styles is not None:
             told["style"] = styles
         painted = self.generator.generate(context, classes, [s.row.seed for s in spots], donor, **told)
+        if self.means is not None:
+            bounds = on_device(self.means, painted.device)
+            painted = stacked([held(crop, mask, bounds) for crop, mask in zip(painted, classes, strict=True)])
         for spot, crop, mask in zip(spots, painted, classes, strict=True):
             self._write(spot, contrasted(crop, mask, spot.row), image, label)
 
