@@ -132,7 +132,13 @@ class BalanceConfig(Section):
 
 
 class PackingConfig(Section):
-    """How the layouts ``webdataset`` and ``zarr`` pack cases; of no meaning in others."""
+    """How the layouts ``webdataset`` and ``zarr`` pack cases; of no meaning in others.
+
+    Attributes:
+        shard_cases: cases of a tar archive.
+        dtype: of the voxels: the files' own, or float16.
+        chunk_vox: side of a chunk.
+    """
 
     shard_cases: PositiveInt = 32
     dtype: Literal["source", "float16"] = "source"

@@ -217,8 +217,8 @@ def _pictures(
                 values, tissue, marks = (_square(axial(v, reach.start + z, *box), *shown) for v in volumes)
                 tint = tinted(grey(values, tissue, low, high, zoom), marks, tints, zoom)
                 stacks.setdefault(1, []).append((f"axial slice {reach.start + z} with the label", jpeg(tint)))
-        marked = png(outlined(plain, lines, zoom))
-        pictures += [(f"{view} slice {n}", jpeg(plain)), (f"{view} slice {n}, label", marked)]
+        with_label = png(outlined(plain, lines, zoom))
+        pictures += [(f"{view} slice {n}", jpeg(plain)), (f"{view} slice {n}, label", with_label)]
     return {"pictures": pictures, "stacks": stacks}
 
 
