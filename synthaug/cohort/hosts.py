@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -98,7 +99,7 @@ def find_hosts(config: CohortConfig) -> list[Case]:
     """
     hosts = config.hosts
     try:
-        cases = named_cases(config.cases, hosts.layout, config.channels, hosts.group_pattern)
+        cases = named_cases(Path(config.cases), hosts.layout, config.channels, hosts.group_pattern)
         cases, left_out = labelled_hosts(cases, hosts.unlabelled)
     except ValueError as error:
         raise ConfigError(f"cases: {error}") from error

@@ -71,8 +71,11 @@ class CaseMaker:
         self.real = [case for case in self.hosts if case.label is not None] if config.include_real else []
         self.total = config.total + len(self.real)
         self.numbers = numbers_left(config, self.layout)
-        packed = isinstance(self.layout, WebDatasetLayout)
-        self.records = PackedRecords(store, self.total, self.layout) if packed else Records(store, self.total)
+        self.records = (
+            PackedRecords(store, self.total, self.layout)
+            if isinstance(self.layout, WebDatasetLayout)
+            else Records(store, self.total)
+        )
 
     def name(self, index: int) -> str:
         """Name a case; those after the synthetic ones are real."""
