@@ -105,8 +105,7 @@ def cohort(
         try:
             with stoppable(out), _terminated_as_interrupted():
                 made_of = _configuration(config, values, overrides or [])
-                how = {"engine": engine, "shard": shard, "join": join, "actors": actors}
-                summary = generate(made_of, out, progress=True, **how)
+                summary = generate(made_of, out, progress=True, engine=engine, shard=shard, join=join, actors=actors)
         finally:
             logging.getLogger("synthaug.cohort").removeHandler(say)
     if _is_first():

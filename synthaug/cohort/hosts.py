@@ -21,6 +21,7 @@ from synthaug.host import HostSample
 from synthaug.host.space import Space
 from synthaug.lesions.base import LesionSource
 from synthaug.random import Purpose, stream
+from synthaug.remote import local_folder
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ def find_hosts(config: CohortConfig) -> list[Case]:
     """
     hosts = config.hosts
     try:
-        cases = named_cases(config.cases, hosts.layout, config.channels, hosts.group_pattern)
+        cases = named_cases(local_folder(config.cases), hosts.layout, config.channels, hosts.group_pattern)
         cases, left_out = labelled_hosts(cases, hosts.unlabelled)
     except ValueError as error:
         raise ConfigError(f"cases: {error}") from error

@@ -69,8 +69,9 @@ class CaseMaker:
         self.inserter = CaseInserter(config, lesions, painter, gate, device)
         self.real = [case for case in self.hosts if case.label is not None] if config.include_real else []
         self.total = config.total + len(self.real)
-        packed = isinstance(self.layout, WebDatasetLayout)
-        self.records = PackedRecords(store, self.total, self.layout) if packed else Records(store, self.total)
+        self.records = Records(store, self.total)
+        if isinstance(self.layout, WebDatasetLayout):
+            self.records = PackedRecords(store, self.total, self.layout)
 
     def name(self, index: int) -> str:
         """Name a case; those after the synthetic ones are real."""
