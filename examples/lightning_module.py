@@ -1,4 +1,7 @@
-"""Tumour insertion in a Lightning module, on the device, on phantoms.
+"""Lightning: inside a module
+==========================
+
+Tumour insertion in a Lightning module, on the device, on phantoms.
 
 Run it: python examples/lightning_module.py [--steps 40]
 

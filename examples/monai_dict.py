@@ -1,4 +1,7 @@
-"""Tumour insertion as a MONAI dictionary transform, in loader workers, on phantoms.
+"""MONAI: in loader workers
+========================
+
+Tumour insertion as a MONAI dictionary transform, in loader workers, on phantoms.
 
 Run it: python examples/monai_dict.py [--steps 40]
 

@@ -1,4 +1,7 @@
-"""Tumour insertion on the device with MONAI's SupervisedTrainer, on phantoms.
+"""MONAI: in the trainer
+=====================
+
+Tumour insertion on the device with MONAI's SupervisedTrainer, on phantoms.
 
 Run it: python examples/monai_supervised.py [--steps 40]
 

@@ -1,4 +1,7 @@
-"""Tumour insertion in nnU-Net's training, on phantoms: python examples/nnunet.py [--steps 20]
+"""nnU-Net: all of it
+==================
+
+Tumour insertion in nnU-Net's training, on phantoms: python examples/nnunet.py [--steps 20]
 
 nnU-Net plans, preprocesses and trains as always; the lines that matter are marked. On a dataset of your own, all of
 this is on the command line (README), and the training is nnUNetv2_train 501 3d_fullres 0 -tr nnUNetTrainerSynthAug.

@@ -1,4 +1,7 @@
-"""Tumour insertion in a plain PyTorch training loop, on phantoms: python examples/plain_pytorch.py [--steps 40]
+"""Plain PyTorch
+=============
+
+Tumour insertion in a plain PyTorch training loop, on phantoms: python examples/plain_pytorch.py [--steps 40]
 
 The two lines that matter are marked; everything else is the training that you have already.
 """

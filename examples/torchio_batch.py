@@ -1,4 +1,7 @@
-"""Tumour insertion into the batches of TorchIO's loader, on the device, on phantoms.
+"""TorchIO: on the batch
+=====================
+
+Tumour insertion into the batches of TorchIO's loader, on the device, on phantoms.
 
 Run it: python examples/torchio_batch.py [--steps 40]
 

@@ -1,4 +1,7 @@
-"""Tumour insertion as a TorchIO transform, in loader workers, on phantoms.
+"""TorchIO: in loader workers
+==========================
+
+Tumour insertion as a TorchIO transform, in loader workers, on phantoms.
 
 Run it: python examples/torchio_subjects.py [--steps 40]
 

@@ -17,6 +17,7 @@ from synthaug.cli.predict import predict
 from synthaug.cli.privacy import privacy
 from synthaug.cli.train import train_app
 from synthaug.cli.trial import trial
+from synthaug.cli.view import view
 
 app = typer.Typer(help="Synthetic tumours for segmentation training.", no_args_is_help=True, add_completion=False)
 app.command()(demo)
@@ -26,6 +27,7 @@ app.command()(insert)
 app.add_typer(hosts_app, name="hosts")
 app.command()(cohort)
 app.command()(inspect)
+app.command()(view)
 app.command()(imbalance)
 app.add_typer(train_app, name="train")
 app.command()(trial)

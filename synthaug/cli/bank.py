@@ -14,6 +14,7 @@ from synthaug.cli.options import (
     GroupOption,
     LayoutOption,
     PerOption,
+    tell_written,
 )
 from synthaug.cli.profiles import ProfileOption, told
 
@@ -33,13 +34,16 @@ def build(
     profile: ProfileOption = None,
 ) -> None:
     """Cut the lesions of labelled cases into one bank file."""
+    from tqdm import tqdm
+
     from synthaug import LesionBank
 
     # what is left out is said once, below, and not by logging as well
     logging.getLogger("synthaug.lesions").addHandler(logging.NullHandler())
     with one_line_errors(*ERRORS):
         data = told(profile, folder, classes, channels, layout, group_pattern)
-        bank = LesionBank.from_cases(data.training, data.classes, data.channels, per, min_voxels, data.space)
+        cases = tqdm(data.training, "bank", unit="case", leave=False, disable=None)
+        bank = LesionBank.from_cases(cases, data.classes, data.channels, per, min_voxels, data.space)
         bank.save(out)
     used = len({lesion.name.rpartition("/")[0] or lesion.name for lesion in bank})
     typer.echo(
@@ -47,6 +51,7 @@ def build(
     )
     for reason in bank.skipped:
         typer.echo(f"left out: {reason}", err=True)
+    tell_written(out, "synthaug", "insert", folder, "--bank", out, "--out", "inserted")
 
 
 @bank_app.command()
@@ -117,3 +122,4 @@ def paint(
         painted.save(out)
     size = out.stat().st_size / 1e6
     typer.echo(f"{len(painted)} lesions of {len(painted.groups)} patients in {out}, {size:.0f} MB; generator paste")
+    tell_written(out, "synthaug", "bank", "show", out)

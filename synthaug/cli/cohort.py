@@ -19,6 +19,7 @@ from synthaug.cli.options import (
     UnlabelledOption,
     split_channels,
     tell_taken,
+    tell_written,
 )
 from synthaug.cli.profiles import ProfileOption
 from synthaug.profile.profile import find_profile
@@ -30,6 +31,7 @@ SHORT = {
     "count": "count",
     "layout": "layout",
     "seed": "seed",
+    "exclude": "exclude",
     "generator": "generator",
     "classes": "classes",
     "bank": "lesions.bank",
@@ -61,6 +63,9 @@ def cohort(
     count: Annotated[int | None, typer.Option(help="Cases to make.")] = None,
     layout: Annotated[str | None, typer.Option(help="nnunet, msd, bids, brats, webdataset or zarr.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None,
+    exclude: Annotated[
+        Path | None, typer.Option(help="Decisions of synthaug view; rejected cases are skipped.")
+    ] = None,
     classes: ClassesOption = None,
     channels: ChannelsOption = None,
     per_case: Annotated[tuple[int, int] | None, typer.Option(help="Least and most lesions in a case.")] = None,
@@ -105,7 +110,7 @@ def cohort(
         try:
             with stoppable(out), _terminated_as_interrupted():
                 made_of = _configuration(config, values, overrides or [])
-                summary = generate(made_of, out, progress=True, engine=engine, shard=shard, join=join, actors=actors)
+                summary = generate(*(made_of, out), progress=True, engine=engine, shard=shard, join=join, actors=actors)
         finally:
             logging.getLogger("synthaug.cohort").removeHandler(say)
     if _is_first():
@@ -162,6 +167,8 @@ def _tell(summary) -> None:
     typer.echo(f"{summary.written} of {summary.asked} cases in {summary.out} ({done}); {summary.out}/report.html")
     if summary.left:
         typer.echo(f"{summary.left} cases are left to other shards or launches; the one that ends last describes all")
+    if summary.complete:
+        tell_written(summary.out, "synthaug", "view", summary.out)
     for word, which in (("refused", summary.refused), ("failed", summary.failed)):
         for name, reason in which.items():
             typer.echo(f"{word}: {name}: {reason}", err=True)

@@ -44,4 +44,13 @@ def copy(
         source, target = find_config(name), out or Path(f"{name}.yaml")
         if target.exists():
             raise FileExistsError(f"{target} is there already: give another --out")
-        typer.echo(replace_file(target, source.read_bytes()))
+        replace_file(target, source.read_bytes())
+    typer.echo(f"written: {target}; next: change it, then {_use(name, target)}")
+
+
+def _use(name: str, file: Path) -> str:
+    """The command that reads a copy of a shipped configuration."""
+    kind = name.partition("_")[0]
+    if kind == "nnunet":
+        return f"export SYNTHAUG_CONFIG={file}"
+    return f"synthaug {kind if kind in ('cohort', 'trial') else f'train {kind}'} --config {file}"

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from synthaug.cli.errors import TRAIN, one_line_errors
-from synthaug.cli.options import ClassesOption, LayoutOption
+from synthaug.cli.options import ClassesOption, LayoutOption, tell_written
 from synthaug.cli.profiles import ProfileOption, scored
 
 ERRORS = (ValueError, OSError, ImportError)
@@ -64,6 +64,8 @@ def evaluate(
         if out is not None:
             write_table(rows, out / "rows.csv")
             write_table(summary, out / "summary.csv")
+            page = () if model is None else ("synthaug", "report", model)
+            tell_written(f"{out / 'rows.csv'}, {out / 'summary.csv'}", *(page or ("synthaug", "imbalance", folder)))
     raise typer.Exit(1 if failed or (missing and not partial) else 0)
 
 
@@ -90,4 +92,5 @@ def report(
     with one_line_errors(*ERRORS, missing=TRAIN):
         from synthaug.training.report import write_run_report
 
-        typer.echo(f"report: {write_run_report(run, out)}")
+        page = write_run_report(run, out)
+    tell_written(page, "synthaug", "predict", run, "CASES", "--out", "predictions")

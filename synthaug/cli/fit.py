@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from synthaug.cli.errors import one_line_errors
-from synthaug.cli.options import ERRORS, LayoutOption
+from synthaug.cli.options import ERRORS, LayoutOption, tell_written
 
 
 def fit(
@@ -58,7 +58,8 @@ def fit(
         typer.echo(f"left out: {reason}", err=True)
     for name, row in (rows or {}).items():
         typer.echo(f"compared: {name}: {', '.join(f'{word} {value:g}' for word, value in row.items())}")
-    typer.echo(f"{fitted.out / 'synthaug.json'}, {fitted.out / PAGE}")
+    insert = ("synthaug", "insert", fitted.profile.data.folder, "--profile", fitted.out, "--out", "inserted")
+    tell_written(f"{fitted.out / 'synthaug.json'}, {fitted.out / PAGE}", *insert)
 
 
 def _trained(fitted, minutes: float):

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from synthaug.cli.errors import one_line_errors
-from synthaug.cli.options import ERRORS, LayoutOption
+from synthaug.cli.options import ERRORS, LayoutOption, tell_written
 
 hosts_app = typer.Typer(help="Tumour-free hosts.", no_args_is_help=True)
 
@@ -51,3 +51,4 @@ def mirror(
     content = {"format": "synthaug-pseudo-healthy", "version": 1, "cases": made, "refused": refused}
     replace_file(out / "pseudo_healthy.json", json.dumps(content, indent=1).encode())
     typer.echo(f"{len(made)} pseudo-healthy hosts in {out}, {len(refused)} cases refused")
+    tell_written(out, "synthaug", "view", out, "--before", folder)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from synthaug.cli.errors import one_line_errors
-from synthaug.cli.options import ERRORS, ChannelsOption, ClassesOption, LayoutOption
+from synthaug.cli.options import ERRORS, ChannelsOption, ClassesOption, LayoutOption, tell_written
 from synthaug.cli.profiles import ProfileOption, told
 
 
@@ -29,4 +29,5 @@ def imbalance(
         check_out(out)
         data = told(profile, folder, classes, channels, layout)
         text = run_imbalance(folder, out, data.classes, data.channels, data.layout, min_voxels, seed, data.space)
-    typer.echo(f"{text}\n\n{out / 'imbalance.html'}, {out / 'insertion.yaml'}")
+    typer.echo(f"{text}\n")
+    tell_written(f"{out / 'imbalance.html'}, {out / 'insertion.yaml'}", "synthaug", "fit", folder)

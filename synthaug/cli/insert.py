@@ -14,6 +14,7 @@ from synthaug.cli.options import (
     GroupOption,
     LayoutOption,
     UnlabelledOption,
+    tell_written,
 )
 from synthaug.cli.profiles import ProfileOption, Told, told
 from synthaug.lesions.base import LesionSource
@@ -69,7 +70,7 @@ def insert(
         outputs.begin(cases, overwrite)
     if left_out is not None:
         typer.echo(f"left out: {left_out}", err=True)
-    failed = 0
+    failed, written = 0, False
     for found in cases:
         try:
             rows = _insert_one(engine, found, outputs, data.profile is not None)
@@ -83,6 +84,9 @@ def insert(
             words = row["reason"] if row["outcome"] != "done" else f"{row['diameter_mm']:.1f} mm at {row['center_vox']}"
             typer.echo(f"{found.name}: {row['lesion']}: {words}")
             failed += row["outcome"] != "done"
+            written |= row["outcome"] == "done"
+    if written:
+        tell_written(out, "synthaug", "view", out, "--before", case)
     raise typer.Exit(1 if failed else 0)
 
 

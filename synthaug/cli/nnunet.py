@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from synthaug.cli.errors import one_line_errors
-from synthaug.cli.options import ERRORS, PerOption
+from synthaug.cli.options import ERRORS, PerOption, tell_written
 
 
 def nnunet_path() -> None:
@@ -46,3 +46,4 @@ def nnunet_bank(
     typer.echo(f"{len(bank)} lesions of {len(bank.groups)} patients in {target}; voxels: {', '.join(shares_of(bank))}")
     for reason in bank.skipped:
         typer.echo(f"left out: {reason}", err=True)
+    tell_written(target, "nnUNetv2_train", dataset, configuration, fold, "-tr", "nnUNetTrainerSynthAug")

@@ -1,6 +1,8 @@
 """Options that several commands have, what they say of what nobody gave, and the errors of what was given."""
 
+import shlex
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -32,6 +34,11 @@ ERRORS = (ValueError, TypeError, OSError, ImportError)
 def split_channels(text: str | None) -> list[str] | None:
     """The names in an option's text."""
     return None if text is None else text.split(",")
+
+
+def tell_written(written: Path | str, *following: Path | str) -> None:
+    """Say, as the last line of a command, what was written and the command to type next, given in words."""
+    typer.echo(f"written: {written}; next: {' '.join(shlex.quote(str(word)) for word in following)}")
 
 
 def tell_taken(taken: Iterable[str]) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from synthaug.cli.errors import TRAIN, one_line_errors
+from synthaug.cli.options import tell_written
 from synthaug.cli.profiles import ProfileOption
 
 
@@ -47,3 +48,4 @@ def predict(
     if failed:
         typer.echo(f"error: {failed} cases could not be segmented", err=True)
         raise typer.Exit(1)
+    tell_written(out, "synthaug", "evaluate", out, folder, "--model", run)

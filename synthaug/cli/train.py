@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from synthaug.cli.errors import TRAIN, one_line_errors
+from synthaug.cli.options import tell_written
 from synthaug.cli.profiles import ProfileOption
 from synthaug.shipped import find_config
 from synthaug.training.launch import TRAINERS, launch_trainer
@@ -45,12 +46,22 @@ def _command(trainer: str) -> Callable[..., None]:
             chosen, changes = _with_profile(trainer, config, profile, changes)
             told = ["--config", str(find_config(chosen)), *([] if out is None else ["--out", str(out)]), *changes]
             code = launch_trainer(trainer, told, options)
+        run = out or Path("runs") / Path(told[1]).stem
+        if code == 0:
+            tell_written(run, *_following(trainer, run))
         if code > FIRST_SIGNAL:
             typer.echo(f"error: the training was ended by signal {code - FIRST_SIGNAL}", err=True)
         raise typer.Exit(code)
 
     train.__doc__ = f"Train {TRAINERS[trainer]}; the same command again continues a run that was stopped."
     return train
+
+
+def _following(trainer: str, run: Path) -> tuple[Path | str, ...]:
+    """What to type after a training."""
+    if trainer == "segmentation":
+        return "synthaug", "predict", run, "CASES", "--out", "predictions"
+    return "synthaug", "insert", "CASE", "--bank", "BANK", "--generator", run / "generator", "--out", "inserted"
 
 
 def _with_profile(trainer: str, config: str | None, profile: Path | None, changes: list[str]) -> tuple[str, list[str]]:

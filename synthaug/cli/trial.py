@@ -45,13 +45,13 @@ def trial(
         with stoppable(folder):
             outcome = report_trial(plan) if report_only else run_trial(plan, typer.echo)
     typer.echo(outcome.sentence)
-    if outcome.page is not None:
-        typer.echo(outcome.page)
     if outcome.failed:
         typer.echo(
             f"error: {outcome.failed} of {len(plan.runs)} runs failed; the same command tries them again", err=True
         )
         raise typer.Exit(1)
+    if outcome.page is not None:
+        typer.echo(f"written: {outcome.page}; next: open it, and put what it recommends into your configuration")
 
 
 def _say_aside(text: str) -> None:

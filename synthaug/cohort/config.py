@@ -42,7 +42,13 @@ class HostsConfig(Section):
 
 
 class ShapesConfig(Section):
-    """Options of procedural lesion masks, in place of a bank."""
+    """Options of procedural lesion masks, in place of a bank.
+
+    Attributes:
+        diameter_mm: range of the diameter of the sphere of equal volume.
+        proportions: each class's share of the volume, innermost first.
+        irregularity: of the shapes; 0 for balls.
+    """
 
     diameter_mm: Range = (10.0, 50.0)
     proportions: dict[str, float] | None = None
@@ -50,7 +56,15 @@ class ShapesConfig(Section):
 
 
 class LesionsConfig(LesionOptions):
-    """Options of the lesions: their source, number per case, sizes, classes and places."""
+    """Options of the lesions: their source, number per case, sizes, classes and places.
+
+    Attributes:
+        bank: of the donors' masks.
+        shapes: procedural masks in place of a bank.
+        per_case: lesions in a case, a number or least and most.
+        retries: further attempts for a lesion that is refused.
+        unknown_groups: whether donors of unknown patients are refused.
+    """
 
     bank: Place | None = None
     shapes: ShapesConfig | None = None
@@ -81,7 +95,14 @@ class LesionsConfig(LesionOptions):
 
 
 class GateConfig(Section):
-    """Limits of the quality gate; one that is null is not looked at."""
+    """Limits of the quality gate; one that is null is not looked at.
+
+    Attributes:
+        deviation: of a lesion's class means from the bank's, in standard deviations between its lesions.
+        border_jump: step across the border, as a multiple of the bank's median.
+        segmenter: run or model that has to find the lesion.
+        agreement: least Dice of what it finds.
+    """
 
     deviation: PositiveFloat | None = 4.0
     border_jump: PositiveFloat | None = 3.0
@@ -97,7 +118,13 @@ class SplitsConfig(Section):
 
 
 class BalanceConfig(Section):
-    """A balanced set for classifiers: so many cases of each kind."""
+    """A balanced set for classifiers: so many cases of each kind.
+
+    Attributes:
+        per_class: cases of each kind.
+        by: what is balanced.
+        sizes_mm: names of sizes and their diameters.
+    """
 
     per_class: PositiveInt
     by: Literal["class", "size"] = "class"
@@ -105,7 +132,13 @@ class BalanceConfig(Section):
 
 
 class PackingConfig(Section):
-    """How the layouts ``webdataset`` and ``zarr`` pack cases; of no meaning in others."""
+    """How the layouts ``webdataset`` and ``zarr`` pack cases; of no meaning in others.
+
+    Attributes:
+        shard_cases: cases of a tar archive.
+        dtype: of the voxels: the files' own, or float16.
+        chunk_vox: side of a chunk.
+    """
 
     shard_cases: PositiveInt = 32
     dtype: Literal["source", "float16"] = "source"
@@ -113,7 +146,15 @@ class PackingConfig(Section):
 
 
 class AboutConfig(Section):
-    """Texts of the description files."""
+    """Texts of the description files.
+
+    Attributes:
+        name: of the data set.
+        description: of what it is.
+        licence: of the data.
+        reference: papers of the data.
+        authors: of the data set.
+    """
 
     name: str = "Synthetic"
     description: str = "Synthetic tumours inserted into real cases by synthaug"
@@ -135,6 +176,7 @@ class CohortConfig(Section):
         classes: vocabulary of the hosts' labels; where not given, what their data set or the bank says.
         channels: of the hosts that are read and written, in this order; where not given, those of the hosts.
         seed: of everything random; a case depends on it and on the case's number alone.
+        exclude: file of decisions (`synthaug view`): numbers of rejected cases are skipped, and further ones made.
         prefix: of the cases' names.
         include_real: also write the labelled host cases as they are, under their own names.
         threads: CPU threads of the insertion in each process; another number may round otherwise.
@@ -156,6 +198,7 @@ class CohortConfig(Section):
     classes: str | dict[str, int] | None = None
     channels: tuple[str, ...] | None = None
     seed: Annotated[int, Field(ge=0)] = 0
+    exclude: Path | None = None
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*$")] = "synth"
     hosts: HostsConfig = HostsConfig()
     lesions: LesionsConfig = LesionsConfig()
@@ -218,6 +261,8 @@ class CohortConfig(Section):
                 "balance: the kind of a case is that of its only lesion; expected lesions.per_case=1 and "
                 f"hosts.tumour=free, got {self.lesions.per_case} and {self.hosts.tumour}"
             )
+        if self.balance is not None and self.exclude is not None:
+            raise ValueError("exclude: a balanced set would be none without the rejected cases; expected no balance")
         if self.balance is not None and self.balance.by == "size" and self.lesions.scale is not None:
             raise ValueError("balance by size sets the diameter; expected no lesions.scale")
         return self

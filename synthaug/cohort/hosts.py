@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,7 +22,6 @@ from synthaug.host import HostSample
 from synthaug.host.space import Space
 from synthaug.lesions.base import LesionSource
 from synthaug.random import Purpose, stream
-from synthaug.remote import local_folder
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def find_hosts(config: CohortConfig) -> list[Case]:
     """
     hosts = config.hosts
     try:
-        cases = named_cases(local_folder(config.cases), hosts.layout, config.channels, hosts.group_pattern)
+        cases = named_cases(Path(config.cases), hosts.layout, config.channels, hosts.group_pattern)
         cases, left_out = labelled_hosts(cases, hosts.unlabelled)
     except ValueError as error:
         raise ConfigError(f"cases: {error}") from error

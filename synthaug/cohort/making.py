@@ -7,6 +7,7 @@ import torch
 
 from synthaug.cohort.case_insertion import CaseInserter, InsertedCase, open_bank, open_generator, open_shapes
 from synthaug.cohort.config import CohortConfig
+from synthaug.cohort.excluded import numbers_left
 from synthaug.cohort.gate import Gate, Segmenter
 from synthaug.cohort.hosts import Host, described, find_hosts, host_number, read_host
 from synthaug.cohort.job import Job
@@ -69,14 +70,17 @@ class CaseMaker:
         self.inserter = CaseInserter(config, lesions, painter, gate, device)
         self.real = [case for case in self.hosts if case.label is not None] if config.include_real else []
         self.total = config.total + len(self.real)
-        self.records = Records(store, self.total)
-        if isinstance(self.layout, WebDatasetLayout):
-            self.records = PackedRecords(store, self.total, self.layout)
+        self.numbers = numbers_left(config, self.layout)
+        self.records = (
+            PackedRecords(store, self.total, self.layout)
+            if isinstance(self.layout, WebDatasetLayout)
+            else Records(store, self.total)
+        )
 
     def name(self, index: int) -> str:
         """Name a case; those after the synthetic ones are real."""
         if index < self.config.total:
-            return self.layout.synthetic_name(index)
+            return self.layout.synthetic_name(self.numbers[index])
         return self.layout.real_name(self.real[index - self.config.total].name)
 
     def make(self, indices: Iterable[int]) -> Iterator[tuple[int, Failure | None]]:
@@ -86,7 +90,7 @@ class CaseMaker:
     def _case(self, index: int) -> Case:
         if index >= self.config.total:
             return self.real[index - self.config.total]
-        return self.hosts[host_number(self.config.seed, index, len(self.hosts))]
+        return self.hosts[host_number(self.config.seed, self.numbers[index], len(self.hosts))]
 
     def _read(self, index: int) -> Host:
         return read_host(self._case(index), self.config)
@@ -95,7 +99,7 @@ class CaseMaker:
         if index >= self.config.total:
             return host, None
         try:
-            return host, self.inserter.insert(host, index)
+            return host, self.inserter.insert(host, self.numbers[index])
         except ValueError as error:
             raise ValueError(f"{host.case.name}: {error}") from error
 

@@ -13,9 +13,10 @@ from synthaug.cohort.config import CohortConfig
 from synthaug.data.cases import Case
 from synthaug.files import file_sha256
 from synthaug.host.space import Space
+from synthaug.review import read_rejected
 
-FREE = {"cases", "workers", "profile"}
-"""Keys of the configuration that do not decide what is written: where things lie, and how many threads write."""
+FREE = {"cases", "workers", "profile", "exclude"}
+"""Keys that do not decide what is written: where things lie (files count by content), and how many threads write."""
 
 PACKING = {"webdataset": ("shard_cases",), "zarr": ("dtype", "chunk_vox")}
 """Keys of `packing` that decide what is written, by layout."""
@@ -38,9 +39,11 @@ def identity(config: CohortConfig, hosts: Sequence[Case], generator: dict[str, A
     if not options["packing"]:
         options.pop("packing")
     bank = config.lesions.bank
+    excluded = {} if config.exclude is None else {"excluded": list(read_rejected(config.exclude))}
     space = {} if config.space == Space() else {"space": config.space.model_dump(mode="json")}
     return {
         **space,
+        **excluded,
         "config": options,
         "bank_sha256": None if bank is None else file_sha256(bank),
         "generator": generator,

@@ -15,7 +15,20 @@ from synthaug.cohort.job import REPORT
 from synthaug.cohort.layouts import Layout
 from synthaug.cohort.store import Store
 from synthaug.figures.html import render
-from synthaug.figures.slices import Outline, axial, class_colours, extent, figure, grey, outlined, png, rendered
+from synthaug.figures.slices import (
+    Outline,
+    axial,
+    class_colours,
+    extent,
+    figure,
+    grey,
+    jpeg,
+    outlined,
+    png,
+    rendered,
+    through,
+    tinted,
+)
 from synthaug.lesions.bank import LesionBank
 from synthaug.sizes import equivalent_diameter_mm
 
@@ -23,7 +36,7 @@ if TYPE_CHECKING:
     from synthaug.cohort.records import Records as AllRecords
     from synthaug.cohort.tally import Tally
 
-GALLERY_CASES, MOST_NAMES, MOST_CASES = 12, 20, 5000
+GALLERY_CASES, MOST_NAMES, MOST_CASES, SLICES = 12, 20, 5000, 5
 LONG_SIDE_PX = 260
 VIEWS = {"axial": (0, 1, 2), "coronal": (0, 2, 1), "sagittal": (1, 2, 0)}
 """Axes of a volume to the right, to the front and up that become (across, up, slice)."""
@@ -62,6 +75,7 @@ def write_cohort_report(
         seed=config.seed,
         provenance=provenance,
         every=every,
+        sentence=_sentence(config, tally),
         tiles_shown=_tiles(config, tally, synthetic, rows),
         curve=_histograms(config, rows, bank) if rows else None,
         classes=_class_cells(rows, config.vocabulary),
@@ -73,6 +87,14 @@ def write_cohort_report(
         hosts=_hosts(shown),
     )
     store.write("report", {REPORT: text_bytes(text)})
+
+
+def _sentence(config: CohortConfig, tally: "Tally") -> str:
+    missing = config.total - tally.written
+    short = "all that were asked for" if not missing else f"{missing} of those asked for are missing"
+    return (
+        f"{tally.written} cases with {tally.lesions} inserted lesions, {short}; every voxel outside one is the host's."
+    )
 
 
 def _tiles(config: CohortConfig, tally: "Tally", synthetic: Records, rows: Records) -> list[tuple[str, str]]:
@@ -158,13 +180,13 @@ def _shown_case(
         "channel": channel,
         "host": record["host"],
         "sizes": "; ".join(f"{row['diameter_mm']:.1f} mm from {str(row['donor'])[:40]}" for row in record["lesions"]),
-        "pictures": _pictures(store, layout, classes, record, channel),
+        **_pictures(store, layout, classes, record, channel),
     }
 
 
 def _pictures(
     store: Store, layout: Layout, classes: Classes, record: Mapping[str, Any], channel: str
-) -> list[tuple[str, bytes]]:
+) -> dict[str, Any]:
     volume, label = _volumes(store, layout, record, channel)
     lesion = max(record["lesions"], key=lambda row: row["volume_ml"])
     place = nib.affines.apply_affine(np.linalg.inv(label.affine), lesion["center_mm"]).round().astype(int)
@@ -173,7 +195,8 @@ def _pictures(
     low, high = np.percentile(voxels[inside] if inside.any() else voxels, (1, 99.7))
     spacing = label.header.get_zooms()[:3]
     colours = class_colours(classes.names)
-    pictures = []
+    pictures, stacks = [], dict[int, list[tuple[str, bytes]]]()
+    tints = {value: colours[name] for name, value in layout.label_values.items()}
     for view, axes in VIEWS.items():
         n = int(np.clip(place[axes[2]], 0, labels.shape[axes[2]] - 1))
         shown = (spacing[axes[0]], spacing[axes[1]])
@@ -188,8 +211,15 @@ def _pictures(
             around[_around(row, label)] = True
         frame = _square(axial(around.transpose(axes), n, *box), *shown)
         lines.append(Outline(frame, "white", dashed=True, width=1.0))
-        pictures += [(f"{view} slice {n}", png(plain)), (f"{view} slice {n}, label", png(outlined(plain, lines, zoom)))]
-    return pictures
+        if view == "axial":
+            reach = _around(lesion, label)[axes[2]]
+            for z in through(labels[_around(lesion, label)].any((0, 1)), SLICES):
+                values, tissue, marks = (_square(axial(v, reach.start + z, *box), *shown) for v in volumes)
+                tint = tinted(grey(values, tissue, low, high, zoom), marks, tints, zoom)
+                stacks.setdefault(1, []).append((f"axial slice {reach.start + z} with the label", jpeg(tint)))
+        with_label = png(outlined(plain, lines, zoom))
+        pictures += [(f"{view} slice {n}", jpeg(plain)), (f"{view} slice {n}, label", with_label)]
+    return {"pictures": pictures, "stacks": stacks}
 
 
 def _around(row: Mapping[str, Any], label: nib.Nifti1Image) -> tuple[slice, ...]:

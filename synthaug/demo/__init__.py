@@ -17,7 +17,7 @@ from synthaug.lesions.bank import LesionBank
 FILES = ("bank.safetensors", "insertions.jsonl", "examples.jsonl", "report.html")
 
 
-def run_demo(out: Path, seed: int = 0, simple: bool = False, steps: int = 30) -> Path:
+def run_demo(out: Path, seed: int = 0, simple: bool = False, steps: int = 20) -> Path:
     """Run the whole of synthaug once on phantoms and write a report.
 
     Writes ``bank.safetensors``, ``insertions.jsonl`` (of the training loop), ``examples.jsonl`` (of the pictures) and

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm import tqdm
 
 from synthaug.data.nifti import LabelledVolume
 from synthaug.data.phantoms.phantom import phantom_case
 
-DONORS, HOSTS = 4, 3
+DONORS, HOSTS = 2, 3
 SEED_STRIDE = 100
 
 
@@ -48,8 +49,13 @@ def demo_brains(seed: int, simple: bool) -> tuple[list[Brain], list[Brain]]:
     """Make donors, all with a tumour, and hosts, of which the last one has a tumour."""
     make = _maker(simple)
     first = SEED_STRIDE * seed
-    donors = [Brain(f"donor-{i + 1}", make(first + i, tumour=True)) for i in range(DONORS)]
-    hosts = [Brain(f"host-{i + 1}", make(first + DONORS + i, tumour=i == HOSTS - 1)) for i in range(HOSTS)]
+    tumours = [True] * DONORS + [i == HOSTS - 1 for i in range(HOSTS)]
+    numbers = tqdm(
+        range(DONORS + HOSTS), "brains", unit="brain", leave=False, disable=None
+    )  # none where it is no terminal
+    volumes = [make(first + i, tumour=tumours[i]) for i in numbers]
+    donors = [Brain(f"donor-{i + 1}", volume) for i, volume in enumerate(volumes[:DONORS])]
+    hosts = [Brain(f"host-{i + 1}", volume) for i, volume in enumerate(volumes[DONORS:])]
     return donors, hosts
 
 

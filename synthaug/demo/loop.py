@@ -19,7 +19,7 @@ from synthaug.insertion.insertion import TumorInsertion
 from synthaug.memory_format import channels_last
 
 CHANNELS = ("flair", "t1", "t1ce", "t2")
-PATCH, BATCH = 64, 2
+PATCH, BATCH = 56, 2
 TUMOUR_CENTRED = 0.5
 """Share of a tumour host's patches that lie around its tumour, as usual against class imbalance."""
 

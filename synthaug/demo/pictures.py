@@ -1,4 +1,4 @@
-"""The report's pictures, as PNG bytes: an axial slice, the patient's left on the left, the front above."""
+"""The report's pictures, as PNG and JPEG bytes: axial slices, the patient's left on the left, the front above."""
 
 from collections.abc import Sequence
 
@@ -14,10 +14,13 @@ from synthaug.figures.slices import (
     extent,
     figure,
     grey,
+    jpeg,
     outlined,
     png,
     rendered,
     rgb,
+    through,
+    tinted,
 )
 
 BRIGHTER, DARKER = "#ff5fb0", "#35dcb4"
@@ -29,7 +32,15 @@ COLUMNS = ("FLAIR before", "FLAIR after", "T1ce before", "T1ce after", "Label", 
 def panels(
     before: np.ndarray, after: np.ndarray, label_before: np.ndarray, label_after: np.ndarray
 ) -> tuple[list[bytes], int]:
-    """Draw a picture per column of `COLUMNS`, all of one axial slice, and give its index.
+    """Draw a picture per column of `COLUMNS`, as JPEG or PNG bytes; see `panel_arrays`."""
+    pictures, z = panel_arrays(before, after, label_before, label_after)
+    return [jpeg(picture) if picture.ndim == 2 else png(picture) for picture in pictures], z
+
+
+def panel_arrays(
+    before: np.ndarray, after: np.ndarray, label_before: np.ndarray, label_after: np.ndarray
+) -> tuple[list[np.ndarray], int]:
+    """Draw a picture per column of `COLUMNS`, uint8, grey (H, W) or (H, W, 3), of one axial slice, and give its index.
 
     The slice is that with most new label voxels, or one that shows the host's own tumour too where there is one.
 
@@ -60,7 +71,29 @@ def panels(
     spread = before[flair][tissue & (label_before == 0)].std()
     change = cut(after[flair] - before[flair]) / spread
     label = _contours(greys[3], cut(label_after), cut(label_before), zoom)
-    return [*(png(g) for g in greys), png(label), png(_coloured(greys[0], change))], z
+    return [*greys, label, _coloured(greys[0], change)], z
+
+
+def lesion_slices(after: np.ndarray, label_before: np.ndarray, label_after: np.ndarray) -> list[tuple[str, bytes]]:
+    """Draw some slices through an insertion, T1ce with the classes tinted: text and JPEG bytes, from below to above.
+
+    Args:
+        after: (C, X, Y, Z), with the insertion.
+        label_before: (X, Y, Z).
+        label_after: (X, Y, Z), with the insertion.
+    """
+    tissue = np.asarray(after.any(0))
+    x, y = (extent(tissue.any(axis=(1 - axis, 2))) for axis in (0, 1))
+    volume = after[CHANNELS.index("t1ce")]
+    low, high = np.percentile(volume[tissue], (1, 99.7))
+    zoom = max(1, round(LONG_SIDE_PX / max(axial(tissue, 0, x, y).shape)))
+    colours = {value: COLOURS[name] for name, value in BRATS18.values.items()}
+    pictures = []
+    for z in through((label_before != label_after).any((0, 1))):
+        background = grey(axial(volume, z, x, y), axial(tissue, z, x, y), low, high, zoom)
+        words = f"T1ce with the label, axial slice {z}"
+        pictures.append((words, jpeg(tinted(background, axial(label_after, z, x, y), colours, zoom))))
+    return pictures
 
 
 def loss_curve(losses: Sequence[float], steps_with_insertion: Sequence[int]) -> bytes:

@@ -13,7 +13,7 @@ import torch
 from synthaug.demo.brains import Brain
 from synthaug.demo.examples import Example
 from synthaug.demo.loop import BATCH, PATCH, Patch, Training, make_insertion, train
-from synthaug.demo.pictures import BRIGHTER, COLUMNS, DARKER, FULL_COLOUR_SD, loss_curve, panels
+from synthaug.demo.pictures import BRIGHTER, COLUMNS, DARKER, FULL_COLOUR_SD, lesion_slices, loss_curve, panels
 from synthaug.figures.html import render
 from synthaug.figures.slices import COLOURS
 from synthaug.insertion.report import Report
@@ -45,6 +45,7 @@ def write_report(path: Path, facts: Facts, rows_file: Path) -> None:
     text = render(
         "demo.html",
         facts=facts,
+        sentence=_sentence(facts),
         tiles_shown=_tiles(facts),
         class_keys=[(COLOURS[name], f"{name}, {words}") for name, words in CLASS_WORDS.items()],
         change_keys=[(BRIGHTER, "brighter than before"), (DARKER, "darker")],
@@ -70,6 +71,14 @@ def write_report(path: Path, facts: Facts, rows_file: Path) -> None:
     path.write_text(text, encoding="utf-8")
 
 
+def _sentence(facts: Facts) -> str:
+    report = facts.report
+    return (
+        f"{report.done} of {report.asked} tumours went into the batches of a small network while it trained on phantom "
+        f"brains, and {len(facts.examples)} into whole brains, which are below; no voxel outside them was touched."
+    )
+
+
 def _tiles(facts: Facts) -> list[tuple[str, str]]:
     report, losses = facts.report, facts.training.losses
     tenth = max(1, len(losses) // 6)
@@ -92,6 +101,7 @@ def _example_row(example: Example) -> dict[str, Any]:
         "code": example.code,
         "words": f"{words}, centre at voxel {row['center_vox']}",
         "pictures": _pictures(example),
+        "stacks": {COLUMNS.index("Label"): lesion_slices(example.after, example.label_before, example.label_after)},
     }
 
 

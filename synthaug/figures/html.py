@@ -1,4 +1,7 @@
-"""HTML pages from the templates beside this module: one style, pictures inside, no script, no other file needed."""
+"""HTML pages from the templates beside this module: one style, pictures inside, no script, no other file needed.
+
+Each page begins with one sentence and up to five figures (`opening` in ``pieces.html``).
+"""
 
 import base64
 import re
@@ -28,9 +31,10 @@ def is_figures(column: Iterable[Any]) -> bool:
     return all(_FIGURE.fullmatch(str(cell)) for cell in column)
 
 
-def data_uri(png: bytes) -> str:
-    """Encode PNG bytes as a ``data:`` address."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+def data_uri(picture: bytes) -> str:
+    """Encode the bytes of a PNG or JPEG file as a ``data:`` address."""
+    kind = "jpeg" if picture.startswith(b"\xff\xd8") else "png"
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
 
 
 environment = Environment(

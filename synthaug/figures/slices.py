@@ -6,7 +6,7 @@ to the front and up.
 
 import io
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,6 +137,41 @@ def rendered(drawing, canvas) -> bytes:
     """Render a figure as PNG bytes."""
     canvas.draw()
     return png(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def tinted(background: np.ndarray, label: np.ndarray, colours: Mapping[int, str], zoom: int) -> np.ndarray:
+    """Tint the classes of a label map on an enlarged grey slice; quicker than `outlined`.
+
+    Args:
+        background: (H zoom, W zoom) uint8, of `grey`.
+        label: (H, W), as the slice is shown.
+        colours: colour by label value.
+        zoom: enlargement of the background.
+
+    Returns:
+        (H zoom, W zoom, 3) uint8.
+    """
+    large = label.repeat(zoom, 0).repeat(zoom, 1)
+    picture = np.repeat(background[..., None], 3, axis=-1).astype(np.float32)
+    for value, colour in colours.items():
+        inside = large == value
+        picture[inside] = 0.62 * picture[inside] + 0.38 * rgb(colour)
+    return picture.astype(np.uint8)
+
+
+def through(mask: ArrayLike, count: int = 5) -> list[int]:
+    """Choose slices spread evenly through an (N,) mask, without its ends; [] where it is true nowhere."""
+    where = np.flatnonzero(mask)
+    return [] if not len(where) else sorted({int(z) for z in np.linspace(where[0], where[-1], count + 2)[1:-1].round()})
+
+
+def jpeg(pixels: np.ndarray) -> bytes:
+    """Encode grey (H, W) or colour (H, W, 3) uint8 as JPEG: noisy slices take a third of a PNG."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "JPEG", quality=86)
+    return buffer.getvalue()
 
 
 def png(pixels: np.ndarray) -> bytes:

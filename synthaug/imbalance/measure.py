@@ -8,6 +8,7 @@ from typing import Any
 import cc3d
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from synthaug.channels import canonical_channels
 from synthaug.checks import in_short
@@ -171,7 +172,7 @@ def measure_cases(
         ValueError: no tumour in any case that could be read.
     """
     measuring = Measuring(get_classes(classes), canonical_channels(channels), min_voxels, seed, space)
-    for case in cases:
+    for case in tqdm(cases, "imbalance", unit="case", leave=False, disable=None):
         try:
             volume = load_case(case, measuring.measured.channels)
             measuring.add(case, volume)

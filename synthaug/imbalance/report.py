@@ -100,6 +100,7 @@ def to_page(
         "imbalance.html",
         folder=folder,
         measured=measured,
+        sentence=_sentence(measured),
         tiles_shown=_tiles(measured, sizes),
         picture=picture,
         suggestion=suggestion,
@@ -112,6 +113,14 @@ def to_page(
         pairs=[_pair_cells(pair) for pair in pairs],
         hard=HARD,
         easy=EASY,
+    )
+
+
+def _sentence(measured: Measurements) -> str:
+    rare, common = measured.present[-1], measured.present[0]
+    return (
+        f"{len(measured.lesions)} lesions in {len(measured.cases)} cases: {common} has {measured.ratio:.1f} times the "
+        f"volume of {rare}; a suggested insertion, with its reasons, is below."
     )
 
 

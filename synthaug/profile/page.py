@@ -17,6 +17,7 @@ def page(fitted: "Fitted") -> str:
         "profile.html",
         folder=profile.data.folder.rstrip("/").rpartition("/")[2],
         profile=profile,
+        sentence=_sentence(profile),
         tiles_shown=_tiles(profile),
         cases=case_pictures(profile, fitted.cases),
         measurements=measurements(profile, fitted.look),
@@ -26,13 +27,22 @@ def page(fitted: "Fitted") -> str:
     )
 
 
+def _sentence(profile: Profile) -> str:
+    data, sizes = profile.data, profile.sizes
+    return (
+        f"{sizes.lesions} lesions in {data.cases} cases say where, how large and by what look new ones go in; each "
+        f"decision is below with its reason, and {len(data.left_out)} cases were left out."
+    )
+
+
 def _tiles(profile: Profile) -> list[tuple[str, str]]:
     sizes = profile.sizes
     return [
         (f"{profile.data.cases}", f"cases of {profile.data.patients} patients"),
-        (", ".join(c.modality for c in profile.channels), f"{', '.join(profile.names)}"),
+        (", ".join(dict.fromkeys(c.modality for c in profile.channels)), f"{', '.join(profile.names)}"),
         (f"{sizes.lesions}", f"lesions of {', '.join(profile.labels.lesions)}"),
         (f"{sizes.diameter_mm[2]:.0f} mm", f"median; {sizes.diameter_mm[0]:.0f} to {sizes.diameter_mm[4]:.0f} mm most"),
+        (profile.generator.name, "generator that all commands take"),
     ]
 
 

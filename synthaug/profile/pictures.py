@@ -6,7 +6,7 @@ import numpy as np
 
 from synthaug.data.cases import Case, load_case
 from synthaug.data.maps import host_of_case
-from synthaug.figures.slices import Outline, axial, figure, grey, outlined, png, rendered
+from synthaug.figures.slices import Outline, axial, figure, grey, jpeg, outlined, png, rendered, through, tinted
 from synthaug.profile.measure import Look
 from synthaug.profile.profile import Profile
 
@@ -15,24 +15,31 @@ HEIGHT = 260
 LESION, HOST, AROUND, TISSUE = "#d2521c", "#1f9d55", "#c9a400", "#6d7f92"
 
 
-def case_pictures(profile: Profile, cases: Sequence[Case]) -> list[tuple[str, bytes]]:
-    """Draw some cases, name and PNG: the slice with most lesion, green host tissue, orange lesion."""
+def case_pictures(profile: Profile, cases: Sequence[Case]) -> list[tuple[str, bytes, list[tuple[str, bytes]]]]:
+    """Draw some cases: name, the slice with most lesion (host tissue green, lesion orange), slices through lesions."""
     step = max(1, len(cases) // SHOWN)
-    return [(case.name, _case(profile, case)) for case in list(cases)[::step][:SHOWN]]
+    return [(case.name, *_case(profile, case)) for case in list(cases)[::step][:SHOWN]]
 
 
-def _case(profile: Profile, case: Case) -> bytes:
+def _case(profile: Profile, case: Case) -> tuple[bytes, list[tuple[str, bytes]]]:
     volume = load_case(case, profile.names)
     host = host_of_case(case, volume, profile.space, profile.names, profile.classes)
     lesion = profile.classes.index_map(volume.label) > 0
-    z = int(lesion.sum((0, 1)).argmax())
+    z = int(lesion.sum((0, 1)).argmax()) if lesion.any() else lesion.shape[2] // 2
     values, tissue = axial(volume.image[0], z), axial(host, z)
     low, high = np.percentile(values[tissue] if tissue.any() else values, (0.5, 99.5))
     width = high - low
     zoom = max(1, round(HEIGHT / values.shape[0]))
-    background = grey(values, np.ones_like(tissue), low - 0.3 * width, high + 0.3 * width, zoom)
+    levels = low - 0.3 * width, high + 0.3 * width
+    background = grey(values, np.ones_like(tissue), *levels, zoom)
     outlines = [Outline(tissue, "#4bd39a", fill=0.12, width=1.0), Outline(axial(lesion, z), "#ff6a2b", width=1.6)]
-    return png(outlined(background, outlines, zoom))
+    slices = []
+    for n in through(lesion.any((0, 1))):
+        plain = grey(axial(volume.image[0], n), np.ones_like(tissue), *levels, zoom)
+        slices.append(
+            (f"axial slice {n} with the lesions", jpeg(tinted(plain, axial(lesion, n), {1: "#ff6a2b"}, zoom)))
+        )
+    return png(outlined(background, outlines, zoom)), slices
 
 
 def measurements(profile: Profile, look: Look) -> bytes:

@@ -20,7 +20,31 @@ PerAxis = PositiveInt | tuple[PositiveInt, PositiveInt, PositiveInt]
 
 
 class NetworkConfig(Section):
-    """Settings of a network; all have a factor that patch sides are multiples of, and a number of trained heads."""
+    """Settings of a network; all have a factor that patch sides are multiples of, and a number of trained heads.
+
+    Attributes:
+        name: of MONAI's network: DynUNet, SegResNet, SegResNetDS, SwinUNETR, UNETR, AttentionUnet or
+            BasicUNetPlusPlus; the others are those of one or more of them.
+        filters: channels at each level.
+        strides: of each level, a number or one for each axis.
+        kernels: of each level, likewise; 3 where not given.
+        res_block: residual blocks.
+        deep_supervision: levels below the output that have a loss, too.
+        dropout: share of the channels that are dropped.
+        init_filters: channels at the first level, doubled at each further one.
+        blocks_down: blocks at each level of the encoder.
+        blocks_up: blocks at each level of the decoder.
+        num_groups: of the group normalisation.
+        feature_size: channels at the first level.
+        depths: transformer blocks at each level.
+        num_heads: attention heads, at each level.
+        window_size: side of the attention's windows.
+        use_v2: a residual block before each level.
+        use_checkpoint: less memory for more time.
+        hidden_size: of the transformer's tokens.
+        mlp_dim: of its feed-forward layers.
+        features: channels at the six levels.
+    """
 
     name: str
 

@@ -23,6 +23,10 @@ class OptimizerConfig(Section):
         warmup_steps: linear, for all but plateau.
         clip: largest norm of the gradient.
         ema: decay of the averaged weights, which are validated and saved; 0 takes the weights as they are.
+        momentum: of sgd.
+        weight_decay: of the weights, decoupled in adamw.
+        factor: by which the plateau schedule multiplies.
+        patience: of the plateau schedule, in validations.
     """
 
     steps: PositiveInt

@@ -18,7 +18,12 @@ FACTOR = 16
 
 
 class CropDataConfig(CasesConfig):
-    """Cases, how many are in memory, and how many the style prior is fitted to."""
+    """Cases, how many are in memory, and how many the style prior is fitted to.
+
+    Attributes:
+        cache: cases in memory.
+        prior_cases: cases that the style prior is fitted to.
+    """
 
     cache: PositiveInt = 64
     prior_cases: Annotated[int, Field(ge=2)] = 64
@@ -52,7 +57,12 @@ class CropConfig(Section):
 
 
 class GeneratorNetworkConfig(Section):
-    """Widths and learning rate of a network."""
+    """Widths and learning rate of a network.
+
+    Attributes:
+        widths: channels at each level.
+        lr: learning rate at its height.
+    """
 
     widths: tuple[PositiveInt, ...] = Field(min_length=2)
     lr: PositiveFloat
@@ -86,7 +96,15 @@ class PaintingLossConfig(Section):
 
 
 class AdamConfig(Section):
-    """Steps, decay, betas, clipping and averaging of Adam."""
+    """Steps, decay, betas, clipping and averaging of Adam.
+
+    Attributes:
+        steps: updates of the weights.
+        decay_from: share of the steps from which the learning rates fall to 0.
+        betas: of Adam.
+        clip: largest norm of the gradient.
+        ema: decay of the averaged weights, which are saved.
+    """
 
     steps: PositiveInt
     decay_from: Share = 0.7
@@ -96,7 +114,13 @@ class AdamConfig(Section):
 
 
 class DemoConfig(Section):
-    """Number, size and interval of the fixed samples that are drawn as a picture."""
+    """Number, size and interval of the fixed samples that are drawn as a picture.
+
+    Attributes:
+        every: steps between pictures.
+        count: samples.
+        size: side of their crops in voxels.
+    """
 
     every: PositiveInt = 500
     count: PositiveInt = 4

@@ -54,6 +54,7 @@ def write_run_report(run: str | Path, out: str | Path | None = None, seed: int =
     text = render(
         "run.html",
         name=run.resolve().name,
+        sentence=_sentence(facts),
         tiles_shown=_tiles(facts),
         curves=curves(facts.metrics, facts.scores),
         scores=_scores(facts, seed),
@@ -107,6 +108,18 @@ class _Facts:
         return next((row[name] for row in reversed(self.metrics) if row.get(name) is not None), None)
 
 
+def _sentence(facts: _Facts) -> str:
+    dice, counts = _mean_dice(facts), facts.insertion
+    step = f"After {facts.metrics[-1]['step']:,} steps"
+    reached = (
+        f"mean validation Dice is {np.mean([*dice.values()]):.3f} over {', '.join(dice)}"
+        if dice
+        else "nothing is validated"
+    )
+    inserted = f"{counts['done']:,} of {counts['asked']:,} insertions were done" if counts else "nothing was inserted"
+    return f"{step} {reached}, and {inserted}."
+
+
 def _tiles(facts: _Facts) -> list[tuple[str, str]]:
     items = [(f"{facts.metrics[-1]['step']:,}", "training steps")]
     for region, value in _mean_dice(facts).items():
@@ -117,7 +130,7 @@ def _tiles(facts: _Facts) -> list[tuple[str, str]]:
         share = facts.last("insertion_share")
         words = "a step" if share is None else f"a step, {share:.0%} of it insertion"
         items.append((f"{seconds:.2f} s", words))
-    return items[:6]
+    return items[:5]
 
 
 def _mean_dice(facts: _Facts) -> dict[str, float]:

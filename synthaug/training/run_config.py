@@ -47,7 +47,21 @@ def _classes_of(content: Mapping) -> str | dict[str, int]:
 
 
 class CasesConfig(Section):
-    """Folder, layout, channels, classes and split of the cases, and how batches of them are made."""
+    """Folder, layout, channels, classes and split of the cases, and how batches of them are made.
+
+    Attributes:
+        profile: of the data set (`synthaug fit`): what is not given here is the profile's.
+        folder: of the cases; or `phantom`.
+        phantom: phantoms that are written into the run's folder, in place of a folder.
+        layout: of the folder; auto finds out.
+        group_pattern: regular expression whose first group is the patient in a case's name.
+        channels: of the images, in this order.
+        classes: a vocabulary, or names and values; where not given, what the data say.
+        train: cases or patients; all that are not for validation where not given.
+        validation: cases or patients.
+        batch: patches or crops per batch and process.
+        workers: processes that load beside the training.
+    """
 
     profile: Path | None = None
     folder: Place | None = None

@@ -47,7 +47,20 @@ class TumourFreeConfig(Section):
 
 
 class PatchDataConfig(CasesConfig):
-    """Cases, folds, and the size and share of the patches cut from them."""
+    """Cases, folds, and the size and share of the patches cut from them.
+
+    Attributes:
+        folds: number of folds by patient, in place of `validation`.
+        fold: the one that is validated on, from 0.
+        fold_seed: of the folds' shuffle.
+        regions: names and their classes, outermost first; those usual for the classes where not given.
+        spacing_mm: voxel size to resample to; the cases' own where not given.
+        dtype: of the volumes in memory.
+        cache: folder that keeps the volumes as training reads them.
+        patch_size: voxels along each axis.
+        lesion_share: of the patches, centred on a lesion voxel.
+        tumour_free: hosts without a tumour beside the cases.
+    """
 
     folds: Annotated[int, Field(ge=2)] | None = None
     fold: NonNegativeInt | None = None
@@ -89,7 +102,16 @@ PAINTED = ("scale", "diameter_mm", "scale_after_swap", "swaps", "swap_draw")
 
 
 class AdaptiveConfig(Section):
-    """Steering by validation; see `synthaug.insertion.adaptive.AdaptiveInsertion`."""
+    """Steering by validation; see `synthaug.insertion.adaptive.AdaptiveInsertion`.
+
+    Attributes:
+        momentum: weight of the past in the averages; 0 looks at the latest validation alone.
+        strength: exponent of the needs; 0 changes nothing.
+        bound: greatest factor by which a weight differs from 1.
+        classes: whether classes are steered; where not given, where there is a `class_mix`.
+        sizes: whether lesion sizes are.
+        size_region: region whose lesions tell how sizes are found; the first one where not given.
+    """
 
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.7
     strength: Annotated[float, Field(ge=0)] = 1.0
@@ -100,7 +122,14 @@ class AdaptiveConfig(Section):
 
 
 class PaintedConfig(Section):
-    """Pool of lesions painted ahead; see `synthaug.PaintedLesions`."""
+    """Pool of lesions painted ahead; see `synthaug.PaintedLesions`.
+
+    Attributes:
+        count: of painted lesions in the pool.
+        refresh: lesions painted anew for each patch.
+        budget: as many anew as keep insertion and painting within this share of a step's time.
+        bank: painted lesions to begin with.
+    """
 
     count: PositiveInt = 200
     refresh: PositiveFloat | None = None
@@ -171,7 +200,13 @@ class ValidationConfig(Section):
 
 
 class StoppingConfig(Section):
-    """Early stopping on the Dice of a class or region."""
+    """Early stopping on the Dice of a class or region.
+
+    Attributes:
+        watch: class or region whose validation Dice is watched.
+        patience: validations without a rise before training ends.
+        min_delta: least rise that counts.
+    """
 
     watch: str
     patience: PositiveInt = 10

@@ -13,7 +13,11 @@ from synthaug.training.run_config import Share, Weight
 
 
 class StudentConfig(Section):
-    """Generator that is made thinner, features that stay, and how the student learns."""
+    """Generator that is made thinner, features that stay, and how the student learns.
+
+    Attributes:
+        lr: learning rate at its height.
+    """
 
     init: str
     hidden: tuple[PositiveInt, ...] = Field(min_length=7, max_length=7)

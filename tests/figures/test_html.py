@@ -66,3 +66,23 @@ def test_a_gallery_has_words_over_pictures():
 def test_a_missing_value_is_an_error():
     with pytest.raises(UndefinedError, match="'about' is undefined"):
         render("cohort.html", layout="brats")
+
+
+def test_a_picture_opens_into_slices_that_are_read_aloud(pieces):
+    html = pieces.stack(EVIL, PNG, [("slice 1", b"\xff\xd8x"), ("slice 2", PNG)])
+    assert html.count("<details") == 1 and html.count('class="slice"') == 2
+    assert re.findall(r'alt="(slice \d)" src="data:image/(\w+);', html) == [("slice 1", "jpeg"), ("slice 2", "png")]
+    assert "<script>" not in html
+    assert "<details" not in pieces.stack("words", PNG, [])
+
+
+@pytest.mark.parametrize("name", ["cohort", "demo", "fidelity", "imbalance", "profile", "run", "trial"])
+def test_every_page_begins_with_a_sentence_and_its_figures(name):
+    source, _, _ = environment.loader.get_source(environment, f"{name}.html")
+    body = source[source.index("{% block body %}") :]
+    assert re.match(r"\{% block body %\}\s*\{\{ opening\(", body), "expected the macro `opening` first"
+
+
+def test_pages_are_light_and_dark_and_print():
+    page = environment.from_string('{% extends "page.html" %}').render()
+    assert "prefers-color-scheme: dark" in page and "@media print" in page and "viewport" in page

@@ -77,8 +77,7 @@ class ZarrLayout(Layout):
     ) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
         """Read one channel and the label of a case that was written, each (X, Y, Z)."""
         of_case = self._zarr.storage.MemoryStore(_Objects(store, f"{record['case']}.ome.zarr/", self._zarr))
-        # what is in a group, and in its attributes, is of many types for mypy; `case_files` wrote it
-        case: Any = self._zarr.open_group(of_case, mode="r", zarr_format=3)
+        case: Any = self._zarr.open_group(of_case, mode="r", zarr_format=3)  # arrays and groups alike, by name
         affine = np.array(case.attrs["synthaug"]["affine"])
         image = rearrange(case["0"][self.channels.index(channel)], "z y x -> x y z")
         label = rearrange(case[f"labels/{LABEL}/0"][:], "z y x -> x y z")
