@@ -60,7 +60,7 @@ def test_it_gives_out_the_page_and_the_cases_and_nothing_from_outside(served):
     assert status == 200 and b"app.js" in page and b"http" not in page
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     status, script, _ = ask(served, "niivue.js")
-    assert status == 200 and b" as Niivue}" in script[-200:]
+    assert status == 200 and b" as Niivue," in script[-200:] and b" as NVImage}" in script[-200:]
     known = json.loads(ask(served, "cases.json")[1])
     assert known["cases"] == ["synth_000000", "synth_000001", "synth_000002"]
 
