@@ -116,7 +116,7 @@ def is_compressed(case: Case, channel: str) -> bool:
 
 
 def described(shown: Shown, number: int) -> dict[str, Any]:
-    """Describe a case for the page, JSON-able: where channels and label are, also of what it was before; reads no file."""
+    """Say where a case's channels, its label and the channels before are, JSON-able; reads no file."""
     case = shown.cases[number]
     before = shown.before.get(case.name)
     return {

@@ -88,12 +88,11 @@ function tellLesions() {
   if (!lesions.length) $("lesions").textContent = "none";
 }
 
-// Waits until what was drawn is on the screen: a frame alone is counted before a slow renderer is through with it.
+// Waits until what was drawn is rendered, which reading a pixel does, and lets the browser show it before there is more to do.
 async function drawn(nv) {
-  const fence = nv.gl.fenceSync(nv.gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
-  nv.gl.flush();
-  do await new Promise(requestAnimationFrame); while (nv.gl.getSyncParameter(fence, nv.gl.SYNC_STATUS) !== nv.gl.SIGNALED);
-  nv.gl.deleteSync(fence);
+  nv.gl.bindFramebuffer(nv.gl.FRAMEBUFFER, null);
+  nv.gl.readPixels(0, 0, 1, 1, nv.gl.RGBA, nv.gl.UNSIGNED_BYTE, new Uint8Array(4));
+  await new Promise((then) => { setTimeout(then, 30); });
 }
 
 // NiiVue's own loading draws every layer anew for each file that comes: here each is drawn once, the image first.
