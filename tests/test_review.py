@@ -3,6 +3,7 @@
 import gzip
 import http.client
 import json
+import re
 import shutil
 import subprocess
 import threading
@@ -21,7 +22,7 @@ from synthaug.review import Decisions, decisions_file, read_rejected
 
 pytest.importorskip("ipyniivue", reason='ipyniivue is not installed: pip install "synthaug[view]"')
 from synthaug.view.server import ViewServer
-from synthaug.view.shown import find_shown
+from synthaug.view.shown import described, find_shown, listed
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,7 @@ def test_it_gives_out_the_page_and_the_cases_and_nothing_from_outside(served):
     assert status == 200 and b"app.js" in page and b"http" not in page
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     status, script, _ = ask(served, "niivue.js")
-    assert status == 200 and b" as Niivue}" in script[-200:]
+    assert status == 200 and b" as Niivue," in script[-200:] and b" as NVImage}" in script[-200:]
     known = json.loads(ask(served, "cases.json")[1])
     assert known["cases"] == ["synth_000000", "synth_000001", "synth_000002"]
 
@@ -70,9 +71,18 @@ def test_it_gives_out_the_page_and_the_cases_and_nothing_from_outside(served):
     assert ask(served, case["label"])[0] == ask(served, case["before"][0]["file"])[0] == 200
 
 
+def test_a_case_is_described_before_its_label_is_read(cohort, tmp_path):
+    shutil.copytree(cohort[0] / "cohort", tmp_path / "cohort")
+    (tmp_path / "cohort" / "labelsTr" / "synth_000000.nii.gz").write_bytes(b"no NIfTI")
+    shown = find_shown(tmp_path / "cohort")
+    assert described(shown, 0)["label"] == "file/0/after/label.nii.gz"
+    with pytest.raises(ValueError, match="synth_000000"):
+        listed(shown, 0)
+
+
 def test_lesions_lie_where_the_label_is(served, cohort):
     for number in range(3):
-        case = json.loads(ask(served, f"case/{number}")[1])
+        case = json.loads(ask(served, f"case/{number}")[1]) | json.loads(ask(served, f"lesions/{number}")[1])
         image = nib.load(cohort[0] / "cohort" / "labelsTr" / f"{case['name']}.nii.gz")
         label = np.asarray(image.dataobj)
         total = float((label > 0).sum()) / 1000
@@ -92,6 +102,7 @@ def test_lesions_lie_where_the_label_is(served, cohort):
         "file/0/else/label.nii.gz",
         "case/-1",
         "case/x",
+        "lesions/9",
         "..%2f..%2fpyproject.toml",
         "static/app.js",
         "manifest.jsonl",
@@ -162,9 +173,10 @@ def test_the_command_says_what_is_missing(cohort, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 def test_the_page_shows_a_case(served):
-    """In a real browser, with WebGL by software: the first case is on the screen, at its inserted lesion."""
+    """In a real browser, with WebGL by software: the first case in slices, at its inserted lesion."""
     flags = ["--headless", "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
     command = ["chromium", *flags, "--timeout=15000", "--virtual-time-budget=30000", "--dump-dom", served.address]
     page = subprocess.run(command, capture_output=True, text=True, timeout=90).stdout
     assert urlsplit(served.address).hostname == "localhost"
     assert 'data-ready="synth_000000"' in page and "data-lesion=" in page and "inserted" in page
+    assert re.search(r'aria-pressed="true"[^>]*>slices<', page)

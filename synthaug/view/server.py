@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from synthaug.review import Decisions
 from synthaug.view.niivue import niivue_module
-from synthaug.view.shown import Shown, channel_file, described
+from synthaug.view.shown import Shown, channel_file, described, listed
 
 PAGES = {"": ("page.html", "text/html"), "app.js": ("app.js", "text/javascript"), "app.css": ("app.css", "text/css")}
 LONGEST_BODY = 10_000
@@ -47,7 +47,7 @@ class ViewServer(ThreadingHTTPServer):
     def __init__(self, shown: Shown, decisions: Decisions, port: int = 0):
         self.shown, self.decisions, self.niivue = shown, decisions, niivue_module()
         self.token = secrets.token_urlsafe(24)
-        self.described = lru_cache(maxsize=64)(lambda number: json.dumps(described(shown, number)).encode())
+        self.listed = lru_cache(maxsize=64)(lambda number: json.dumps(listed(shown, number)).encode())
         super().__init__(("127.0.0.1", port), _Handler)
 
     @property
@@ -73,7 +73,9 @@ class ViewServer(ThreadingHTTPServer):
             return json.dumps({**content, "file": self.decisions.file.name}).encode(), "application/json"
         match path.split("/"):
             case ["case", number] if self._is_case(number):
-                return self.described(int(number)), "application/json"
+                return json.dumps(described(self.shown, int(number))).encode(), "application/json"
+            case ["lesions", number] if self._is_case(number):
+                return self.listed(int(number)), "application/json"
             case ["file", number, which, name] if self._is_case(number):
                 return self._file(int(number), which, name)
         return None

@@ -116,7 +116,23 @@ def is_compressed(case: Case, channel: str) -> bool:
 
 
 def described(shown: Shown, number: int) -> dict[str, Any]:
-    """Describe a case for the page, JSON-able: channels, classes and their colours, lesions, and what it was before."""
+    """Say where a case's channels, its label and the channels before are, JSON-able; reads no file."""
+    case = shown.cases[number]
+    before = shown.before.get(case.name)
+    return {
+        "name": case.name,
+        "channels": _channels(case, f"file/{number}/after"),
+        "label": None if case.label is None else f"file/{number}/after/{_label_name(case.label)}",
+        "before": None if before is None else _channels(before, f"file/{number}/before"),
+    }
+
+
+def listed(shown: Shown, number: int) -> dict[str, Any]:
+    """List a case's classes with their colours, and its lesions, JSON-able; reads its label and the one before.
+
+    Raises:
+        CaseError: a label that cannot be read.
+    """
     case = shown.cases[number]
     before = shown.before.get(case.name)
     label, affine = _label(case)
@@ -124,12 +140,8 @@ def described(shown: Shown, number: int) -> dict[str, Any]:
     classes = _classes(shown.classes, label)
     colours = class_colours(list(classes))
     return {
-        "name": case.name,
-        "channels": _channels(case, f"file/{number}/after"),
-        "label": None if label is None or case.label is None else f"file/{number}/after/{_label_name(case.label)}",
         "classes": [{"name": n, "value": v, "colour": colours[n]} for n, v in classes.items()],
         "lesions": [] if label is None else _lesions(label, affine, classes, own, shown.inserted.get(case.name)),
-        "before": None if before is None else _channels(before, f"file/{number}/before"),
     }
 
 
@@ -146,7 +158,9 @@ def _label(case: Case) -> tuple[np.ndarray | None, np.ndarray]:
     if case.label is None:
         return None, np.eye(4)
     stored = read_stored(case.name, case.label, 1)
-    return np.rint(volumes_first(stored.scaled)[0]).astype(np.int32), stored.affine
+    voxels = volumes_first(stored.scaled)[0]
+    whole = np.issubdtype(voxels.dtype, np.integer)  # most labels: as they are, half a second saved on a large one
+    return voxels if whole else np.rint(voxels).astype(np.int32), stored.affine
 
 
 def _classes(known: Classes | None, label: np.ndarray | None) -> dict[str, int]:

@@ -1,14 +1,14 @@
-import { Niivue } from "./niivue.js";
+import { Niivue, NVImage } from "./niivue.js";
 
 const $ = (id) => document.getElementById(id);
-const VIEWS = ["all", "axial", "coronal", "sagittal", "volume"];
-const state = { cases: [], decisions: {}, number: 0, case: null, channel: null, lesion: -1, view: 0, label: true };
+const VIEWS = ["slices", "axial", "coronal", "sagittal", "volume", "all"];
+const state = { cases: [], decisions: {}, number: 0, case: null, channel: null, lesion: -1, view: 0, label: true, loading: 0, over: null, listed: null };
 const options = {
   backColor: [0.03, 0.05, 0.07, 1], isColorbar: false, show3Dcrosshair: true, crosshairWidth: 0.6, crosshairGap: 12, isOrientCube: false,
-  dragAndDropEnabled: false, isNearestInterpolation: false, logLevel: "error", multiplanarShowRender: 1,
+  dragAndDropEnabled: false, isNearestInterpolation: false, logLevel: "error", multiplanarShowRender: 0, // a volume rendering by software takes seconds a draw: only where it is asked for
 };
 const after = new Niivue(options);
-let before = null;
+let before = null, attached = null;
 
 const getJson = async (address, request) => {
   const reply = await fetch(address, request);
@@ -25,7 +25,9 @@ const colormap = (classes) => {
 };
 
 const view = (nv) => {
-  const types = [nv.sliceTypeMultiplanar, nv.sliceTypeAxial, nv.sliceTypeCoronal, nv.sliceTypeSagittal, nv.sliceTypeRender];
+  const slices = nv.sliceTypeMultiplanar;
+  const types = [slices, nv.sliceTypeAxial, nv.sliceTypeCoronal, nv.sliceTypeSagittal, nv.sliceTypeRender, slices];
+  nv.opts.multiplanarShowRender = Number(VIEWS[state.view] === "all");
   nv.setSliceType(types[state.view]);
 };
 
@@ -44,71 +46,119 @@ async function show(number) {
   state.number = (number + state.cases.length) % state.cases.length;
   state.lesion = -1;
   say("loading");
-  document.body.dataset.ready = "";
+  document.body.dataset.ready = document.body.dataset.complete = "";
   const asked = state.number;
+  const listing = getJson(`lesions/${asked}`); // of a label that is read meanwhile
+  listing.catch(() => {}); // said where it is waited for
   const found = await getJson(`case/${asked}`);
   if (asked !== state.number) return; // another one was asked for meanwhile
-  state.case = found;
+  state.case = { ...found, lesions: [] };
   $("name").textContent = found.name;
   $("place").textContent = `${asked + 1} of ${state.cases.length}`;
   const names = found.channels.map((c) => c.name);
   state.channel = names.includes(state.channel) ? state.channel : names[0];
   buttons($("channels"), names, (k) => choose(names[k]));
-  $("classes").replaceChildren(...found.classes.map((c) => {
+  $("classes").replaceChildren();
+  $("lesions").textContent = "reading the label";
+  tellDecision();
+  state.listed = listing.then((list) => {
+    if (asked !== state.number) return;
+    Object.assign(state.case, list);
+    tellLesions();
+  });
+  await load(() => jump(Math.max(0, state.case.lesions.findIndex((l) => l.new === true))));
+}
+
+function tellLesions() {
+  const { classes, lesions } = state.case;
+  $("classes").replaceChildren(...classes.map((c) => {
     const item = document.createElement("span"), spot = document.createElement("i");
     spot.style.background = c.colour;
     item.append(spot, c.name);
     return item;
   }));
-  buttons($("lesions"), found.lesions.map(() => ""), jump);
-  found.lesions.forEach((lesion, k) => {
+  buttons($("lesions"), lesions.map(() => ""), jump);
+  lesions.forEach((lesion, k) => {
     const words = document.createElement("small");
     const shares = Object.entries(lesion.classes).map(([n, s]) => `${n} ${Math.round(100 * s)} %`).join(", ");
     words.textContent = shares;
     const mark = lesion.new === true ? " · inserted" : lesion.new === false ? " · the host's own" : "";
     $("lesions").children[k].append(`${k + 1}: ${lesion.ml} ml, ${lesion.diameter_mm} mm${mark}`, words);
   });
-  if (!found.lesions.length) $("lesions").textContent = "none";
-  tellDecision();
-  const first = Math.max(0, found.lesions.findIndex((l) => l.new === true));
-  await load(() => jump(first));
+  if (!lesions.length) $("lesions").textContent = "none";
+}
+
+// Waits until what was drawn is rendered, which reading a pixel does, and lets the browser show it before there is more to do.
+async function drawn(nv) {
+  nv.gl.bindFramebuffer(nv.gl.FRAMEBUFFER, null);
+  nv.gl.readPixels(0, 0, 1, 1, nv.gl.RGBA, nv.gl.UNSIGNED_BYTE, new Uint8Array(4));
+  await new Promise((then) => { setTimeout(then, 30); });
+}
+
+// NiiVue's own loading draws every layer anew for each file that comes: here each is drawn once, the image first.
+function setImage(nv, image) {
+  nv.volumes = [image];
+  nv.setVolume(image, 0);
+  view(nv);
+}
+
+function setOver(label) {
+  label.setColormapLabel(colormap(state.case.classes));
+  after.volumes = [after.volumes[0], label];
+  after.overlays = [label];
+  paint();
 }
 
 async function load(then) {
-  const found = state.case, channel = found.channels.find((c) => c.name === state.channel);
-  const volume = (c, range) => ({ url: c.file, colormap: "gray", ...(range && { cal_min: range[0], cal_max: range[1] }) });
-  const volumes = [volume(channel)];
-  if (found.label) volumes.push({ url: found.label, colormap: "red", opacity: opacity() });
-  await after.loadVolumes(volumes);
-  if (found.label) after.volumes[1].setColormapLabel(colormap(found.classes));
-  after.updateGLVolume();
-  view(after);
+  const asked = ++state.loading, found = state.case, channel = found.channels.find((c) => c.name === state.channel);
+  const old = found.before?.find((c) => c.name === channel.name);
+  $("slider").hidden = !old; // before the first draw: a canvas that changes its size waits for all that was drawn
+  const label = state.over?.of === found.label ? state.over.label : null;
+  const reading = [NVImage.loadFromUrl({ url: channel.file, colormap: "gray" }), found.label && !label ? readLabel(found.label) : label];
+  attached ??= after.attachToCanvas($("after")); // compiles shaders, while files come and are decompressed
+  const [image, over] = await Promise.all([...reading, attached, state.listed]);
+  if (asked !== state.loading) return; // another one was asked for meanwhile
+  $("curtain").hidden = $("edge").hidden = true;
+  setImage(after, image);
   pressed($("channels"), found.channels.indexOf(channel));
   then();
-  document.body.dataset.ready = found.name;
+  await drawn(after);
+  if (asked !== state.loading) return;
+  performance.mark(`slices ${found.name}`);
+  if (over) setOver(over);
+  state.over = { of: found.label, label: over };
   say("");
-  await loadBefore(volume, channel.name);
+  await drawn(after);
+  if (asked !== state.loading) return;
+  document.body.dataset.ready = found.name;
+  performance.mark(`ready ${found.name}`);
+  if (old) await loadBefore(old, image, asked);
+  if (asked === state.loading) document.body.dataset.complete = found.name;
 }
 
-async function loadBefore(volume, name) {
-  const old = state.case.before?.find((c) => c.name === name);
-  $("curtain").hidden = $("edge").hidden = $("slider").hidden = !old;
-  if (old) {
-    if (!before) {
-      before = new Niivue(options);
-      await before.attachToCanvas($("before"));
-    }
-    await before.loadVolumes([volume(old, [after.volumes[0].cal_min, after.volumes[0].cal_max])]);
-    view(before);
-    after.broadcastTo([before], { "2d": true, "3d": true });
-    move(after.scene.crosshairPos);
+const readLabel = (url) => NVImage.loadFromUrl({ url, colormap: "red", opacity: opacity() });
+
+async function loadBefore(old, shown, asked) {
+  if (!before) {
+    before = new Niivue(options);
+    await before.attachToCanvas($("before"));
   }
+  const image = await NVImage.loadFromUrl({ url: old.file, colormap: "gray", cal_min: shown.cal_min, cal_max: shown.cal_max });
+  if (asked !== state.loading) return;
+  setImage(before, image);
+  after.broadcastTo([before], { "2d": true, "3d": true });
+  $("curtain").hidden = $("edge").hidden = false;
+  move(after.scene.crosshairPos);
 }
 
 const opacity = () => (state.label ? Number($("opacity").value) : 0);
 
 function paint() {
-  if (after.volumes.length > 1) after.setOpacity(1, opacity());
+  const label = after.volumes[1];
+  if (!label) return;
+  label.opacity = opacity();
+  after.refreshLayers(label, 1);
+  after.drawScene();
 }
 
 async function choose(name) {
@@ -178,7 +228,6 @@ guarded(async () => {
   const known = await getJson("cases.json");
   Object.assign(state, { cases: known.cases, decisions: known.decisions, file: known.file });
   $("root").textContent = known.root;
-  await after.attachToCanvas($("after"));
   split(50);
   await show(0);
 })();
