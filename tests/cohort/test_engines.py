@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -14,7 +15,7 @@ from cohort_tools import contents, plain_reports, tiny_config
 from synthaug.cohort import generate
 from synthaug.cohort.engines import Order, make_engine
 from synthaug.cohort.engines.local import LocalEngine
-from synthaug.cohort.engines.ray import TRIES
+from synthaug.cohort.engines.ray import TRIES, RayEngine
 from synthaug.config import ConfigError
 from synthaug.generators.base import TumorGenerator
 
@@ -108,8 +109,40 @@ def test_cases_that_kill_every_worker_are_failures_and_the_command_ends(cluster,
     few = config.model_copy(update={"count": 1})
     began = time.monotonic()
     summary = generate(few, tmp_path / "c", engine="ray", actors=1, generator=deadly())
-    assert summary.failed["synth_000000"].startswith(f"its worker died {TRIES} times")
+    assert summary.failed["synth_000000"].startswith(f"its worker died or was out of reach {TRIES} times")
     assert not summary.complete and time.monotonic() - began < 120
+
+
+def test_ray_ends_when_its_cluster_is_gone_and_does_not_list_all_that_is_left_as_failed(config, tmp_path):
+    ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+
+    class Gone:
+        """A cluster whose actors take tasks that never come back."""
+
+        exceptions, begun = ray.exceptions, 0
+
+        def is_initialized(self):
+            return True
+
+        def wait(self, tasks):
+            return tasks[:1], tasks[1:]
+
+        def get(self, task):
+            raise ray.exceptions.ActorUnavailableError("no answer", None)
+
+        def kill(self, actor):
+            pass
+
+        def remote(self, cases):
+            self.begun += 1
+            return self.begun
+
+    engine, gone = RayEngine(Order(config, str(tmp_path / "c"))), Gone()
+    engine._ray, engine._own, engine._actors = gone, False, lambda: [SimpleNamespace(make=gone) for _ in range(2)]
+    failed = []
+    with pytest.raises(ConnectionError, match="the same command goes on"):
+        failed.extend(engine.make(SimpleNamespace(total=10**6), iter(range(10**6))))
+    assert gone.begun == 8
 
 
 def test_an_engine_that_there_is_not_is_refused(config, tmp_path):

@@ -42,8 +42,12 @@ class RayEngine(Engine):
         self._ray, self._own = ray, not ray.is_initialized()
 
     def make(self, maker: CaseMaker, indices: Iterable[int]) -> Iterator[tuple[int, Failure | None]]:
-        """Make cases, in the order in which they are done."""
-        ray = self._ray
+        """Make cases, in the order in which they are done.
+
+        Raises:
+            ConnectionError: no task of any actor came back: the cluster is gone, or every case kills its process.
+        """
+        ray, lost = self._ray, 0
         if self._own:
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
         actors = self._actors()
@@ -57,7 +61,14 @@ class RayEngine(Engine):
                 (done,), _ = ray.wait(list(going))
                 actor, cases = going.pop(done)
                 self._begin(actor, coming, going)
-                yield from self._results(done, cases)
+                results, gone = self._results(done, cases)
+                yield from results
+                lost = lost + 1 if gone else 0
+                if going and lost >= 2 * len(actors):  # else all that is left would be listed as failed
+                    raise ConnectionError(
+                        f"ray: {lost} tasks one after the other were lost {TRIES} times each: the head or the cluster"
+                        " is gone, or every case kills its process; the same command goes on with what is left"
+                    )
         finally:
             for actor in actors:
                 ray.kill(actor)
@@ -80,12 +91,13 @@ class RayEngine(Engine):
         if cases := next(coming, None):
             going[actor.make.remote(cases)] = (actor, cases)
 
-    def _results(self, task: Any, cases: list[int]) -> list[tuple[int, Failure | None]]:
+    def _results(self, task: Any, cases: list[int]) -> tuple[list[tuple[int, Failure | None]], bool]:
+        """What became of the cases of a task, and whether it was lost with its actor."""
         try:
-            return self._ray.get(task)
+            return self._ray.get(task), False
         except self._ray.exceptions.RayActorError as error:
-            message = f"its worker died {TRIES} times: {str(error).splitlines()[0]}"
-            return [(index, Failure(message)) for index in cases]
+            message = f"its worker died or was out of reach {TRIES} times: {str(error).splitlines()[0]}"
+            return [(index, Failure(message)) for index in cases], True
 
 
 def _absolute(place: Any) -> Any:
