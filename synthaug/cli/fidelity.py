@@ -12,6 +12,7 @@ from synthaug.cli.profiles import ProfileOption
 CasesOption = Annotated[
     Path, typer.Option(help="Folder of labelled cases, of patients that the generator did not see.")
 ]
+MasksOption = Annotated[Path | None, typer.Option(help="Bank whose masks are inserted; those of the cases.")]
 GroupsOption = Annotated[str | None, typer.Option(help="Patients to take, separated by commas; all by default.")]
 
 
@@ -22,7 +23,7 @@ def fidelity(
     cases: CasesOption,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the measurement.")],
     profile: ProfileOption = None,
-    bank: Annotated[Path | None, typer.Option(help="Bank whose masks are inserted; those of the cases.")] = None,
+    bank: MasksOption = None,
     judge: Annotated[
         Path | None, typer.Option(help="Segmenter: a trained model's folder, or a Python file with a class Judge.")
     ] = None,
@@ -37,20 +38,14 @@ def fidelity(
     It writes fidelity.html, fidelity.json, and reader.html, with which a reader tells real from synthetic lesions.
     """
     with one_line_errors(*ERRORS):
-        from synthaug.evaluation.fidelity.config import FidelityConfig
-        from synthaug.evaluation.fidelity.kit import Kit
         from synthaug.evaluation.fidelity.page import PAGE, READER
         from synthaug.figures.slices import require_matplotlib
-        from synthaug.lesions.bank import LesionBank
 
         require_matplotlib("the page of the fidelity kit")
         known, chosen = profiled_cases(profile, cases, groups)
-        config = checked_settings(FidelityConfig.quick() if quick else FidelityConfig(), settings)
         tell_seen(generator, chosen)
-        donors = None if bank is None else LesionBank.load(bank)
         with stoppable(out):
-            kit = Kit(generator, known, chosen, out, config, donors, judge, lambda text: typer.echo(text, err=True))
-            found = kit.run()
+            found = make_kit(generator, known, chosen, out, bank, quick, settings, judge).run()
     for name, row in found["auc"].items():
         typer.echo(f"AUC {name}: {row['auc']:.3f} [{row['low']:.3f}, {row['high']:.3f}]")
     typer.echo(f"{out / PAGE}, {out / READER}")
@@ -72,6 +67,26 @@ def profiled_cases(profile: Path | None, folder: Path, groups: str | None):
     if wanted is not None and (unknown := wanted - {case.group for case in labelled}):
         raise ValueError(f"groups: no labelled case of {', '.join(sorted(unknown))} in {folder}")
     return data.profile, [case for case in labelled if wanted is None or case.group in wanted]
+
+
+def make_kit(
+    generator: str,
+    profile,
+    cases,
+    out: Path,
+    bank: Path | None,
+    quick: bool,
+    settings: list[str] | None,
+    judge: Path | None = None,
+):
+    """Make the kit of the commands' options; it says on stderr how far it is."""
+    from synthaug.evaluation.fidelity.config import FidelityConfig
+    from synthaug.evaluation.fidelity.kit import Kit
+    from synthaug.lesions.bank import LesionBank
+
+    config = checked_settings(FidelityConfig.quick() if quick else FidelityConfig(), settings)
+    donors = None if bank is None else LesionBank.load(bank)
+    return Kit(generator, profile, cases, out, config, donors, judge, lambda text: typer.echo(text, err=True))
 
 
 def checked_settings(config, settings: list[str] | None):

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from synthaug.cli.errors import one_line_errors, stoppable
-from synthaug.cli.fidelity import GroupsOption, checked_settings, profiled_cases
+from synthaug.cli.fidelity import GroupsOption, MasksOption, make_kit, profiled_cases
 from synthaug.cli.options import ERRORS
 from synthaug.cli.profiles import ProfileOption
 
@@ -16,7 +16,7 @@ def privacy(
     cases: Annotated[Path, typer.Option(help="Labelled cases: patients that it has seen and, best, others.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder; that of synthaug fidelity goes on.")],
     profile: ProfileOption = None,
-    bank: Annotated[Path | None, typer.Option(help="Bank whose masks are inserted; those of the cases.")] = None,
+    bank: MasksOption = None,
     seen: Annotated[
         str | None, typer.Option(help="Patients that it has seen, separated by commas; what the weights say.")
     ] = None,
@@ -28,16 +28,11 @@ def privacy(
 ) -> None:
     """Measure whether a generator gives its training lesions away: copies, membership; a paragraph to be quoted."""
     with one_line_errors(*ERRORS):
-        from synthaug.evaluation.fidelity.config import FidelityConfig
-        from synthaug.evaluation.fidelity.kit import Kit
         from synthaug.evaluation.privacy.measure import FIGURES, measure_privacy
-        from synthaug.lesions.bank import LesionBank
 
         known, chosen = profiled_cases(profile, cases, groups)
-        config = checked_settings(FidelityConfig.quick() if quick else FidelityConfig(), settings)
-        donors = None if bank is None else LesionBank.load(bank)
         with stoppable(out):
-            kit = Kit(generator, known, chosen, out, config, donors, say=lambda text: typer.echo(text, err=True))
+            kit = make_kit(generator, known, chosen, out, bank, quick, settings)
             found = measure_privacy(kit, _seen(generator, kit, seen))
     typer.echo(found["paragraph"])
     typer.echo(str(out / FIGURES))

@@ -9,6 +9,7 @@ differ.
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -76,11 +77,17 @@ class Looks:
             raise ValueError(f"style: {wanted} is the look of a bank's lesions; give looks=LesionBank(...)")
         select_channels(channels, bank.channels, "the bank of looks")
         made = cls(wanted, bank, classes, channels, generator, copy.deepcopy(generator.prior).cpu())
-        made.candidates(None)
+        made.asked_for  # noqa: B018 (raises where there is no such lesion)
         return made
 
     def candidates(self, host_group: str | None) -> list[Lesion]:
-        """List the lesions whose look may be taken, none of them of the host's own patient where there are others.
+        """List the lesions whose look may be taken, none of them of the host's own patient."""
+        own = None if host_group is None else self.bank.group_of(host_group)
+        return [x for x in self.asked_for if x.group != own]
+
+    @cached_property
+    def asked_for(self) -> list[Lesion]:
+        """The lesions that have the look, of all patients.
 
         Raises:
             ValueError: there is none; what there is is named.
@@ -100,8 +107,7 @@ class Looks:
                 f"style: expected donor, host, {LOW_GRADE}, {HIGH_GRADE}, {LIKE_MASK}, or a lesion or patient of the "
                 f"bank ({patients}, ...), got {self.wanted}, of which the bank has no lesion"
             )
-        own = None if host_group is None else self.bank.group_of(host_group)
-        return [x for x in found if x.group != own]
+        return found
 
     def _low_grade(self) -> set[str | None]:
         """Patients whose lesions hardly enhance.

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from synthaug.classes import Classes
+from synthaug.generators.learned.style import class_moments
 from synthaug.insertion.contrast import fields
-from synthaug.insertion.own import style_of
-from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.base import LesionSource
+from synthaug.lesions.registry import class_order
 
 
 def bounds_of(
@@ -28,14 +28,15 @@ def bounds_of(
         channels: names of the batches' channels.
         fixed: scales of the channels that have units; the others' means may be anything.
     """
-    if fixed is None or not isinstance(source, LesionBank) or not set(channels) <= set(source.channels):
+    if fixed is None or source.channels is None or not set(channels) <= set(source.channels):
         return None
-    columns, cpu = [source.channels.index(name) for name in channels], torch.device("cpu")
-    means = torch.stack([style_of(source, lesion.name, columns, classes, cpu)[0] for lesion in source])
-    means[:, :, [scale is None for scale in fixed]] = torch.nan
-    unknown = means.isnan().any(0)
-    least = torch.where(unknown, -torch.inf, means.amin(0))
-    return torch.stack((least, torch.where(unknown, torch.inf, means.amax(0))))
+    found = source.class_bounds([source.channels.index(name) for name in channels])
+    if found is None:
+        return None
+    bounds = torch.full((2, len(classes), len(channels)), torch.nan)
+    bounds[:, class_order(source, classes)] = found
+    bounds[:, :, [scale is None for scale in fixed]] = torch.nan
+    return torch.stack((bounds[0].nan_to_num(-torch.inf), bounds[1].nan_to_num(torch.inf)))
 
 
 def held(painted: Tensor, mask: Tensor, bounds: Tensor) -> Tensor:
@@ -46,6 +47,5 @@ def held(painted: Tensor, mask: Tensor, bounds: Tensor) -> Tensor:
         mask: (K, X, Y, Z) one-hot classes.
         bounds: (2, K, C), as of `bounds_of`.
     """
-    voxels = mask.flatten(1).to(painted.dtype)
-    mean = voxels @ painted.flatten(1).T / voxels.sum(1, keepdim=True).clamp(min=1)
+    mean = class_moments(painted[None], mask[None].to(painted.dtype))[0][0]
     return painted + fields(mask, mean.clamp(bounds[0], bounds[1]) - mean)

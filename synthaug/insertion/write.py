@@ -106,10 +106,9 @@ class CropWriter:
         if styles is not None:
             told["style"] = styles
         painted = self.generator.generate(context, classes, [s.row.seed for s in spots], donor, **told)
-        if self.means is not None:
-            bounds = on_device(self.means, painted.device)
-            painted = stacked([held(crop, mask, bounds) for crop, mask in zip(painted, classes, strict=True)])
+        bounds = None if self.means is None else on_device(self.means, painted.device)
         for spot, crop, mask in zip(spots, painted, classes, strict=True):
+            crop = crop if bounds is None else held(crop, mask, bounds)
             self._write(spot, contrasted(crop, mask, spot.row), image, label)
 
     def _spot(self, work: Work, plan: InsertionPlan, n: int, image: Tensor, label: Tensor) -> Spot:

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialized
 from torch import Tensor
 
@@ -29,6 +28,7 @@ from synthaug.host.space import Space
 from synthaug.lesions.base import Candidates, Lesion, LesionSource, known_frame
 from synthaug.lesions.cutting import MARGIN_VOX, MIN_VOXELS, UNKNOWN_FRAME, LesionCutter, names_of, tensors_of
 from synthaug.lesions.places import PlaceFrequency, points_of
+from synthaug.lesions.tensors import read_tensors
 
 FORMAT = "synthaug-lesion-bank"
 VERSION = 2
@@ -364,6 +364,14 @@ class LesionBank(LesionSource):
         mean, std = (self._tensors[k][:, :, columns].nanmean(0) for k in ("class_mean", "class_std"))
         return torch.where(own_mean.isnan(), mean, own_mean), torch.where(own_std.isnan(), std, own_std)
 
+    def class_bounds(self, channels: Sequence[int]) -> Tensor:
+        """Return the least and greatest mean of the classes over all lesions, (2, K, C); NaN of one that none has."""
+        means = self._tensors["class_mean"][:, :, list(channels)]
+        unknown = means.isnan()
+        least = means.masked_fill(unknown, torch.inf).amin(0)
+        greatest = means.masked_fill(unknown, -torch.inf).amax(0)
+        return torch.stack((least, greatest)).masked_fill(unknown.all(0), torch.nan)
+
     def save(self, path: str | os.PathLike) -> None:
         """Write the bank to one safetensors file; beside it first, then renamed, so that none is half-written."""
         header = json.dumps(self._header | {"skipped": self.skipped, "crc32": checksum_of(self._tensors)})
@@ -379,14 +387,7 @@ class LesionBank(LesionSource):
             ValueError: the file is damaged, of another kind or of another version.
         """
         path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"lesion bank {path}: no such file")
-        try:
-            with safe_open(path, "pt") as file:
-                header = json.loads((file.metadata() or {}).get("bank", "null"))
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"lesion bank {path}: damaged, expected a safetensors file of a bank: {error}") from error
+        header, tensors = read_tensors(path, "bank")
         _check_file(path, header, tensors)
         unknown = torch.from_numpy(UNKNOWN_FRAME).expand(len(header["names"]), 3, 4)
         return cls(header | {"version": VERSION}, {"frames": unknown} | tensors)

@@ -155,6 +155,13 @@ class LesionSource(ABC):
         """
         raise ValueError(f"{type(self).__name__} has masks only, no intensities: take another generator than paste")
 
+    def class_bounds(self, channels: Sequence[int]) -> Tensor | None:
+        """Return the least and greatest mean of the classes over all lesions, (2, K, C); None where there are none.
+
+        NaN of a class that no lesion has.
+        """
+        return None
+
     def class_statistics(self, name: str, channels: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation, (K, C) float32 on the CPU, of a lesion's classes; see `intensities`."""
         raise ValueError(f"{type(self).__name__} has masks only, no intensities: take another generator than paste")

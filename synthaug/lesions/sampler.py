@@ -8,7 +8,6 @@ import json
 import os
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import cc3d
@@ -26,6 +25,7 @@ from synthaug.geometry import bounding_box
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.base import Candidates, Lesion, LesionSource
 from synthaug.lesions.shape_model import ShapeModel, enlarged, outline_of
+from synthaug.lesions.tensors import read_tensors
 from synthaug.random import stream
 
 FORMAT, VERSION = "synthaug-lesion-sampler", 1
@@ -165,8 +165,8 @@ class LesionSampler(LesionSource):
             "format": FORMAT,
             "version": VERSION,
             "classes": list(self.classes),
+            "values": None if self._values is None else dict(self._values),
         }
-        header["values"] = None if self._values is None else dict(self._values)
         tensors = {
             "mean": model.mean.contiguous(),
             "components": model.components.half().contiguous(),
@@ -188,14 +188,7 @@ class LesionSampler(LesionSource):
             FileNotFoundError: there is no such file.
             ValueError: the file is damaged, or of another kind or version.
         """
-        if not Path(path).is_file():
-            raise FileNotFoundError(f"lesion sampler {path}: no such file")
-        try:
-            with safe_open(path, "pt") as file:
-                header = json.loads((file.metadata() or {}).get("sampler", "null"))
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"lesion sampler {path}: damaged: {error}") from error
+        header, tensors = read_tensors(path, "sampler")
         if not isinstance(header, dict) or (header.get("format"), header.get("version")) != (FORMAT, VERSION):
             raise ValueError(f"lesion sampler {path}: expected a file of LesionSampler.save, version {VERSION}")
         model = ShapeModel(

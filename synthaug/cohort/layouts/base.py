@@ -119,6 +119,16 @@ class Layout(ABC):
         """First entries of a ``dataset.json``."""
         return self.about.model_dump(include={"name", "description", "reference", "licence"})
 
+    def facts(self, provenance: Mapping[str, Any], written: "Written", labels: Mapping[str, int]) -> dict[str, Any]:
+        """Make the ``dataset.json`` of layouts that have none of their own: the data set, its channels and labels."""
+        return {
+            **self.about.model_dump(mode="json"),
+            "channels": list(self.channels),
+            "labels": dict(labels),
+            "cases": len(written),
+            "provenance": self.provenance_entry(provenance),
+        }
+
     @staticmethod
     def provenance_entry(provenance: Mapping[str, Any]) -> dict[str, Any]:
         """Make the entry of a ``dataset.json`` that says where the cases come from."""

@@ -33,14 +33,7 @@ class BraTSLayout(Layout):
 
     def description(self, provenance: Mapping[str, Any], written: "Written") -> dict[str, Content]:
         """Write a ``dataset.json``, which BraTS has not: what the data set is, its channels and labels."""
-        content = {
-            **self.about.model_dump(mode="json"),
-            "channels": list(self.channels),
-            "labels": dict(self.classes.values),
-            "cases": len(written),
-            "provenance": self.provenance_entry(provenance),
-        }
-        return {"dataset.json": json_bytes(content)}
+        return {"dataset.json": json_bytes(self.facts(provenance, written, self.classes.values))}
 
     def _path(self, name: str, tag: str) -> str:
         return f"{name}/{name}{'-' if self.is_recent else '_'}{tag}.nii.gz"

@@ -71,13 +71,7 @@ class WebDatasetLayout(Layout):
 
     def description(self, provenance: Mapping[str, Any], written: "Written") -> dict[str, Content]:
         """Write ``dataset.json`` and the index of the archives."""
-        content = {
-            **self.about.model_dump(mode="json"),
-            "channels": list(self.channels),
-            "labels": dict(self.label_values),
-            "cases": len(written),
-            "provenance": self.provenance_entry(provenance),
-        }
+        content = self.facts(provenance, written, self.label_values)
         index = {
             "__kind__": "wids-shard-index-v1",
             "wids_version": 1,

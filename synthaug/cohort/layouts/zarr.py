@@ -85,14 +85,7 @@ class ZarrLayout(Layout):
 
     def description(self, provenance: Mapping[str, Any], written: "Written") -> dict[str, Content]:
         """Write a ``dataset.json``: what the data set is, its channels and labels."""
-        content = {
-            **self.about.model_dump(mode="json"),
-            "channels": list(self.channels),
-            "labels": dict(self.label_values),
-            "cases": len(written),
-            "provenance": self.provenance_entry(provenance),
-        }
-        return {"dataset.json": json_bytes(content)}
+        return {"dataset.json": json_bytes(self.facts(provenance, written, self.label_values))}
 
     def _values(self, channels: Sequence[StoredChannel]) -> tuple[np.ndarray, dict[str, Any]]:
         """Values (C, X, Y, Z) as they are written, and their scaling where they are stored values of a file."""
