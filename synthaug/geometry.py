@@ -192,31 +192,36 @@ def blurred(values: Tensor, sigma_mm: float, spacing_mm: Sequence[float]) -> Ten
     return values
 
 
-def opened(mask: Tensor) -> Tensor:
-    """Open a mask (..., X, Y, Z) bool by a 2 x 2 x 2 cube; an axis of one voxel is left alone."""
-    return dilated(eroded(mask), [n > 1 for n in mask.shape[-3:]])
+def opened(mask: Tensor, sides: Sequence[int] = (2, 2, 2)) -> Tensor:
+    """Open a mask (..., X, Y, Z) bool by a box of `sides` voxels; along an axis that is shorter, by all of the axis."""
+    sides = [min(side, n) for side, n in zip(sides, mask.shape[-3:], strict=True)]
+    return dilated(eroded(mask, sides), sides)
 
 
-def eroded(mask: Tensor) -> Tensor:
-    """Find where 2 x 2 x 2 cubes of (..., X, Y, Z) bool begin; one shorter along each axis of more than one voxel."""
-    for dim in (-3, -2, -1):
-        if mask.shape[dim] > 1:
-            n = mask.shape[dim] - 1
-            mask = mask.narrow(dim, 0, n) & mask.narrow(dim, 1, n)
+def eroded(mask: Tensor, sides: Sequence[int] = (2, 2, 2)) -> Tensor:
+    """Find where boxes of `sides` voxels of (..., X, Y, Z) bool begin; shorter by ``side - 1`` along each axis."""
+    for dim, side in zip((-3, -2, -1), sides, strict=True):
+        known = 1  # so many voxels from here on are all in the mask
+        while known < side:
+            step = min(known, side - known)
+            n = mask.shape[dim] - step
+            mask, known = mask.narrow(dim, 0, n) & mask.narrow(dim, step, n), known + step
     return mask
 
 
-def dilated(mask: Tensor, axes: Sequence[bool] = (True, True, True)) -> Tensor:
-    """Unite the 2 x 2 x 2 cubes that begin in (..., X, Y, Z) bool; one longer along each of the `axes`."""
-    for dim, wanted in zip((-3, -2, -1), axes, strict=True):
-        if wanted:
+def dilated(mask: Tensor, sides: Sequence[int] = (2, 2, 2)) -> Tensor:
+    """Unite the boxes of `sides` voxels that begin in (..., X, Y, Z) bool; longer by ``side - 1`` along each axis."""
+    for dim, side in zip((-3, -2, -1), sides, strict=True):
+        known = 1
+        while known < side:
+            step = min(known, side - known)
             n, shape = mask.shape[dim], list(mask.shape)
-            shape[dim] += 1
+            shape[dim] += step
             longer = mask.new_empty(shape)
             longer.narrow(dim, 0, n).copy_(mask)
-            longer.narrow(dim, n, 1).fill_(False)
-            longer.narrow(dim, 1, n).logical_or_(mask)
-            mask = longer
+            longer.narrow(dim, n, step).fill_(False)
+            longer.narrow(dim, step, n).logical_or_(mask)
+            mask, known = longer, known + step
     return mask
 
 

@@ -24,22 +24,36 @@ def brain_with_a_ventricle():
 def test_fluid_is_dark_in_flair_and_t1_and_bright_in_t2():
     image, label, fluid = brain_with_a_ventricle()
     host = HostSample.of(image[0], label[0, 0])
-    found = fluid_of(image[0], host, CHANNELS)
+    found = fluid_of(image[0], host, CHANNELS, (1, 1, 1))
     assert (found & fluid).sum() > 0.8 * fluid.sum() and (found & ~grown(fluid, 1, (1, 1, 1))).sum() < 20
     image[0, 3][fluid] -= 80.0  # air, not fluid
-    assert not fluid_of(image[0], HostSample.of(image[0], label[0, 0]), CHANNELS)[20:28, 16:28, 16:24].any()
+    assert not fluid_of(image[0], HostSample.of(image[0], label[0, 0]), CHANNELS, (1, 1, 1))[20:28, 16:28, 16:24].any()
     missing = image[1].clone()
     missing[1] = 0.0
-    found = fluid_of(missing, HostSample.of(missing, label[1, 0]), CHANNELS)
+    found = fluid_of(missing, HostSample.of(missing, label[1, 0]), CHANNELS, (1, 1, 1))
     assert (found & fluid).sum() > 0.8 * fluid.sum()
     alone = image[1, :1]
-    found = fluid_of(alone, HostSample.of(alone, label[1, 0]), ("flair",))
+    found = fluid_of(alone, HostSample.of(alone, label[1, 0]), ("flair",), (1, 1, 1))
     assert (found & fluid).sum() > 0.8 * fluid.sum()
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.0, 1.0, 2.0)])
+def test_sulci_are_no_fluid_and_thin_horns_of_ventricles_are(spacing):
+    image, label = toy_batch(1, labelled=False)
+    sulcus, horn, ventricle = (torch.zeros(label.shape[2:], dtype=torch.bool) for _ in range(3))
+    sulcus[34:36, 10:38, 10:34] = True
+    ventricle[18:26, 14:30, 14:26] = True
+    horn[16:18, 18:26, 16:24] = True
+    for channel, level in enumerate((-30.0, -30.0, -25.0, 40.0)):
+        image[0, channel][sulcus | horn | ventricle] += level
+    found = fluid_of(image[0], HostSample.of(image[0], label[0, 0]), CHANNELS, spacing)
+    assert not (found & sulcus).any()
+    assert (found & horn).sum() > 0.5 * horn.sum() and (found & ventricle).sum() > 0.8 * ventricle.sum()
 
 
 def test_a_phantoms_ventricles_are_fluid():
     image = torch.from_numpy(phantom_case(1, (64, 64, 64), tumour=False).image)
-    found = fluid_of(image, HostSample.of(image, torch.zeros(64, 64, 64)), CHANNELS)
+    found = fluid_of(image, HostSample.of(image, torch.zeros(64, 64, 64)), CHANNELS, (1, 1, 1))
     assert 50 < found.sum() < 0.3 * found.numel()
     z = HostSample.of(image, torch.zeros(64, 64, 64)).to_model(image)
     assert z[3][found].mean() > 1 and z[0][found].mean() < -1

@@ -101,8 +101,9 @@ def host_tissue(image: Tensor) -> Tensor:
     # a missing channel (constant) must not hide the others, so it equals no value; where all are, nothing is tissue
     value = torch.where(constant, torch.nan, background)
     # a block of any channel hides what is in it: blocks are found channel by channel, and filled for all at once
-    corners = reduce(torch.logical_or, eroded(image == value[:, None, None, None]).unbind(0))
-    return ~(dilated(corners, [n > 1 for n in image.shape[1:]]) | constant.all())
+    sides = [min(2, n) for n in image.shape[1:]]
+    corners = reduce(torch.logical_or, eroded(image == value[:, None, None, None], sides).unbind(0))
+    return ~(dilated(corners, sides) | constant.all())
 
 
 def background_values(image: Tensor) -> tuple[Tensor, Tensor]:

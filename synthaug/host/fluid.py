@@ -2,8 +2,9 @@
 
 Fluid is told where MR shows it. In z-scores of host tissue, as means of 3 x 3 x 3 voxels, cerebrospinal fluid is dark
 in T1 and FLAIR and bright in T2. FLAIR must be among the channels: where T1 or T2 are, too, they must agree; where it
-is alone, fluid must be darker still. What is thinner than 2 voxels is dropped: sulci and partial volume are no
-ventricles. A channel that does not vary says nothing.
+is alone, fluid must be darker still. What is thinner than `THICK_MM` is dropped: lesions reach over sulci, and a lesion
+without them is one that no rater draws; ventricles and cysts they do not fill. A channel that does not vary says
+nothing.
 
 Labels are no fluid, whatever they look like: necrosis does look like it.
 """
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from synthaug.geometry import box_mean, grown, opened
+from synthaug.geometry import box_mean, dilated, grown, opened
 from synthaug.host import HostSample, to_model
 
 SIGNS = {"flair": -1, "t1": -1, "t2": 1}
@@ -24,14 +25,18 @@ LEVELS = {"flair": 0.8, "t1": 0.8, "t2": 0.8}
 ALONE = 1.5
 """Likewise, where FLAIR is the only channel that tells."""
 
+THICK_MM = 4.0
+"""Side of the smallest cube of fluid that counts."""
 
-def fluid_of(image: Tensor, host: HostSample, channels: Sequence[str]) -> Tensor:
+
+def fluid_of(image: Tensor, host: HostSample, channels: Sequence[str], spacing_mm: Sequence[float]) -> Tensor:
     """Find fluid in a sample, (X, Y, Z) bool.
 
     Args:
         image: (C, X, Y, Z).
         host: its tissue and statistics.
         channels: canonical names.
+        spacing_mm: voxel size.
 
     Raises:
         ValueError: no FLAIR among the channels.
@@ -47,7 +52,11 @@ def fluid_of(image: Tensor, host: HostSample, channels: Sequence[str]) -> Tensor
         level = ALONE if telling == ["flair"] else LEVELS[name]
         shows = SIGNS[name] * (box_mean(z * inside) / share)[0] > level
         fluid = fluid & (shows | ~(host.std[c] > 0) if name != "flair" else shows)
-    return opened(fluid)
+    sides = [max(2, round(THICK_MM / spacing)) for spacing in spacing_mm]
+    near = dilated(opened(fluid, sides), [2 * (side // 2) + 1 for side in sides])
+    for dim, side in enumerate(sides):
+        near = near.narrow(dim, side // 2, fluid.shape[dim])
+    return fluid & near
 
 
 def check_fluid(channels: Sequence[str]) -> None:

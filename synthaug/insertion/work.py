@@ -68,7 +68,7 @@ class Placing:
         """Leave fluid and rim out of host tissue (X, Y, Z), where the options say so; labels are neither."""
         options, tissue = self.options, host.tissue
         if options.avoid_fluid:
-            tissue = tissue & ~(fluid_of(image, host, self.channels) & (label == 0))
+            tissue = tissue & ~(fluid_of(image, host, self.channels, spacing_mm) & (label == 0))
         if options.rim_mm:
             tissue = tissue & ~(rim_of(host.tissue, options.rim_mm, spacing_mm) & (label == 0))
         return tissue
