@@ -85,6 +85,10 @@ class LesionOptions(Section):
         elastic_mm: greatest displacement of an elastic change of shape.
         halo_mm: width of the support around the lesion, where the image but not the label changes.
         edge_vox: width of the soft edge inside the support.
+        edge_texture: give the soft edge back the strength of fine texture that a mean of two textures loses.
+        fringe_mm: width of a fringe around the lesion into which its look fades, by one ramp with the soft edge, while
+            the label stays: outlines are drawn inside of what is bright. Generators that paint are given the lesion
+            grown so far; a donor brings its surroundings, 3 voxels of them.
         ignore_label: a label value outside the classes that may occur, such as -1; it is avoided like a lesion.
         host: where lesions may lie, for batches that come without: a function of a sample's image (C, X, Y, Z) and
             label (X, Y, Z) that returns its mask (X, Y, Z), called for samples that get a lesion alone; or, where
@@ -131,6 +135,8 @@ class LesionOptions(Section):
     elastic_mm: NotNegative = 0.0
     halo_mm: NotNegative = 0.0
     edge_vox: NotNegative = 1.0
+    edge_texture: bool = False
+    fringe_mm: NotNegative = 0.0
     ignore_label: int | None = None
     host: Map | None = None
     prior: Map | None = None
@@ -156,8 +162,10 @@ class LesionOptions(Section):
             raise ValueError(
                 "place: own takes swaps and scale; class_mix and diameter_mm need lesions known beforehand"
             )
-        if self.place == "own" and (self.mass_effect_mm or self.smooth_mm):
-            raise ValueError("place: own paints a lesion where it lies; mass_effect_mm and smooth_mm are for others")
+        if self.place == "own" and (self.mass_effect_mm or self.smooth_mm or self.fringe_mm):
+            raise ValueError(
+                "place: own paints a lesion where it lies; mass_effect_mm, smooth_mm and fringe_mm are for others"
+            )
         if self.place == "own" and self.style == "like-mask":
             raise ValueError("style: like-mask needs lesions known beforehand, which place: own does not have")
         if self.place == "own" and self.style == "host" and self.swaps:

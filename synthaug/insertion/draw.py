@@ -149,7 +149,7 @@ class Decider:
             limits=Limits(
                 min_voxels=options.min_voxels,
                 clearance_mm=options.clearance_mm,
-                halo_mm=options.halo_mm,
+                halo_mm=max(options.halo_mm, options.fringe_mm),
                 generator_margin=generator.margin_vox,
                 crop_sizes=generator.crop_sizes,
                 cubic=generator.cubic,

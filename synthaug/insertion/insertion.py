@@ -18,6 +18,7 @@ from synthaug.host.fluid import check_fluid
 from synthaug.host.rule import BLOCKED, HostRule
 from synthaug.host.space import Space, warn_of_patches
 from synthaug.insertion.batch import Batch, SampleMap, plain
+from synthaug.insertion.blending import Edge
 from synthaug.insertion.draw import Decider
 from synthaug.insertion.faults import PlanCheck, ValueCheck
 from synthaug.insertion.groups import GroupWatch
@@ -131,10 +132,10 @@ class TumorInsertion(InsertionState):
         self.space.check_same("this insertion", bound.described, bound.space)
         host_label = next(iter(self.space.rule.labels.values()), 0)
         limits, ignored = self.space.units.limits(names), self.options.ignore_label
-        edges = (self.options.halo_mm, self.options.edge_vox)
+        edge = Edge(self.options.halo_mm, self.options.fringe_mm, self.options.edge_vox, self.options.edge_texture)
         self._fixed = self.space.units.statistics(names)
         means = None if bound.needs_donor else bounds_of(source, vocabulary, names, self._fixed)
-        self._writer = CropWriter(bound, vocabulary, *edges, limits, host_label, look, means)
+        self._writer = CropWriter(bound, vocabulary, edge, limits, host_label, look, means)
         self._blocked = BLOCKED if ignored is None else ignored
         self._values = ValueCheck(vocabulary, self._blocked if self.space.rule.changes_labels else ignored)
         self._plans = PlanCheck(names)

@@ -21,7 +21,7 @@ class Limits:
     Attributes:
         min_voxels: least volume; smaller lesions are refused.
         clearance_mm: distance that is kept from existing labels.
-        halo_mm: width of the support around the lesion.
+        halo_mm: width of the support around the lesion, its halo or fringe.
         generator_margin: voxels of surroundings that the generator wants.
         crop_sizes: sides of the crops that the generator takes, ascending, or None for any box.
         cubic: whether these crops are cubes.

@@ -13,7 +13,7 @@ from synthaug.generators.base import TumorGenerator
 from synthaug.geometry import Window, grown
 from synthaug.host import HostSample, from_model, to_model
 from synthaug.host.units import within
-from synthaug.insertion.blending import blended, soft_edge
+from synthaug.insertion.blending import Edge, blended
 from synthaug.insertion.contrast import contrasted
 from synthaug.insertion.heal import healed, other_side
 from synthaug.insertion.looks import Looks
@@ -58,8 +58,7 @@ class CropWriter:
     Attributes:
         generator: bound to the batch's channels and classes.
         classes: vocabulary of the labels.
-        halo_mm: width of the support around the lesion.
-        edge_vox: width of the soft edge.
+        edge: how lesions end.
         limits: lowest and highest model intensity of each channel, or None.
         host_label: what the label becomes where a lesion of the host's own shrinks.
         looks: give the styles of rows that ask for a look, or None.
@@ -68,8 +67,7 @@ class CropWriter:
 
     generator: TumorGenerator
     classes: Classes
-    halo_mm: float
-    edge_vox: float
+    edge: Edge
     limits: Sequence[tuple[float, float]] | None = None
     host_label: int = 0
     looks: Looks | None = None
@@ -96,7 +94,7 @@ class CropWriter:
 
     def _paint_group(self, work: Work, plan: InsertionPlan, group: Sequence[int], image: Tensor, label: Tensor) -> None:
         spots = [self._spot(work, plan, n, image, label) for n in group]
-        classes = stacked([one_hot(s.mask, len(self.classes)) for s in spots])
+        classes = stacked([one_hot(self._shown(s), len(self.classes)) for s in spots])
         context = within(stacked([to_model(s.crop, s.host.mean, s.host.std) for s in spots]), self.limits)
         if not self.generator.needs_host:
             context.mul_(classes.sum(1, keepdim=True) == 0)
@@ -119,7 +117,7 @@ class CropWriter:
         tissue, old = window.read(host.tissue), window.read(label[row.sample])
         # cut to the tissue, and nothing where refused
         mask = work.rendered(n).mask * (tissue & (plan.outcome[n] == Outcome.DONE))
-        support = self._support(mask, tissue & (old == 0), row)
+        support = self.edge.support(mask, tissue & (old == 0), row.spacing_mm)
         if row.mass_effect_mm:
             self._push(work, row, mask, plan.center_vox[n], plan.volume_vox, image, label)
         donor = work.rendered(n).intensities if self.generator.needs_donor else None
@@ -152,16 +150,15 @@ class CropWriter:
                 style = style_of(made.source, row.lesion, channels, self.classes, crop.device)
             donor = look(own, z, row, style, self.classes)
         # under the soft edge of what is painted, too
-        hole = (own.old > 0) & done & grown(vacated, self.edge_vox + 1, (1.0, 1.0, 1.0))
+        hole = (own.old > 0) & done & grown(vacated, self.edge.vox + 1, (1.0, 1.0, 1.0))
         if row.scale != 1:
             fresh = healed(z, tissue & (old == 0), hole, row.seed, self._other_side(row, own, host, image, label))
             fresh = from_model(within(fresh, self.limits), host.mean, host.std).to(crop.dtype)
             crop = torch.where(hole, fresh, crop)
         old = torch.where(vacated, self.host_label, old).to(old.dtype)
         mask = own.new * done
-        return Spot(
-            row, host, window, mask, self._support(mask, tissue & (old == self.host_label), row), crop, old, donor
-        )
+        support = self.edge.support(mask, tissue & (old == self.host_label), row.spacing_mm)
+        return Spot(row, host, window, mask, support, crop, old, donor)
 
     def _other_side(
         self, row: Insertion, own: OwnLesion, host: HostSample, image: Tensor, label: Tensor
@@ -172,17 +169,14 @@ class CropWriter:
         z, healthy = host.to_model(image[row.sample]), host.tissue & (label[row.sample] == self.host_label)
         return other_side(z, healthy, own.center_vox - own.center, own.window.size, row.other_side)
 
-    def _support(self, mask: Tensor, free: Tensor, row: Insertion) -> Tensor:
-        """The voxels (x, y, z) that change for a lesion: itself and its halo, where it is free."""
-        support = mask > 0
-        if self.halo_mm:
-            support = support | grown(support, self.halo_mm, row.spacing_mm) & free
-        return support
+    def _shown(self, spot: Spot) -> Tensor:
+        return self.edge.shown(spot.mask, spot.support, len(self.classes), spot.row.spacing_mm)
 
     def _write(self, spot: Spot, painted: Tensor, image: Tensor, label: Tensor) -> None:
-        weight, sample = soft_edge(spot.support, self.edge_vox), spot.row.sample
+        weight, sample = self.edge.weight(spot.support, spot.row.spacing_mm), spot.row.sample
         generated = from_model(within(painted, self.limits), spot.host.mean, spot.host.std)
-        spot.window.write(image[sample], blended(spot.crop, generated, weight, spot.support, spot.host.floor))
+        mixed = blended(spot.crop, generated, weight, spot.support, spot.host.floor, self.edge.texture)
+        spot.window.write(image[sample], mixed)
         values = on_device([0, *self.classes.values.values()], label.device, label.dtype)
         spot.window.write(label[sample], torch.where(spot.mask > 0, values[spot.mask.long()], spot.old))
 

@@ -181,10 +181,14 @@ def test_the_reader_is_shown_both_kinds_and_no_answer(noise):
 @pytest.mark.skipif(shutil.which("node") is None, reason="no node to run the page's script with")
 def test_the_readers_auc_is_counted_right(noise):
     script = re.search(r"<script>(.*?)</script>", (noise.store.out / "reader.html").read_text(), re.DOTALL).group(1)
-    script += "console.log(JSON.stringify([readerAuc([0,0,1,1,1],[1,3,3,4,5]), readerAuc([1],[2])]))"
-    found, nothing = json.loads(subprocess.run(["node", "-e", script], check=True, capture_output=True).stdout)
+    script += "console.log(JSON.stringify([readerAuc([0,0,1,1,1],[1,3,3,4,5]), readerAuc([1],[2]),"
+    script += "readerAuc([0,0,0,0,1,1,1,1],[1,1,1,1,5,5,5,5]), readerAuc([0,1],[1,1])]))"
+    found, nothing, apart, two = json.loads(subprocess.run(["node", "-e", script], check=True, capture_output=True).stdout)
     assert found["auc"] == pytest.approx((3 * 1 + 2.5) / 6) and found["low"] < found["auc"] < found["high"] == 1
     assert nothing is None
+    # DeLong's interval of no width would claim that four of each are enough to know
+    assert apart["auc"] == apart["high"] == 1 and 0.5 < apart["low"] < 0.75
+    assert two["auc"] == 0.5 and two["low"] < 0.1 and two["high"] > 0.9
 
 
 def test_the_command_names_what_is_missing(limbs, tmp_path, capsys):

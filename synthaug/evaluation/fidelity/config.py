@@ -1,11 +1,11 @@
 """Settings of the fidelity kit."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
 from synthaug.config import Section
-from synthaug.evaluation.fidelity.classifier import ClassifierOptions
+from synthaug.evaluation.fidelity.classifier import REGIONS, ClassifierOptions
 
 Folds = Annotated[int, Field(ge=2)]
 
@@ -22,6 +22,7 @@ class FidelityConfig(Section):
         batch: crops per step.
         size: side of the crops in voxels.
         crops: crops per lesion when it is tested.
+        regions: what classifiers see, of `REGIONS`; one alone takes a third of the time.
         splits: divisions of the patients for the distances.
         least_voxels: smallest lesion that is compared.
         tries: hosts that are tried for a lesion.
@@ -39,6 +40,7 @@ class FidelityConfig(Section):
     batch: Annotated[int, Field(ge=2, multiple_of=2)] = 16
     size: Annotated[int, Field(ge=8, multiple_of=8)] = 40
     crops: PositiveInt = 8
+    regions: Annotated[tuple[Literal["lesion", "border", "patch"], ...], Field(min_length=1)] = REGIONS
     splits: PositiveInt = 20
     least_voxels: PositiveInt = 100
     tries: PositiveInt = 6

@@ -16,7 +16,7 @@ from safetensors.torch import save as serialized
 from torch import Tensor
 
 from synthaug.data.cases import Case, load_case
-from synthaug.evaluation.fidelity.classifier import REGIONS, Fold, Look, auc_interval, held_out_scores
+from synthaug.evaluation.fidelity.classifier import Fold, Look, auc_interval, held_out_scores
 from synthaug.evaluation.fidelity.config import FidelityConfig
 from synthaug.evaluation.fidelity.distances import split_distances
 from synthaug.evaluation.fidelity.recognition import dice_of_inserted, dice_of_real, load_judge
@@ -165,7 +165,7 @@ class Kit:
             patients = min(len({s.group for s in side}) for side in sides)
             if patients < 2:
                 return
-            for region in REGIONS:
+            for region in self.config.regions:
                 if (key := f"auc {region} {number}") in self.store.rows:
                     continue
                 options = self.config.classifier(patients)
@@ -197,7 +197,7 @@ class Kit:
         """Collect what was measured: ``auc`` by region, ``distances``, ``diversity``, ``dice``, counts."""
         rows = self.store.rows
         auc = {}
-        for region in REGIONS:
+        for region in self.config.regions:
             folds = [
                 Fold(_arrays(fold["real"]), _arrays(fold["inserted"]), number)
                 for number in range(self.config.seeds)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
-from synthaug.evaluation.fidelity.classifier import REGIONS
 from synthaug.evaluation.fidelity.distances import DISTANCES, mean_distance
-from synthaug.evaluation.fidelity.pictures import evidence_picture, reader_picture
+from synthaug.evaluation.fidelity.pictures import MOST_CHANNELS, evidence_picture, reader_pictures
 from synthaug.evaluation.fidelity.scene import Sample
 from synthaug.figures.html import data_uri, render
 from synthaug.files import replace_files
@@ -38,7 +37,7 @@ def write_pages(kit: "Kit", found: dict[str, Any]) -> list[Path]:
 
 
 def _page(kit: "Kit", found: dict[str, Any]) -> str:
-    looks = {region: kit.looks(region) for region in REGIONS}
+    looks = {region: kit.looks(region) for region in kit.config.regions}
     return render(
         "fidelity.html",
         generator=kit.name,
@@ -102,17 +101,17 @@ def reader_page(kit: "Kit") -> str:
     items = [(sample, 0) for sample in _some(real, kit.config.read, rng)]
     items += [(sample, 1) for sample in _some(made, kit.config.read, rng)]
     shown = [items[i] for i in rng.permutation(len(items))]
-    hidden = [{"picture": data_uri(reader_picture(sample)), "truth": truth} for sample, truth in shown]
-    text = json.dumps([item["truth"] for item in hidden]).encode()
+    pictures = [[data_uri(picture) for picture in reader_pictures(sample)] for sample, _ in shown]
+    text = json.dumps([truth for _, truth in shown]).encode()
     coded = base64.b64encode(bytes(byte ^ KEY for byte in text)).decode()
     return render(
         "reader.html",
         generator=kit.name,
-        pictures=Markup(json.dumps([item["picture"] for item in hidden])),  # addresses of pictures, no text of users
+        pictures=Markup(json.dumps(pictures)),  # addresses of pictures, no text of users
         coded=coded,
         key=KEY,
-        channels=", ".join(kit.profile.names[:4]),
-        count=len(hidden),
+        channels=", ".join(kit.profile.names[:MOST_CHANNELS]),
+        count=len(shown),
     )
 
 

@@ -11,9 +11,9 @@ from synthaug.figures.slices import figure, png, rendered
 MOST_CHANNELS = 4
 
 
-def reader_picture(sample: Sample) -> bytes:
-    """Draw a lesion's slice, channels side by side, as one PNG; nothing marks the lesion."""
-    return png(np.concatenate([np.rot90(grey_of(channel)) for channel in sample.view[:MOST_CHANNELS]], 1))
+def reader_pictures(sample: Sample) -> list[bytes]:
+    """Draw a lesion's slice, a PNG for each channel; nothing marks the lesion."""
+    return [png(np.rot90(grey_of(channel))) for channel in sample.view[:MOST_CHANNELS]]
 
 
 def grey_of(channel: np.ndarray) -> np.ndarray:

@@ -202,8 +202,8 @@ class Scene:
 
     def sample(self, inserted: Inserted) -> Sample | None:
         """Cut an inserted lesion out; None where too little of it is left to be measured."""
-        volume = replace(inserted.volume, label=inserted.before.numpy())
-        image = model_intensities(volume, self._loaded(inserted.case)[1], self.profile)
+        # its label marks the lesion, which else would count as tissue and set the scale of its own intensities
+        image = model_intensities(inserted.volume, self._loaded(inserted.case)[1], self.profile)
         row = inserted.row
         facts = {"lesion": row["lesion"], "donor": row["donor_group"], "host": row["host_group"], "row": row}
         return self._sample(image, inserted.label, facts)
