@@ -183,7 +183,8 @@ def test_the_readers_auc_is_counted_right(noise):
     script = re.search(r"<script>(.*?)</script>", (noise.store.out / "reader.html").read_text(), re.DOTALL).group(1)
     script += "console.log(JSON.stringify([readerAuc([0,0,1,1,1],[1,3,3,4,5]), readerAuc([1],[2]),"
     script += "readerAuc([0,0,0,0,1,1,1,1],[1,1,1,1,5,5,5,5]), readerAuc([0,1],[1,1])]))"
-    found, nothing, apart, two = json.loads(subprocess.run(["node", "-e", script], check=True, capture_output=True).stdout)
+    ran = subprocess.run(["node", "-e", script], check=True, capture_output=True)
+    found, nothing, apart, two = json.loads(ran.stdout)
     assert found["auc"] == pytest.approx((3 * 1 + 2.5) / 6) and found["low"] < found["auc"] < found["high"] == 1
     assert nothing is None
     # DeLong's interval of no width would claim that four of each are enough to know

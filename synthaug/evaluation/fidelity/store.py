@@ -40,6 +40,21 @@ class Store:
                 raise ConfigError(f"{out} holds another measurement ({words[:400]}): give another --out")
         else:
             replace_file(file, json.dumps(new, indent=1) + "\n")
+        self._read()
+
+    @classmethod
+    def reading(cls, out: Path) -> "Store":
+        """Open a folder to read what it holds, whatever it was made for.
+
+        Raises:
+            ConfigError: the folder holds no measurement.
+        """
+        if not (out / ASKED).is_file():
+            raise ConfigError(f"{out}: expected a folder of synthaug fidelity, got one without {ASKED}")
+        return cls(out, json.loads((out / ASKED).read_text(encoding="utf-8")))
+
+    def _read(self) -> None:
+        out = self.out
         if (out / LOG).is_file():
             for line in (out / LOG).read_text(encoding="utf-8").splitlines():
                 if line.endswith("}"):  # the last one may be half-written
