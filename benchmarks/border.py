@@ -6,7 +6,7 @@
 Of each folder of the fidelity kit: mean and spread of the intensities at each depth from 3 voxels outside the lesion to
 3 inside, averages over 32 crops of 20^3 voxels of each lesion; and how well a linear classifier (ridge, four folds by
 patient, three deals) tells inserted from real crops by these numbers: by all, by means or spreads alone, and by those
-outside or inside alone. It needs seconds, and has no eye for shapes: what it finds is intensity and strength of texture.
+outside or inside alone. It needs seconds and has no eye for shapes: it finds intensities and strength of texture.
 """
 
 import argparse

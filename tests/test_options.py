@@ -33,6 +33,8 @@ SET = {
     "elastic_mm": 1.0,
     "halo_mm": 2.0,
     "edge_vox": 0.0,
+    "edge_texture": True,
+    "fringe_mm": 1.5,
     "ignore_label": -1,
     "host": "host.nii.gz",
     "prior": "prior.npy",

@@ -31,11 +31,11 @@ def options(request):
 
 
 def support_of(label, changed, options):
-    """Where the image may change: where the label did, and within the halo around it."""
-    if not options.get("halo_mm"):
+    """Where the image may change: where the label did, and within the halo or fringe around it."""
+    width = max(options.get(name, 0.0) for name in ("halo_mm", "fringe_mm"))
+    if not width:
         return changed
-    distance = ndimage.distance_transform_edt(~changed.numpy())
-    return torch.from_numpy(distance <= options["halo_mm"])
+    return torch.from_numpy(ndimage.distance_transform_edt(~changed.numpy()) <= width)
 
 
 def test_changes_lie_in_the_support_and_labels_agree(parts, options):

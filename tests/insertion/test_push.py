@@ -137,5 +137,5 @@ def test_a_smoothed_insertion_says_so_and_its_label_is_what_was_written():
 
 def test_the_hosts_own_lesions_are_neither_pushed_nor_smoothed():
     for option in ("mass_effect_mm", "smooth_mm"):
-        with pytest.raises(ValueError, match="mass_effect_mm and smooth_mm are for others"):
+        with pytest.raises(ValueError, match="mass_effect_mm, smooth_mm and fringe_mm are for others"):
             insertion(place="own", **{option: 1.0})
