@@ -57,7 +57,7 @@ def cohort(
     profile: ProfileOption = None,
     cases: Annotated[str | None, typer.Option(help="Folder of the host cases, or its URL.")] = None,
     bank: Annotated[
-        str | None, typer.Option(help="Bank of lesion masks, or its URL; without it, procedural shapes.")
+        str | None, typer.Option(help="Bank or sampler of lesion masks, or its URL; without it, procedural shapes.")
     ] = None,
     generator: Annotated[str | None, typer.Option(help="paste, procedural, a folder of weights, ...")] = None,
     count: Annotated[int | None, typer.Option(help="Cases to make.")] = None,

@@ -20,13 +20,14 @@ from synthaug.insertion.insertion import TumorInsertion
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.base import LesionSource
 from synthaug.lesions.registry import resolve_lesions
+from synthaug.lesions.sampler import LesionSampler
 from synthaug.lesions.shapes import LesionShapes
 from synthaug.random import Purpose, stream
 
 ATTEMPTS, ORDERS = 1024, 64
 DOMINANT_SHARE = 0.6
 
-Donors = LesionBank | LesionShapes
+Donors = LesionBank | LesionSampler | LesionShapes
 """Where the masks of a cohort come from."""
 
 
@@ -71,7 +72,7 @@ class CaseInserter:
 
     Args:
         config: the cohort's configuration.
-        lesions: bank or shapes that give the masks.
+        lesions: bank, sampler or shapes that give the masks.
         generator: paints them.
         gate: refuses lesions of poor quality; None for no gate.
         device: device of the insertion.
@@ -187,12 +188,12 @@ def open_shapes(config: CohortConfig) -> LesionShapes:
         raise ConfigError(f"lesions: {error}") from error
 
 
-def open_bank(config: CohortConfig) -> LesionBank | None:
-    """The bank of a configuration, or None.
+def open_bank(config: CohortConfig) -> LesionBank | LesionSampler | None:
+    """The bank of a configuration, or the sampler in its place, whose lesions are of no patient; or None.
 
     Raises:
         ConfigError: a bank that cannot be read; or, where `lesions.unknown_groups` refuses it, one whose donors'
-            patients are unknown.
+            patients are unknown; or a sampler, which has masks alone, for ``paste``.
     """
     lesions = config.lesions
     if lesions.bank is None:
@@ -201,8 +202,10 @@ def open_bank(config: CohortConfig) -> LesionBank | None:
         bank = resolve_lesions(lesions.bank)
     except (ValueError, OSError) as error:
         raise ConfigError(f"lesions: {error}") from error
-    if not isinstance(bank, LesionBank):
-        raise ConfigError(f"lesions: cohorts take a bank, with donors of known patients; {lesions.bank} is a sampler")
+    if isinstance(bank, LesionSampler):
+        if config.generator_name == "paste":
+            raise ConfigError(f"generator: paste needs a bank's lesions, got a sampler of masks, {lesions.bank}")
+        return bank
     unknown = [lesion.name for lesion in bank if lesion.group is None]
     if unknown and lesions.unknown_groups == "refuse":
         raise ConfigError(
@@ -225,14 +228,16 @@ def open_generator(config: CohortConfig, generator: TumorGenerator | None, lesio
 
 
 def dominated(lesions: Donors, kind: str, classes: Classes) -> Donors:
-    """Restrict a source to lesions in which one class has most voxels.
+    """Restrict a source to lesions in which one class has most voxels; a sampler is asked for its share.
 
     Raises:
         ConfigError: a bank that has none; class swaps can make some.
     """
-    if isinstance(lesions, LesionShapes):
+    if not isinstance(lesions, LesionBank):
         rest = [name for name in classes.names if name != kind]
         shares = {name: (1 - DOMINANT_SHARE) / len(rest) for name in rest} if rest else {}
+        if isinstance(lesions, LesionSampler):
+            return lesions.asked(proportions={kind: 1.0, **shares})
         return LesionShapes(lesions.diameter_mm, {kind: 1.0, **shares}, lesions.irregularity, classes=classes)
     index = [classes.canonical(name) for name in lesions.classes].index(kind)
     names = [lesion.name for lesion in lesions if lesion.voxels[index] == max(lesion.voxels)]

@@ -59,7 +59,7 @@ class LesionsConfig(LesionOptions):
     """Options of the lesions: their source, number per case, sizes, classes and places.
 
     Attributes:
-        bank: of the donors' masks.
+        bank: of the donors' masks, or the file of a `LesionSampler`, which samples them; its lesions are of no patient.
         shapes: procedural masks in place of a bank.
         per_case: lesions in a case, a number or least and most.
         retries: further attempts for a lesion that is refused.

@@ -23,6 +23,7 @@ from synthaug.cohort.report import write_cohort_report
 from synthaug.cohort.tally import Tally
 from synthaug.config import ConfigError
 from synthaug.generators.base import TumorGenerator
+from synthaug.lesions.bank import LesionBank
 
 LOOK_EVERY_S = 2.0
 JOIN_EVERY = 500
@@ -227,7 +228,8 @@ class _Production:
             known = (maker.config, maker.layout, maker.provenance, self.records, tally, maker.splits)
             store.write("description", description(*known))
         if changed or not store.is_there(REPORT):
-            write_cohort_report(store, maker.config, maker.layout, maker.provenance, self.records, tally, maker.bank)
+            bank = maker.bank if isinstance(maker.bank, LesionBank) else None
+            write_cohort_report(store, maker.config, maker.layout, maker.provenance, self.records, tally, bank)
 
     def _is_described(self, tally: Tally) -> bool:
         """Whether the summary is there and is of the cases that are done."""

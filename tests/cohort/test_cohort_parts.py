@@ -8,14 +8,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from cohort_tools import cohort_config, manifest, plain_reports
+from cohort_tools import assert_exact_outside, cohort_config, contents, manifest, plain_reports
 from engine import toy_bank, toy_gan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.inferers import SlidingWindowInferer
 
-from synthaug import BRATS18, LesionBank, LesionShapes
+from synthaug import BRATS18, LesionBank, LesionSampler, LesionShapes
 from synthaug.cohort import generate
+from synthaug.cohort.case_insertion import dominated
 from synthaug.cohort.config import CohortConfig, GateConfig
 from synthaug.cohort.encoding import Items, json_bytes, json_pieces, table_bytes, table_pieces
 from synthaug.cohort.gate import Gate, border_jump
@@ -346,6 +347,31 @@ def test_a_trained_generator_paints_and_its_weights_are_in_the_manifest(phantom_
         generate(config, tmp_path / "a", generator=other)
     with pytest.raises(ConfigError, match="generator: unexpected steps"):
         generate(config.model_copy(update={"generator_options": {"steps": 2}}), tmp_path / "c", generator=gan)
+
+
+# ------------------------------------------------------------------------------------------- sampled masks
+
+
+def test_masks_are_sampled_and_come_out_the_same_in_any_number_of_goes(tiny_hosts, tmp_path):
+    LesionSampler.fit(toy_bank(5)).save(tmp_path / "sampler.safetensors")
+    lesions = {"scale": None, "diameter_mm": (6, 9)}
+    config = cohort_config(tiny_hosts, tmp_path / "sampler.safetensors", lesions=lesions, generator="procedural")
+    assert generate(config, tmp_path / "whole").complete
+    assert generate(config, tmp_path / "parts", shard="1/2").made == 2
+    assert generate(config, tmp_path / "parts").complete
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+    rows = manifest(tmp_path / "whole")
+    assert all(row["donor"].startswith("sampled:") and row["donor_group"] is None for row in rows)
+    assert assert_exact_outside(tmp_path / "whole", tiny_hosts) == 4
+    with pytest.raises(ConfigError, match="paste needs a bank's lesions, got a sampler of masks"):
+        generate(config.model_copy(update={"generator": "paste"}), tmp_path / "pasted")
+
+
+def test_a_sampler_is_asked_for_the_class_of_a_balanced_set():
+    sampler = LesionSampler.fit(toy_bank(5))
+    for number, name in enumerate(BRATS18.names):
+        voxels = dominated(sampler, name, BRATS18).lesion("sampled:7").voxels
+        assert voxels[number] == max(voxels)
 
 
 # ------------------------------------------------------------------------------------------ piece by piece
