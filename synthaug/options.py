@@ -86,9 +86,9 @@ class LesionOptions(Section):
         halo_mm: width of the support around the lesion, where the image but not the label changes.
         edge_vox: width of the soft edge inside the support.
         edge_texture: give the soft edge back the strength of fine texture that a mean of two textures loses.
-        fringe_mm: width of a fringe around the lesion into which its look fades, by one ramp with the soft edge, while
-            the label stays: outlines are drawn inside of what is bright. Generators that paint are given the lesion
-            grown so far; a donor brings its surroundings, 3 voxels of them.
+        fringe_mm: width of a fringe around the lesion into which its look fades, while the label stays: outlines are
+            drawn inside of what is bright. A donor brings its surroundings, 3 voxels of them; generators that paint are
+            given the lesion grown so far, which the soft edge and the fringe fade by one ramp.
         ignore_label: a label value outside the classes that may occur, such as -1; it is avoided like a lesion.
         host: where lesions may lie, for batches that come without: a function of a sample's image (C, X, Y, Z) and
             label (X, Y, Z) that returns its mask (X, Y, Z), called for samples that get a lesion alone; or, where

@@ -17,6 +17,9 @@ from synthaug.generators.learned.style import moving_average
 from synthaug.geometry import blurred, grown, squared_distance
 from synthaug.insertion.render import one_hot
 
+DARKEST = -3.0
+"""Standard deviations from the mean of host tissue below which a donor's surroundings are no tissue."""
+
 TEXTURE_VOX = 5
 """What a moving average over so many voxels removes is texture, of which independent ones are mixed."""
 
@@ -30,12 +33,14 @@ class Edge:
         fringe_mm: width of the fringe into which the lesion's look fades.
         vox: width of the soft edge inside the support.
         texture: whether the soft edge keeps the strength of fine texture.
+        donor: whether the fringe shows a donor's surroundings, in which the look fades by itself.
     """
 
     halo_mm: float = 0.0
     fringe_mm: float = 0.0
     vox: float = 1.0
     texture: bool = False
+    donor: bool = False
 
     def support(self, mask: Tensor, free: Tensor, spacing_mm: Sequence[float]) -> Tensor:
         """Mark the voxels (x, y, z) that change for a lesion: itself, and its halo and fringe where it is free."""
@@ -51,8 +56,21 @@ class Edge:
         return torch.where(fringe, strongest.to(mask.dtype), mask)
 
     def weight(self, support: Tensor, spacing_mm: Sequence[float]) -> Tensor:
-        """Compute the weight of the generated voxels, see `soft_edge`: one ramp over the fringe and the edge."""
-        return soft_edge(support, self.vox + self.fringe_mm / min(spacing_mm))
+        """Compute the weight of the generated voxels, see `soft_edge`; what is painted fades over the fringe, too."""
+        return soft_edge(support, self.vox + (0.0 if self.donor else self.fringe_mm / min(spacing_mm)))
+
+
+def surroundings(donor: Tensor, mask: Tensor) -> Tensor:
+    """Mark where a donor's crop shows tissue around its lesion, (x, y, z) bool: no background or fluid, nor next to it.
+
+    Else the lesion of a donor that lay at the brain's edge would be ringed with black.
+
+    Args:
+        donor: (C, x, y, z) model intensities.
+        mask: (x, y, z) uint8, the lesion.
+    """
+    dark = (donor < DARKEST).any(0) & (mask == 0)
+    return ~grown(dark, 1.0, (1.0, 1.0, 1.0))
 
 
 def soft_edge(support: Tensor, edge_vox: float) -> Tensor:

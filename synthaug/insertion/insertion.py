@@ -132,7 +132,8 @@ class TumorInsertion(InsertionState):
         self.space.check_same("this insertion", bound.described, bound.space)
         host_label = next(iter(self.space.rule.labels.values()), 0)
         limits, ignored = self.space.units.limits(names), self.options.ignore_label
-        edge = Edge(self.options.halo_mm, self.options.fringe_mm, self.options.edge_vox, self.options.edge_texture)
+        asked = self.options
+        edge = Edge(asked.halo_mm, asked.fringe_mm, asked.edge_vox, asked.edge_texture, bound.needs_donor)
         self._fixed = self.space.units.statistics(names)
         means = None if bound.needs_donor else bounds_of(source, vocabulary, names, self._fixed)
         self._writer = CropWriter(bound, vocabulary, edge, limits, host_label, look, means)

@@ -5,7 +5,7 @@ import torch
 from engine import toy_bank, toy_batch, toy_gan, toy_insertion
 
 from synthaug.geometry import grown
-from synthaug.insertion.blending import Edge, blended
+from synthaug.insertion.blending import Edge, blended, surroundings
 
 SPACING = (1.0, 1.0, 1.0)
 OPTIONS = {"scale": (1.0, 1.0), "elastic_mm": 1.0, "edge_vox": 1.0}
@@ -31,6 +31,27 @@ def test_a_fringe_changes_the_image_around_the_lesion_and_no_label(generator):
         assert not (plain[0] != image)[sample].any(0)[~lesion].any()
 
 
+def test_a_donor_brings_its_own_surroundings():
+    image, label = toy_batch(1)
+    still = {"scale": (1.0, 1.0), "flip": 0.0, "rotate90": False, "edge_vox": 0.0}
+    after, new, plan = toy_insertion(lesions=toy_bank(1), fringe_mm=2.0, **still).recorded(image, label, SPACING)
+    lesion = (new != label)[0, 0]
+    fringe = grown(lesion, 2.0, SPACING) & ~lesion & (image[0] != 0).any(0)
+    # the toy donor lies in noise of its own, of other numbers than the host's
+    halo, _ = toy_insertion(lesions=toy_bank(1), halo_mm=2.0, **still).apply(image, label, plan)
+    # where its noise is as dark as background, the host's tissue stays
+    assert (after == halo)[0].all(0)[fringe].float().mean() > 0.9
+    assert (after != image)[0].all(0)[fringe].float().mean() > 0.9
+
+
+def test_no_background_comes_with_a_donor():
+    mask = ball(6).to(torch.uint8)
+    donor = torch.zeros(2, 40, 40, 40)
+    donor[1, 28:], donor[:, 20, 20, 20] = -4.5, -4.5
+    shown = surroundings(donor, mask)
+    assert not shown[27:].any() and shown[:27].all(), "a lesion may be dark"
+
+
 def test_painters_are_given_the_lesion_grown_by_its_fringe_in_the_class_that_lies_next():
     mask = torch.where(ball(3), 3, torch.where(ball(6), 1, 0)).to(torch.uint8)
     mask[:20] = torch.where(mask[:20] > 0, 2, 0).to(torch.uint8)
@@ -51,6 +72,9 @@ def test_one_ramp_leads_over_the_fringe_and_the_edge():
     weight = edge.weight(edge.support(mask, torch.ones_like(mask, dtype=torch.bool), SPACING), SPACING)
     along = weight[4:13, 20, 20].tolist()
     assert along == pytest.approx([0, 0, 0, 0.2, 0.4, 0.6, 0.8, 1, 1])
+    donors = Edge(fringe_mm=3.0, vox=1.0, donor=True)
+    weight = donors.weight(donors.support(mask, torch.ones_like(mask, dtype=torch.bool), SPACING), SPACING)
+    assert weight[4:13, 20, 20].tolist() == pytest.approx([0, 0, 0, 0.5, 1, 1, 1, 1, 1]), "they fade by themselves"
 
 
 def test_the_soft_edge_keeps_the_strength_of_texture_on_request():
