@@ -17,7 +17,7 @@ ClassesOption = Annotated[
 ChannelsOption = Annotated[
     str | None, typer.Option(help="Image channels, separated by commas; by default those of the cases.")
 ]
-LayoutOption = Annotated[str, typer.Option(help="brats, nnunet, msd, bids, webdataset, or auto to find out.")]
+LayoutOption = Annotated[str, typer.Option(help="brats, nnunet, msd, bids, webdataset, zarr, or auto to find out.")]
 GroupOption = Annotated[
     str | None, typer.Option(help="Regular expression that finds the patient in a case's name, such as '^(.+)_\\d+$'.")
 ]

@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_va
 from synthaug.channels import canonical_channels
 from synthaug.classes import Classes, get_classes
 from synthaug.cohort.layouts import LAYOUTS
-from synthaug.config import ConfigError, Section
+from synthaug.config import CaseLayout, ConfigError, Section
 from synthaug.host.space import Space
 from synthaug.lesions.places import PlaceFrequency
 from synthaug.options import LesionOptions
@@ -26,7 +26,7 @@ SIZES_MM = {"small": (8.0, 15.0), "medium": (20.0, 30.0), "large": (35.0, 50.0)}
 class HostsConfig(Section):
     """Selects the cases that get lesions."""
 
-    layout: Literal["auto", "brats", "nnunet", "msd", "bids", "webdataset"] = "auto"
+    layout: CaseLayout = "auto"
     group_pattern: str | None = None
     only: tuple[str, ...] | None = None
     tumour: Literal["any", "with", "free"] = "any"
