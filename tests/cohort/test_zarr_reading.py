@@ -218,6 +218,18 @@ def test_a_label_without_a_lesion_has_its_object_too(cohorts):
     assert len(real) == 2 and len(empty) == 1
 
 
+def test_cases_are_valid_by_a_library_of_the_specification(cohorts, tmp_path):
+    yaozarrs = pytest.importorskip("yaozarrs", reason="yaozarrs, of the extra test, is not installed")
+    places = sorted([*cohorts.zarr.glob("*.ome.zarr"), *cohorts.float16.glob("*.ome.zarr")])
+    for place in [*places, *(case / "labels" / "tumour" for case in places)]:
+        assert yaozarrs.validate_zarr_store(str(place)).ome_version() == "0.5"
+    assert len(places) == 10
+    shutil.copytree(places[0], tmp_path / "x.ome.zarr")
+    damaged(tmp_path / "x.ome.zarr" / "zarr.json", lambda c: c["attributes"]["ome"]["multiscales"][0]["axes"].pop())
+    with pytest.raises(ValueError, match="axes"):
+        yaozarrs.validate_zarr_store(str(tmp_path / "x.ome.zarr"))
+
+
 @pytest.mark.parametrize("cohorts", ["unscaled"], indirect=True)
 def test_without_zarr_the_extra_is_named(cohorts, monkeypatch):
     case = find_cases(cohorts.zarr)[0]
