@@ -2,8 +2,8 @@
 
     python benchmarks/cohort_reading.py FILES ARCHIVES [--rounds 5]
 
-Both folders hold the same cases, in the layouts `nnunet` and `webdataset` or `zarr` for example. What is timed is what the
-segmentation trainer does with a case before its first step, `cache_case`; its steps work on what is in memory then.
+Both folders hold the same cases, in the layouts `nnunet` and `webdataset` or `zarr` for example. What is timed is what
+the segmentation trainer does with a case before its first step, `cache_case`; its steps work on what is in memory then.
 """
 
 import argparse
