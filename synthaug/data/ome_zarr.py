@@ -73,7 +73,8 @@ def read_array(case: str, path: Path) -> Stored:
     folder, within = split_case(path) or (path, "")
     zarr = load_zarr()
     if within == LABEL:
-        about, place, part = _about(folder, folder / LABEL), folder / LABEL / "0", ()
+        about, place = _about(folder, folder / LABEL), folder / LABEL / "0"
+        part: tuple[int, ...] = ()
     else:
         about, place = _about(folder, folder), folder / IMAGE
         part = (list(about["channels"]).index(Path(within).name),)
