@@ -7,10 +7,10 @@ import numpy as np
 
 from synthaug.classes import Classes
 from synthaug.evaluation.registry import followed_metrics
-from synthaug.figures.slices import Outline, class_colours, extent, figure, grey, outlined, png, rendered
+from synthaug.figures.charts import GRID, LINES, svg
+from synthaug.figures.slices import Outline, class_colours, extent, figure, grey, outlined, png
 from synthaug.training.artefacts import CaseSlices, ExampleSlice
 
-LINES = ("#1f5fa8", "#d2521c", "#2e9e6b", "#8a4fbf", "#b58900", "#c2407a", "#5a6a7b")
 LONG_SIDE_PX = 300
 PREFERRED = ("flair", "t1ce")
 
@@ -27,8 +27,8 @@ class _Panel(NamedTuple):
     is_share: bool = False
 
 
-def curves(metrics: Sequence[Row], scores: Sequence[Row]) -> bytes | None:
-    """Draw loss, learning rate, validation and insertion over the steps, as far as logged; None where none is.
+def curves(metrics: Sequence[Row], scores: Sequence[Row]) -> str | None:
+    """Draw loss, learning rate, validation and insertion over the steps, as SVG; None where nothing was logged.
 
     Args:
         metrics: rows of ``metrics.jsonl``.
@@ -49,14 +49,14 @@ def curves(metrics: Sequence[Row], scores: Sequence[Row]) -> bytes | None:
         return None
     columns = min(2, len(panels))
     lines = -(-len(panels) // columns)
-    drawing, canvas = figure(6.4 * columns, 3.1 * lines, 110)
+    drawing, _ = figure(6.4 * columns, 3.1 * lines, 110)
     edges = {"top": 1 - 0.3 / (3.1 * lines), "bottom": 0.5 / (3.1 * lines), "left": 0.07, "right": 0.985}
     grid = drawing.add_gridspec(lines, columns, hspace=0.45, wspace=0.18, **edges)
     for i, panel in enumerate(panels):
         axes = drawing.add_subplot(grid[i // columns, i % columns])
         _plot(axes, panel)
         axes.set_xlim(0, 1.02 * max(row["step"] for row in metrics) or 1)
-    return rendered(drawing, canvas)
+    return svg(drawing)
 
 
 def top_level(metrics: Sequence[Row], names: Sequence[str] = ()) -> Series:
@@ -119,7 +119,7 @@ def _plot(axes: Any, panel: _Panel) -> None:
     axes.set_ylabel(panel.unit, fontsize=9)
     axes.set_xlabel("training step", fontsize=9)
     axes.tick_params(labelsize=8.5)
-    axes.grid(axis="y", color="#e6eaef", lw=0.8)
+    axes.grid(axis="y", color=GRID, lw=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     if len(series) > 1:
         axes.legend(frameon=False, fontsize=8, ncols=2 if len(series) > 4 else 1)

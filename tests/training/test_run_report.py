@@ -39,13 +39,16 @@ class Page(HTMLParser):
 
     def __init__(self, path: Path):
         super().__init__()
-        self.text, self.pictures, self.rows, self.tags, self.in_cell = "", {}, [], set(), False
+        self.text, self.pictures, self.charts = "", {}, []
+        self.rows, self.tags, self.in_cell = [], set(), False
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attrs):
         self.tags.add(tag)
+        values = dict(attrs)
+        if values.get("role") == "img":
+            self.charts.append(values["aria-label"])
         if tag == "img":
-            values = dict(attrs)
             self.pictures.setdefault(values["alt"], []).append(values["src"])
         if tag == "tr":
             self.rows.append([])
@@ -125,7 +128,7 @@ def page(run) -> Page:
 
 def test_the_page_needs_nothing_else(run, page):
     assert not {"script", "link", "iframe"} & page.tags
-    assert not re.search(r"https?://|url\(|@import", (run / "report.html").read_text(encoding="utf-8"))
+    assert not re.search(r"https?://|url\((?!#)|@import", (run / "report.html").read_text(encoding="utf-8"))
 
 
 def test_scores_of_the_last_validation_with_intervals(run, page):
@@ -247,7 +250,7 @@ def test_a_run_of_which_only_the_log_is_there(tmp_path):
     for words in ("This run inserted nothing", "No rows of a validation", "No slices of validation", "No samples with"):
         assert words in page.text
     assert "0.300validation Dice WT" in page.text
-    assert list(page.pictures) == ["curves over the steps"]
+    assert (page.charts, page.pictures) == (["curves over the steps"], {})
 
 
 def test_curves_of_other_trainers_and_of_steering():
