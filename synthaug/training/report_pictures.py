@@ -8,8 +8,8 @@ import numpy as np
 from synthaug.classes import Classes
 from synthaug.evaluation.registry import followed_metrics
 from synthaug.figures.charts import GRID, LINES, svg
-from synthaug.figures.slices import Outline, class_colours, extent, figure, grey, outlined, png
-from synthaug.training.artefacts import CaseSlices, ExampleSlice
+from synthaug.figures.slices import Outline, class_colours, extent, figure, grey, jpeg, outlined, png, tinted
+from synthaug.training.artefacts import CaseSlices, ExampleSlice, Stack
 
 LONG_SIDE_PX = 300
 PREFERRED = ("flair", "t1ce")
@@ -143,7 +143,7 @@ def case_pictures(slices: CaseSlices, n: int, classes: Classes, channels: Sequen
     around = Outline(truth != 0, "white", dashed=True, width=1.2)
     z = f"axial slice {slices.z[n]}"
     return [
-        *((f"{channels[c]}, {z}", png(g)) for c, g in zip(shown, greys, strict=True)),
+        *((f"{channels[c]}, {z}", jpeg(g)) for c, g in zip(shown, greys, strict=True)),
         (f"truth, {z}", png(outlined(greys[-1], _class_outlines(truth, classes), cut.zoom))),
         (f"prediction, {z}", png(outlined(greys[-1], [*_class_outlines(found, classes), around], cut.zoom))),
     ]
@@ -156,10 +156,38 @@ def example_pictures(example: ExampleSlice, classes: Classes, channels: Sequence
     for c in shown_channels(channels):
         for when, image in (("before", example.before), ("after", example.after)):
             last = cut.grey(image[c], c)
-            pictures.append((f"{channels[c]} {when}, axial slice {example.z}", png(last)))
+            pictures.append((f"{channels[c]} {when}, axial slice {example.z}", jpeg(last)))
     own = Outline(cut(example.label_before) != 0, "white", dashed=True, width=1.3)
     label = outlined(last, [*_class_outlines(cut(example.label_after), classes), own], cut.zoom)
     return [*pictures, (f"label, axial slice {example.z}", png(label))]
+
+
+def stack_pictures(
+    stack: Stack | None, which: int, name: str, classes: Classes, channels: Sequence[str]
+) -> list[tuple[str, bytes]]:
+    """Draw the slices of a stack, from below to above, in the last channel shown, with a label's classes tinted.
+
+    Args:
+        stack: slices through lesions; no pictures of None.
+        which: the label of the stack.
+        name: of that label, as words that stand for the pictures.
+        classes: vocabulary of the label.
+        channels: names of the image's channels.
+
+    Returns:
+        Text and JPEG bytes of each.
+    """
+    if stack is None or not len(stack.z):
+        return []
+    c = shown_channels(channels)[-1]
+    cut = _Cut(stack.tissue.any(0), np.tile([0, 255], (len(channels), 1)))
+    colours = class_colours(classes.names)
+    tints = {value: colours[class_name] for class_name, value in classes.values.items()}
+    pictures = []
+    for z, image, tissue, label in zip(stack.z, stack.image, stack.tissue, stack.labels[which], strict=True):
+        plain = cut.grey(image[c] * tissue, c)
+        pictures.append((f"{name}, axial slice {z}", jpeg(tinted(plain, cut(label), tints, cut.zoom))))
+    return pictures
 
 
 class _Cut:
