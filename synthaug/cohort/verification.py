@@ -13,6 +13,7 @@ from synthaug.cohort.job import IDENTITY, REPORT, SUMMARY
 from synthaug.cohort.records import Records
 from synthaug.cohort.store import Store, open_store
 from synthaug.data.tars import split_member
+from synthaug.progress import shown
 
 NOT_LISTED = (SUMMARY, REPORT)
 
@@ -86,7 +87,8 @@ def verify(folder: str | os.PathLike, only: str | None = None) -> Findings:
         expected |= own
     sizes = store.sizes(list(expected))
     there = [path for path, size in zip(expected, sizes, strict=True) if size is not None]
-    altered = sorted(path for path in there if hashlib.sha256(store.read(path)).hexdigest() != expected[path])
+    checked = shown(there, "checking", "file")
+    altered = sorted(path for path in checked if hashlib.sha256(store.read(path)).hexdigest() != expected[path])
     archives = {parts[0] for path in expected if (parts := split_member(path)) is not None}
     extra = [] if only is not None else sorted(set(store.walk()) - set(expected) - archives - set(NOT_LISTED))
     missing = sorted(set(expected) - set(there))

@@ -180,7 +180,7 @@ def stack_pictures(
     if stack is None or not len(stack.z):
         return []
     c = shown_channels(channels)[-1]
-    cut = _Cut(stack.tissue.any(0), np.tile([0, 255], (len(channels), 1)))
+    cut = _Cut(np.logical_or.reduce(stack.tissue), np.tile([0, 255], (len(channels), 1)))
     colours = class_colours(classes.names)
     tints = {value: colours[class_name] for class_name, value in classes.values.items()}
     pictures = []

@@ -28,6 +28,7 @@ from synthaug.insertion.plan import InsertionPlan
 from synthaug.lesions.bank import LesionBank
 from synthaug.profile.profile import Profile
 from synthaug.profile.specimens import cut, model_intensities
+from synthaug.progress import shown
 from synthaug.random import stream
 
 REAL, NOISE = "real", "noise"
@@ -152,7 +153,7 @@ class Scene:
 
     def real(self) -> Iterator[Sample]:
         """Cut the real lesions of the cases that are large enough, one by one."""
-        for index, case in enumerate(self.cases):
+        for index, case in enumerate(shown(self.cases, "real lesions", "case")):
             volume, host = self._loaded(index)
             image = model_intensities(volume, host, self.profile)
             label = self.profile.space.rule.lesions_of(volume.label)
