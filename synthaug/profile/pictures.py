@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from synthaug.data.cases import Case, load_case
-from synthaug.data.maps import host_of_case
+from synthaug.data.cases import Case
 from synthaug.figures.charts import GREEN, GREY, ORANGE, YELLOW, svg
 from synthaug.figures.slices import Outline, axial, figure, grey, jpeg, outlined, png, through, tinted
 from synthaug.profile.measure import Look
 from synthaug.profile.profile import Profile
+from synthaug.profile.specimens import with_host
 
 SHOWN = 4
 HEIGHT = 260
@@ -23,8 +23,7 @@ def case_pictures(profile: Profile, cases: Sequence[Case]) -> list[tuple[str, by
 
 
 def _case(profile: Profile, case: Case) -> tuple[bytes, list[tuple[str, bytes]]]:
-    volume = load_case(case, profile.names)
-    host = host_of_case(case, volume, profile.space, profile.names, profile.classes)
+    volume, host = with_host(case, profile)
     lesion = profile.classes.index_map(volume.label) > 0
     z = int(lesion.sum((0, 1)).argmax()) if lesion.any() else lesion.shape[2] // 2
     values, tissue = axial(volume.image[0], z), axial(host, z)
