@@ -1,6 +1,7 @@
 """Charts are SVG whose colours are the page's, readable on light and on dark, whatever the words in them."""
 
 import re
+from importlib.resources import files
 from xml.etree import ElementTree
 
 import numpy as np
@@ -10,13 +11,28 @@ from synthaug.figures.charts import BLUE, COLOURS, GRID, LINES, line_colour, lum
 from synthaug.figures.slices import COLOURS as OF_CLASSES
 from synthaug.figures.slices import PALETTE, figure, rgb
 
-GROUNDS = (("#ffffff", "#f4f6f9"), ("#18222c", "#0f161e"))
-"""Grounds of cards and pages, light and dark."""
+
+def full(colour: str) -> str:
+    """Write ``#abc`` as ``#aabbcc``."""
+    return colour if len(colour) == 7 else "#" + "".join(2 * digit for digit in colour[1:])
+
+
+SHEET = files("synthaug.figures").joinpath("pages.css").read_text(encoding="utf-8")
+SETS = [dict(re.findall(r"--(\w+): (#\w+);", line)) for line in SHEET.splitlines() if ":root" in line]
+"""Colours of words and grounds of a page, light and dark."""
+GROUNDS = [(full(values["card"]), full(values["ground"])) for values in SETS]
 
 
 def contrast(first: str, second: str) -> float:
     low, high = sorted(luminance(rgb(colour)) for colour in (first, second))
     return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("values", SETS, ids=["light", "dark"])
+def test_words_of_a_page_are_read(values):
+    for name in ("ink", "soft", "accent", "warn"):
+        assert min(contrast(full(values[name]), full(values[ground])) for ground in ("card", "ground")) >= 4.5, name
+    assert contrast(full(values["ink"]), full(values["note"])) >= 4.5
 
 
 @pytest.fixture
