@@ -226,12 +226,20 @@ def _stem(path: Path) -> str:
     return next(path.name[: -len(end)] for end in _SUFFIXES if path.name.endswith(end))
 
 
-def _nifti_files(folder: Path, pattern: str = "*") -> list[Path]:
-    """List NIfTI files, without hidden ones and those in hidden folders, sorted."""
-    found = (p for p in folder.glob(pattern) if p.name.endswith(_SUFFIXES) and p.is_file())
-    return sorted(
-        p for p in found if not any(part.startswith((".", "__MACOSX")) for part in p.relative_to(folder).parts)
-    )
+def _nifti_files(folder: Path, below: bool = False) -> list[Path]:
+    """List NIfTI files, of folders `below` and linked ones too, without hidden files and folders, sorted."""
+    files: list[Path] = []
+    folders = [(folder, frozenset({folder.resolve()}))]
+    while folders:
+        here, above = folders.pop()
+        for path in here.iterdir() if here.is_dir() else ():
+            if path.name.startswith((".", "__MACOSX")):
+                continue
+            if path.is_file():
+                files += [path] if path.name.endswith(_SUFFIXES) else []
+            elif below and path.is_dir() and (real := path.resolve()) not in above:  # a link upwards has no end
+                folders.append((path, above | {real}))
+    return sorted(files)
 
 
 def detected_layout(folder: Path) -> str:
@@ -252,7 +260,7 @@ def _find_brats(folder: Path, channels: Sequence[str] | None, group_of: GroupOf)
     tags = "|".join(sorted(map(re.escape, {*_BRATS_TAGS, *extra, "seg"})))
     pattern = re.compile(rf"(?:(?P<case>.+)[_-])?(?P<tag>{tags})$", re.I)
     files: dict[tuple[Path, str], dict[str, Path]] = {}
-    for path in _nifti_files(folder, "**/*"):
+    for path in _nifti_files(folder, below=True):
         if match := pattern.match(_stem(path)):
             tag = match["tag"].lower()
             name = match["case"] or path.resolve().parent.name
@@ -352,7 +360,7 @@ def _add(found: dict[str, Path], key: str, path: Path, name: str) -> None:
 
 
 def _nothing_found(folder: Path, layout: str) -> str:
-    seen = [p.relative_to(folder).as_posix() for p in _nifti_files(folder, "**/*")]
+    seen = [p.relative_to(folder).as_posix() for p in _nifti_files(folder, below=True)]
     if folder.name in ("imagesTr", "imagesTs", "labelsTr"):
         return f"{folder}: no case found; {folder.name} is part of a data set: give {folder.parent}, which holds it"
     holds = f"{len(seen)} NIfTI files, such as {', '.join(seen[:3])}" if seen else "no NIfTI file"
