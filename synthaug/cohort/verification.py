@@ -17,6 +17,7 @@ from synthaug.cohort.lesion_totals import LesionTotals
 from synthaug.cohort.records import Records
 from synthaug.cohort.store import Store, open_store
 from synthaug.data.tars import split_member
+from synthaug.progress import shown
 
 NOT_LISTED = (SUMMARY, REPORT)
 COMPARED_AT_A_TIME, NAMES_AT_A_TIME = 1000, 500_000
@@ -82,7 +83,7 @@ def verify(folder: str | os.PathLike, only: str | None = None) -> Findings:
         comparison.compare([(path, about["sha256"]) for path, about in record["files"].items()])
         return comparison.findings(manifest.summary, LesionTotals.of(rows), record=record, rows=rows)
     lesions = manifest.lesions()
-    files = manifest.files()
+    files = shown(manifest.files(), "checking", "file")
     while some := list(islice(files, COMPARED_AT_A_TIME)):
         comparison.compare(some)
     return comparison.findings(manifest.summary, lesions, extra=_extra(store, manifest, comparison.there))
