@@ -1,9 +1,9 @@
-"""How fast a trainer gets its cases from files and from archives: seconds of reading, in turns.
+"""How fast a trainer gets its cases from files and from archives or OME-Zarr: seconds of reading, in turns.
 
     python benchmarks/cohort_reading.py FILES ARCHIVES [--rounds 5]
 
-Both folders hold the same cases, in the layouts `nnunet` and `webdataset` for example. What is timed is what the
-segmentation trainer does with a case before its first step, `cache_case`; its steps work on what is in memory then.
+Both folders hold the same cases, in the layouts `nnunet` and `webdataset` or `zarr` for example. What is timed is what
+the segmentation trainer does with a case before its first step, `cache_case`; its steps work on what is in memory then.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main() -> None:
                 spent[number].append(time.process_time() - started)
     ratio = median(b / a for a, b in zip(*spent, strict=True))
     means = {f.name: round(sum(s) / len(s), 3) for f, s in zip(args.folders, spent, strict=True)}
-    print(json.dumps({"CPU s a case": means, "archives / files, median of pairs": round(ratio, 3)}))
+    print(json.dumps({"CPU s a case": means, "second / first, median of pairs": round(ratio, 3)}))
 
 
 if __name__ == "__main__":

@@ -4,13 +4,16 @@ import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 Model = TypeVar("Model", bound=BaseModel)
+
+CaseLayout = Literal["auto", "brats", "nnunet", "msd", "bids", "webdataset", "zarr"]
+"""Layouts that `synthaug.data.find_cases` reads."""
 
 
 class ConfigError(ValueError):

@@ -30,6 +30,9 @@ TRIES, FIRST_PAUSE_S = 7, 0.1
 
 AT_A_TIME = 16
 FETCHED = (".nii", ".nii.gz", ".json", ".jsonl", ".tsv", ".tar", ".safetensors", ".yaml")
+ZARR = ".zarr/"
+"""In the path of each object of Zarr, most of which have no ending."""
+
 INDEX = ".fetched.json"
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotImplementedError)
 """Errors that trying again does not change."""
@@ -104,8 +107,8 @@ def patiently(work: Callable[..., T], *given: Any, where: str) -> T:
 def local_folder(place: Path | str) -> Path:
     """A folder as it is, or that of a URL fetched into the cache, but for what is there and has not changed.
 
-    Only files of data sets are fetched (`FETCHED`). The cache is the folder that SYNTHAUG_CACHE names, by default
-    ``~/.cache/synthaug``.
+    Only files of data sets are fetched (`FETCHED`, `ZARR`). The cache is the folder that SYNTHAUG_CACHE names, by
+    default ``~/.cache/synthaug``.
 
     Raises:
         OSError: it cannot be reached or written; FileNotFoundError: there is nothing.
@@ -115,7 +118,7 @@ def local_folder(place: Path | str) -> Path:
     url, where = str(place).rstrip("/"), scrubbed(str(place))
     system, root = open_filesystem(url)
     found = patiently(lambda: system.find(root, detail=True), where=where)
-    wanted = {p[len(root) :].lstrip("/"): about for p, about in found.items() if p.endswith(FETCHED)}
+    wanted = {p[len(root) :].lstrip("/"): about for p, about in found.items() if p.endswith(FETCHED) or ZARR in p}
     wanted = {path: about for path, about in wanted.items() if not path.startswith(".")}
     if not wanted:
         raise FileNotFoundError(f"{where}: expected a folder of cases, found no file of one")

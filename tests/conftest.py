@@ -8,6 +8,9 @@ from pathlib import Path
 # before torch is imported, here and in the processes that tests start: what tests compute is so small that threads
 # wait for each other longer than they work, most of all beside other jobs
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# coverage measures the workers of `pytest -n`, but not the processes that tests start, which it would slow down
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
 
 import pytest
 import torch

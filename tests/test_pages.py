@@ -1,8 +1,11 @@
 """README and docs: code that runs, commands and options that exist, files and links that are there."""
 
 import ast
+import email
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -144,6 +147,23 @@ def test_links_lead_somewhere(page):
     made = ("gallery/index", "reference/options.md", "reference/configuration.md", "reference/commands.md")
     lost = [link for link in links if not (ROOT / page).parent.joinpath(link).exists() and not link.endswith(made)]
     assert not lost
+
+
+def test_what_an_index_shows_of_the_readme_needs_no_file_beside_it(tmp_path):
+    """The wheel's metadata has its words and code, and neither picture nor link of the repository."""
+    pytest.importorskip("hatchling")
+    pytest.importorskip("hatch_fancy_pypi_readme")
+    code = "import sys; from hatchling.build import prepare_metadata_for_build_wheel as make; print(make(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
+    (file,) = tmp_path.glob("*.dist-info/METADATA")
+    found = email.message_from_string(file.read_text(encoding="utf-8"))
+    assert found["Description-Content-Type"] == "text/markdown"
+    text, own = str(found.get_payload()), PAGES["README.md"]
+    assert "![" in own and "![" not in text and "made by `python docs/picture.py`" not in text
+    assert re.findall(r"\]\((?!https://)", own) and not re.findall(r"\]\((?!https://)", text)
+    assert "Get started (`docs/start.md`), ten minutes" in text and "`CITATION.cff` |" in text
+    assert "(https://arxiv.org/abs/2509.24973)" in text
+    assert re.findall(r"```.*?```", text, re.S) == re.findall(r"```.*?```", own, re.S)
 
 
 def test_the_readme_is_short():

@@ -17,6 +17,7 @@ from synthaug.cli.options import (
     tell_written,
 )
 from synthaug.cli.profiles import ProfileOption, told
+from synthaug.progress import shown
 
 bank_app = typer.Typer(help="Lesion banks: real masks and intensities in one file.", no_args_is_help=True)
 
@@ -34,15 +35,13 @@ def build(
     profile: ProfileOption = None,
 ) -> None:
     """Cut the lesions of labelled cases into one bank file."""
-    from tqdm import tqdm
-
     from synthaug import LesionBank
 
     # what is left out is said once, below, and not by logging as well
     logging.getLogger("synthaug.lesions").addHandler(logging.NullHandler())
     with one_line_errors(*ERRORS):
         data = told(profile, folder, classes, channels, layout, group_pattern)
-        cases = tqdm(data.training, "bank", unit="case", leave=False, disable=None)
+        cases = shown(data.training, "bank", "case")
         bank = LesionBank.from_cases(cases, data.classes, data.channels, per, min_voxels, data.space)
         bank.save(out)
     used = len({lesion.name.rpartition("/")[0] or lesion.name for lesion in bank})
@@ -87,6 +86,7 @@ def sampler(
         learned.save(out)
     size = out.stat().st_size / 1e6
     typer.echo(f"sampler of {', '.join(learned.classes)} in {out}, {size:.0f} MB; for any generator but paste")
+    tell_written(out, *("synthaug", "insert", "CASES", "--bank", out, "--generator", "procedural", "--out", "inserted"))
 
 
 @bank_app.command()

@@ -205,7 +205,7 @@ def _inspect_any(path: str, classes: str | None, layout: str) -> bool:
     above, _, name = path.rstrip("/").rpartition("/")
     if is_cohort(above or "."):
         found = verify(above or ".", name)
-        typer.echo("\n".join(describe_case(found, name)))
+        typer.echo("\n".join(describe_case(found)))
         return found.sound
     folder = local_folder(path)
     sound, cases = True, named_cases(folder, layout)

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from synthaug.cli.errors import TRAIN, one_line_errors
-from synthaug.cli.options import ClassesOption, LayoutOption, tell_written
+from synthaug.cli.options import ClassesOption, LayoutOption, tell, tell_written
 from synthaug.cli.profiles import ProfileOption, scored
+from synthaug.progress import shown
 
 ERRORS = (ValueError, OSError, ImportError)
 
@@ -41,13 +42,14 @@ def evaluate(
         missing = unpredicted(predictions, labelled)
         found: dict[str, Any] = {} if data.regions is None else {"regions": data.regions}
         rule = None if data.space is None else data.space.rule
-        for result in evaluate_cases(predictions, labelled, data.classes, rule, surface=surface, **found):
+        results = evaluate_cases(predictions, labelled, data.classes, rule, surface=surface, **found)
+        for result in shown(results, "evaluate", "case", len(labelled) - len(missing)):
             if isinstance(result, Exception):
-                typer.echo(f"left out: {result}", err=True)
+                tell(f"left out: {result}", aside=True)
                 failed += 1
             else:
                 rows += result
-                typer.echo(f"{result[0]['case']}: Dice {_dice(result)}")
+                tell(f"{result[0]['case']}: Dice {_dice(result)}")
     for name in missing:
         typer.echo(f"not predicted: {name}", err=True)
     rows, nowhere = _without_absent(rows)

@@ -1,12 +1,13 @@
 """The command ``synthaug fidelity``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from synthaug.cli.errors import one_line_errors, stoppable
-from synthaug.cli.options import ERRORS
+from synthaug.cli.options import ERRORS, tell_written
 from synthaug.cli.profiles import ProfileOption
 
 CasesOption = Annotated[
@@ -48,7 +49,27 @@ def fidelity(
             found = make_kit(generator, known, chosen, out, bank, quick, settings, judge).run()
     for name, row in found["auc"].items():
         typer.echo(f"AUC {name}: {row['auc']:.3f} [{row['low']:.3f}, {row['high']:.3f}]")
-    typer.echo(f"{out / PAGE}, {out / READER}")
+    told = given(settings, profile=profile, bank=bank, groups=groups, quick=quick)
+    command, other, folder = _following(generator, out, judge is not None)
+    written = f"{out / PAGE}, {out / READER}"
+    tell_written(written, "synthaug", command, other, "--cases", cases, "--out", folder, *told)
+
+
+def _following(generator: str, out: Path, judged: bool) -> tuple[str, str, Path]:
+    """Command, generator and folder that follow: privacy of what was measured, where it can go on in its folder."""
+    from synthaug.evaluation.fidelity.scene import CONTROLS
+
+    if generator in CONTROLS:
+        return "fidelity", "paste", out.with_name(f"{out.name}-paste")
+    # privacy asks no segmenter, so that it would be another measurement in the same folder
+    return "privacy", generator, out.with_name(f"{out.name}-privacy") if judged else out
+
+
+def given(settings: Sequence[str] | None, **options: Path | str | bool | None) -> list[str]:
+    """Words of the options and settings that were given, for another command that has them."""
+    told = {f"--{name}": value for name, value in options.items() if value not in (None, False)}
+    words = [word for name, value in told.items() for word in ([name] if value is True else [name, str(value)])]
+    return words + list(settings or ())
 
 
 def profiled_cases(profile: Path | None, folder: Path, groups: str | None):

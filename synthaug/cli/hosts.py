@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from synthaug.cli.errors import one_line_errors
-from synthaug.cli.options import ERRORS, LayoutOption, tell_written
+from synthaug.cli.options import ERRORS, LayoutOption, tell, tell_written
+from synthaug.progress import shown
 
 hosts_app = typer.Typer(help="Tumour-free hosts.", no_args_is_help=True)
 
@@ -36,16 +37,16 @@ def mirror(
         if not cases:
             raise ValueError(f"{folder}: expected labelled cases, got none")
     made, refused = {}, {}
-    for case in cases:
+    for case in shown(cases, "mirror", "case"):
         try:
             with one_line_errors(OSError):
                 made[case.name] = write_mirrored_host(case, out / case.name, most_beyond_ml)
         except CaseError as error:
             refused[case.name] = str(error)
-            typer.echo(f"refused: {error}", err=True)
+            tell(f"refused: {error}", aside=True)
             continue
         facts = made[case.name]
-        typer.echo(f"{case.name}: {facts['removed_ml']:.1f} ml replaced, likeness of the sides {facts['likeness']:.2f}")
+        tell(f"{case.name}: {facts['removed_ml']:.1f} ml replaced, likeness of the sides {facts['likeness']:.2f}")
     if not made:
         raise typer.Exit(1)
     content = {"format": "synthaug-pseudo-healthy", "version": 1, "cases": made, "refused": refused}

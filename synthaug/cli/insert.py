@@ -14,10 +14,12 @@ from synthaug.cli.options import (
     GroupOption,
     LayoutOption,
     UnlabelledOption,
+    tell,
     tell_written,
 )
 from synthaug.cli.profiles import ProfileOption, Told, told
 from synthaug.lesions.base import LesionSource
+from synthaug.progress import shown
 
 
 def insert(
@@ -71,18 +73,18 @@ def insert(
     if left_out is not None:
         typer.echo(f"left out: {left_out}", err=True)
     failed, written = 0, False
-    for found in cases:
+    for found in shown(cases, "insert", "case"):
         try:
             rows = _insert_one(engine, found, outputs, data.profile is not None)
         except (ValueError, OSError) as error:
             named = f"{error}" if found.name in f"{error}" else f"{found.name}: {error}"
-            typer.echo(f"failed: {named}", err=True)
+            tell(f"failed: {named}", aside=True)
             failed += 1
             continue
         append_rows(out / ROWS, rows)
         for row in rows:
             words = row["reason"] if row["outcome"] != "done" else f"{row['diameter_mm']:.1f} mm at {row['center_vox']}"
-            typer.echo(f"{found.name}: {row['lesion']}: {words}")
+            tell(f"{found.name}: {row['lesion']}: {words}")
             failed += row["outcome"] != "done"
             written |= row["outcome"] == "done"
     if written:

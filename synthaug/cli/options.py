@@ -1,11 +1,13 @@
 """Options that several commands have, what they say of what nobody gave, and the errors of what was given."""
 
 import shlex
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from tqdm import tqdm
 
 ClassesOption = Annotated[
     str | None,
@@ -17,7 +19,7 @@ ClassesOption = Annotated[
 ChannelsOption = Annotated[
     str | None, typer.Option(help="Image channels, separated by commas; by default those of the cases.")
 ]
-LayoutOption = Annotated[str, typer.Option(help="brats, nnunet, msd, bids, webdataset, or auto to find out.")]
+LayoutOption = Annotated[str, typer.Option(help="brats, nnunet, msd, bids, webdataset, zarr, or auto to find out.")]
 GroupOption = Annotated[
     str | None, typer.Option(help="Regular expression that finds the patient in a case's name, such as '^(.+)_\\d+$'.")
 ]
@@ -34,6 +36,12 @@ ERRORS = (ValueError, TypeError, OSError, ImportError)
 def split_channels(text: str | None) -> list[str] | None:
     """The names in an option's text."""
     return None if text is None else text.split(",")
+
+
+def tell(text: str, aside: bool = False) -> None:
+    """Print a line, on stderr where it is said aside, above the progress bar where there is one."""
+    with tqdm.external_write_mode(sys.stderr if aside else sys.stdout):
+        typer.echo(text, err=aside)
 
 
 def tell_written(written: Path | str, *following: Path | str) -> None:

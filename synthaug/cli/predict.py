@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from synthaug.cli.errors import TRAIN, one_line_errors
-from synthaug.cli.options import tell_written
+from synthaug.cli.options import tell, tell_written
 from synthaug.cli.profiles import ProfileOption
 
 
@@ -44,7 +44,7 @@ def predict(
         for result in predict_folder(model, folder, out, layout, model.config.inference.model_copy(update=changes)):
             left_out = not isinstance(result, Path)
             failed += left_out
-            typer.echo(f"left out: {result}" if left_out else str(result), err=left_out)
+            tell(f"left out: {result}" if left_out else str(result), left_out)
     if failed:
         typer.echo(f"error: {failed} cases could not be segmented", err=True)
         raise typer.Exit(1)

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from synthaug.cli.errors import one_line_errors, stoppable
-from synthaug.cli.fidelity import GroupsOption, MasksOption, make_kit, profiled_cases
-from synthaug.cli.options import ERRORS
+from synthaug.cli.fidelity import GroupsOption, MasksOption, given, make_kit, profiled_cases
+from synthaug.cli.options import ERRORS, tell_written
 from synthaug.cli.profiles import ProfileOption
 
 
@@ -28,14 +28,16 @@ def privacy(
 ) -> None:
     """Measure whether a generator gives its training lesions away: copies, membership; a paragraph to be quoted."""
     with one_line_errors(*ERRORS):
-        from synthaug.evaluation.privacy.measure import FIGURES, measure_privacy
+        from synthaug.evaluation.privacy.measure import FIGURES, TEXT, measure_privacy
 
         known, chosen = profiled_cases(profile, cases, groups)
         with stoppable(out):
             kit = make_kit(generator, known, chosen, out, bank, quick, settings)
             found = measure_privacy(kit, _seen(generator, kit, seen))
     typer.echo(found["paragraph"])
-    typer.echo(str(out / FIGURES))
+    told = given(settings, profile=profile, bank=bank, groups=groups, quick=quick)
+    written = f"{out / FIGURES}, {out / TEXT}"
+    tell_written(written, "synthaug", "fidelity", generator, "--cases", cases, "--out", out, *told)
 
 
 def _seen(generator: str, kit, given: str | None) -> set[str] | None:

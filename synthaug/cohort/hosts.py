@@ -15,7 +15,8 @@ from synthaug.config import ConfigError
 from synthaug.data.cases import Case, StoredCase, load_stored
 from synthaug.data.dataset import find_dataset, labelled_hosts, named_cases
 from synthaug.data.maps import host_of_case, read_map
-from synthaug.data.nifti import CaseError, as_label, read_stored
+from synthaug.data.nifti import CaseError, as_label
+from synthaug.data.stored import read_stored
 from synthaug.frames import cropped, host_frame
 from synthaug.geometry import EVERYWHERE, Box, bounding_box, triple
 from synthaug.host import HostSample

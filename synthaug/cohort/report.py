@@ -14,6 +14,7 @@ from synthaug.cohort.encoding import text_bytes
 from synthaug.cohort.job import REPORT
 from synthaug.cohort.layouts import Layout
 from synthaug.cohort.store import Store
+from synthaug.figures.charts import BLUE, ORANGE, svg
 from synthaug.figures.html import render
 from synthaug.figures.slices import (
     Outline,
@@ -25,7 +26,6 @@ from synthaug.figures.slices import (
     jpeg,
     outlined,
     png,
-    rendered,
     through,
     tinted,
 )
@@ -109,16 +109,16 @@ def _tiles(config: CohortConfig, tally: "Tally", synthetic: Records, rows: Recor
     ]
 
 
-def _histograms(config: CohortConfig, rows: Records, bank: LesionBank | None) -> bytes:
+def _histograms(config: CohortConfig, rows: Records, bank: LesionBank | None) -> str:
     classes = config.vocabulary
-    drawing, canvas = figure(9.6, 3.2, 150)
+    drawing, _ = figure(9.6, 3.2, 100)
     left, right = drawing.add_axes((0.09, 0.17, 0.38, 0.74)), drawing.add_axes((0.57, 0.17, 0.42, 0.74))
-    sets = {"cohort": ("#1f5fa8", [r["diameter_mm"] for r in rows], _shares([r["voxels"] for r in rows], classes))}
+    sets = {"cohort": (BLUE, [r["diameter_mm"] for r in rows], _shares([r["voxels"] for r in rows], classes))}
     if bank is not None:
         sizes = [equivalent_diameter_mm(sum(lesion.voxels), lesion.spacing_mm) for lesion in bank]
         names = [classes.canonical(c) for c in bank.classes]
         counts = [dict(zip(names, lesion.voxels, strict=True)) for lesion in bank]
-        sets["bank"] = ("#d2521c", sizes, _shares(counts, classes))
+        sets["bank"] = (ORANGE, sizes, _shares(counts, classes))
     edges = np.linspace(0, max(max(sizes) for _, sizes, _ in sets.values()) * 1.02, 25)
     for i, (name, (colour, sizes, shares)) in enumerate(sets.items()):
         weights = np.full(len(sizes), 1 / len(sizes))
@@ -130,7 +130,7 @@ def _histograms(config: CohortConfig, rows: Records, bank: LesionBank | None) ->
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)
-    return rendered(drawing, canvas)
+    return svg(drawing)
 
 
 def _shares(counts: Sequence[Mapping[str, int]], classes: Classes) -> np.ndarray:

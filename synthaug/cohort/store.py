@@ -5,7 +5,7 @@ import shutil
 import threading
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from synthaug.data.tars import local_extents, split_member
@@ -13,6 +13,9 @@ from synthaug.remote import as_place
 
 HIDDEN = ".synthaug"
 UNFINISHED = f"{HIDDEN}/unfinished"
+
+PIECE_BYTES = 8 * 2**20
+"""What is read at a time of a file that may be large."""
 
 Content = bytes | Iterable[bytes]
 """Of a file, in one piece or in many."""
@@ -50,6 +53,25 @@ class Store(ABC):
         if member not in extents:
             raise FileNotFoundError(f"{self.address}: no {path}")
         return self._read_range(archive, *extents[member])
+
+    def pieces(self, path: str, size: int) -> Iterator[bytes]:
+        """Read a file of this size, or a member of an archive, piece by piece where it is large."""
+        if size <= PIECE_BYTES or split_member(path) is not None:
+            yield self.read(path)
+            return
+        for start in range(0, size, PIECE_BYTES):
+            yield self._read_range(path, start, min(PIECE_BYTES, size - start))
+
+    def lines(self, path: str) -> Iterator[bytes]:
+        """Read the lines of a file, which is never in memory as a whole."""
+        (size,), rest = self.sizes([path]), b""
+        if size is None:
+            raise FileNotFoundError(f"{self.address}: no {path}")
+        for piece in self.pieces(path, size):
+            *lines, rest = (rest + piece).split(b"\n")
+            yield from lines
+        if rest:
+            yield rest
 
     def sizes(self, paths: Sequence[str]) -> list[int | None]:
         """Sizes of files, and of members of archives, in bytes; None for those that are not there."""
@@ -152,10 +174,16 @@ class LocalStore(Store):
 
     def walk(self) -> Iterable[str]:
         """List the paths of all files, but those in the hidden folder."""
-        for path in self.folder.rglob("*"):
-            relative = path.relative_to(self.folder)
-            if relative.parts[0] != HIDDEN and path.is_file():
-                yield relative.as_posix()
+        waiting = [""]
+        while waiting:
+            above = waiting.pop()
+            with os.scandir(self.folder / above) as entries:  # one by one, however many there are
+                for entry in entries:
+                    path = f"{above}{entry.name}"
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting += [] if path == HIDDEN else [f"{path}/"]
+                    elif entry.is_file():
+                        yield path
 
     def clear(self) -> None:
         """Delete what killed processes left unfinished."""

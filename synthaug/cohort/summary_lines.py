@@ -12,30 +12,28 @@ from synthaug.data.cases import Case, load_stored
 
 def describe_cohort(found: Findings) -> list[str]:
     """Describe a whole cohort in lines."""
-    summary, rows = found.summary, [row for rows in found.lesions.values() for row in rows]
+    summary, lesions = found.summary, found.lesions
     lines = [
         f"{summary['written']} of {summary['asked']} synthetic cases in the layout {summary['layout']}, "
-        f"{len(rows)} of {summary['lesions_asked']} lesions, {summary['real']} real cases beside",
+        f"{lesions.count} of {summary['lesions_asked']} lesions, {summary['real']} real cases beside",
         f"generator {summary['generator']['name']}, sha256 of its weights {summary['generator']['sha256'] or 'none'}",
         f"configuration {summary['config_sha256'][:12]}, "
         + ", ".join(f"{name} {version}" for name, version in summary["versions"].items()),
     ]
-    if rows:
-        sizes = np.array([row["diameter_mm"] for row in rows])
-        totals = {name: sum(row["class_ml"][name] for row in rows) for name in rows[0]["class_ml"]}
-        lines.append(f"diameters {sizes.min():.1f} to {sizes.max():.1f} mm, median {np.median(sizes):.1f} mm")
-        lines.append("tumour in all: " + ", ".join(f"{name} {ml:.1f} ml" for name, ml in totals.items()))
+    if lesions.count:
+        sizes = lesions.diameters_mm
+        lines.append(f"diameters {min(sizes):.1f} to {max(sizes):.1f} mm, median {lesions.median_mm:.1f} mm")
+        lines.append("tumour in all: " + ", ".join(f"{name} {ml:.1f} ml" for name, ml in lesions.class_ml.items()))
     lines += [f"refused attempts, {reason}: {n}" for reason, n in summary["refused"].items()]
     return lines + verdict(found)
 
 
-def describe_case(found: Findings, name: str) -> list[str]:
-    """Describe one case of a cohort in lines."""
-    record = found.cases[name]
-    lines = [
-        f"{name}: {'the real case' if record['real'] else 'host'} {record['host']}, patient {record['host_group']}"
-    ]
-    for row in found.lesions[name]:
+def describe_case(found: Findings) -> list[str]:
+    """Describe the one case of a cohort that was asked for, in lines."""
+    record = found.record
+    host = f"{'the real case' if record['real'] else 'host'} {record['host']}, patient {record['host_group']}"
+    lines = [f"{record['case']}: {host}"]
+    for row in found.rows:
         classes = ", ".join(f"{c} {ml:.2f} ml" for c, ml in row["class_ml"].items())
         swaps = "".join(f", {a} became {b}" for a, b in row["swaps"].items())
         lines.append(

@@ -1,6 +1,6 @@
 """Case folders in: find the cases of a data set, load one as arrays, and say clearly what is wrong with a case.
 
-Five layouts are read, all NIfTI (``.nii`` or ``.nii.gz``):
+Six layouts are read, all NIfTI (``.nii`` or ``.nii.gz``) but the last:
 
 - ``brats``: files ``<case>_<channel>`` and ``<case>_seg``, anywhere below the folder. BraTS 2018 writes
   ``_flair, _t1, _t1ce, _t2, _seg``; BraTS 2023 and later ``-t2f, -t1n, -t1c, -t2w, -seg``; ``_ct`` is read too.
@@ -10,6 +10,8 @@ Five layouts are read, all NIfTI (``.nii`` or ``.nii.gz``):
   or ``*_mask`` in ``derivatives/<pipeline>/sub-*/...``. The subject is the patient.
 - ``webdataset``: members ``<case>.<channel>.nii.gz`` and ``<case>.seg.nii.gz`` of ``shards/*.tar``, as cohorts have
   them. A member's path goes on within the archive: ``shards/synth-000000.tar/synth_000003.t1.nii.gz``.
+- ``zarr``: folders ``<case>.ome.zarr`` of OME-Zarr 0.5, as cohorts have them. A path goes on within such a folder by
+  the name of a channel: ``synth_000003.ome.zarr/0/t1``.
 """
 
 import itertools
@@ -33,9 +35,10 @@ from synthaug.data.nifti import (
     Volume,
     as_label,
     check_same_grid,
-    read_stored,
     volumes_first,
 )
+from synthaug.data.ome_zarr import ENDING, find_files, split_case
+from synthaug.data.stored import read_stored
 from synthaug.data.tars import local_extents
 from synthaug.geometry import triple
 
@@ -80,8 +83,8 @@ def find_cases(
 
     Args:
         folder: the data set's folder.
-        layout: ``"brats"``, ``"nnunet"``, ``"msd"``, ``"bids"``, ``"webdataset"``, or ``"auto"`` to tell by
-            ``imagesTr``, ``sub-*/``, ``shards/*.tar`` and the file names.
+        layout: ``"brats"``, ``"nnunet"``, ``"msd"``, ``"bids"``, ``"webdataset"``, ``"zarr"``, or ``"auto"`` to
+            tell by ``imagesTr``, ``sub-*/``, ``shards/*.tar``, ``*.ome.zarr`` and the file names.
         channels: for ``nnunet`` and ``msd`` the channel names in order, in place of those in ``dataset.json``;
             for ``brats`` further file endings to read as channels, for example ``("adc",)``.
         group_pattern: regular expression that finds the patient in a case name: its first group, or the whole match.
@@ -94,7 +97,8 @@ def find_cases(
 
     Raises:
         ValueError: no folder, nothing found, two files for one channel, two cases of one name, channel names that
-            are missing or do not fit, a pattern that does not match, a split that names unknown cases or that
+            are missing or do not fit, a folder of OME-Zarr that is half-written or of another version, a pattern that
+            does not match, a split that names unknown cases or that
             puts one patient in two splits.
 
     Example:
@@ -117,6 +121,7 @@ def find_cases(
         "msd": _find_msd,
         "bids": _find_bids,
         "webdataset": _find_webdataset,
+        "zarr": _find_zarr,
     }
     if layout not in ("auto", *finders):
         raise ValueError(f"layout: expected auto, {', '.join(finders)}, got {layout!r}")
@@ -226,12 +231,20 @@ def _stem(path: Path) -> str:
     return next(path.name[: -len(end)] for end in _SUFFIXES if path.name.endswith(end))
 
 
-def _nifti_files(folder: Path, pattern: str = "*") -> list[Path]:
-    """List NIfTI files, without hidden ones and those in hidden folders, sorted."""
-    found = (p for p in folder.glob(pattern) if p.name.endswith(_SUFFIXES) and p.is_file())
-    return sorted(
-        p for p in found if not any(part.startswith((".", "__MACOSX")) for part in p.relative_to(folder).parts)
-    )
+def _nifti_files(folder: Path, below: bool = False) -> list[Path]:
+    """List NIfTI files, of folders `below` and linked ones too, without hidden files and folders, sorted."""
+    files: list[Path] = []
+    folders = [(folder, frozenset({folder.resolve()}))]
+    while folders:
+        here, above = folders.pop()
+        for path in here.iterdir() if here.is_dir() else ():
+            if path.name.startswith((".", "__MACOSX")):
+                continue
+            if path.is_file():
+                files += [path] if path.name.endswith(_SUFFIXES) else []
+            elif below and path.is_dir() and (real := path.resolve()) not in above:  # a link upwards has no end
+                folders.append((path, above | {real}))
+    return sorted(files)
 
 
 def detected_layout(folder: Path) -> str:
@@ -239,6 +252,8 @@ def detected_layout(folder: Path) -> str:
     if not (folder / "imagesTr").is_dir():
         if next((folder / "shards").glob("*.tar"), None) is not None:
             return "webdataset"
+        if _zarr_cases(folder):
+            return "zarr"
         return "bids" if is_bids(folder) else "brats"
     images = _nifti_files(folder / "imagesTr")
     labels = {_stem(p) for p in _nifti_files(folder / "labelsTr")}
@@ -252,7 +267,7 @@ def _find_brats(folder: Path, channels: Sequence[str] | None, group_of: GroupOf)
     tags = "|".join(sorted(map(re.escape, {*_BRATS_TAGS, *extra, "seg"})))
     pattern = re.compile(rf"(?:(?P<case>.+)[_-])?(?P<tag>{tags})$", re.I)
     files: dict[tuple[Path, str], dict[str, Path]] = {}
-    for path in _nifti_files(folder, "**/*"):
+    for path in _nifti_files(folder, below=True):
         if match := pattern.match(_stem(path)):
             tag = match["tag"].lower()
             name = match["case"] or path.resolve().parent.name
@@ -315,6 +330,21 @@ def _find_webdataset(folder: Path, channels: Sequence[str] | None, group_of: Gro
     ]
 
 
+def _find_zarr(folder: Path, channels: Sequence[str] | None, group_of: GroupOf) -> list[Case]:
+    found = []
+    for place in _zarr_cases(folder):
+        name = place.name.removesuffix(ENDING)
+        found.append(Case(name, group_of(name), *find_files(place)))
+    return found
+
+
+def _zarr_cases(folder: Path) -> list[Path]:
+    """List the cases in OME-Zarr of a folder, or the one that it is."""
+    if folder.name.endswith(ENDING):
+        return [folder]
+    return sorted(p for p in folder.glob(f"*{ENDING}") if p.is_dir() and not p.name.startswith("."))
+
+
 def _listed_channels(folder: Path, channels: Sequence[str] | None) -> tuple[str, ...]:
     """Take channel names as given, or from ``dataset.json`` (``channel_names``; ``modality`` in MSD and nnU-Net 1)."""
     if channels is not None:
@@ -352,7 +382,7 @@ def _add(found: dict[str, Path], key: str, path: Path, name: str) -> None:
 
 
 def _nothing_found(folder: Path, layout: str) -> str:
-    seen = [p.relative_to(folder).as_posix() for p in _nifti_files(folder, "**/*")]
+    seen = [p.relative_to(folder).as_posix() for p in _nifti_files(folder, below=True)]
     if folder.name in ("imagesTr", "imagesTs", "labelsTr"):
         return f"{folder}: no case found; {folder.name} is part of a data set: give {folder.parent}, which holds it"
     holds = f"{len(seen)} NIfTI files, such as {', '.join(seen[:3])}" if seen else "no NIfTI file"
@@ -365,7 +395,9 @@ def _nothing_found(folder: Path, layout: str) -> str:
 
 def folder_of(case: Case) -> Path:
     """Find the folder that a case's images, or else its label, lie in."""
-    return next(p for p in (*case.images.values(), case.label) if p is not None).parent
+    path = next(p for p in (*case.images.values(), case.label) if p is not None)
+    parts = split_case(path)
+    return path.parent if parts is None else parts[0].parent
 
 
 def _with_split(cases: Iterable[Case], split: Split) -> list[Case]:

@@ -12,7 +12,8 @@ from synthaug.classes import BRATS18, BRATS23, BRATS24, FEW_VALUES, VOCABULARIES
 from synthaug.data.bids import DERIVATIVES
 from synthaug.data.cases import Case
 from synthaug.data.dataset_json import label_names, listed_labels
-from synthaug.data.nifti import CaseError, as_label, read_stored
+from synthaug.data.nifti import CaseError, as_label
+from synthaug.data.stored import read_stored
 
 LABELS_LOOKED_AT = 20
 """Label maps that are read to find out which values there are."""

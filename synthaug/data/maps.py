@@ -7,7 +7,8 @@ import numpy as np
 
 from synthaug.classes import Classes
 from synthaug.data.cases import Case, folder_of
-from synthaug.data.nifti import CaseError, Volume, check_same_grid, read_nifti
+from synthaug.data.nifti import CaseError, Volume, check_same_grid
+from synthaug.data.stored import read_voxels
 from synthaug.host.space import Space
 
 MAP_ENDINGS = (".nii.gz", ".nii", ".npy")
@@ -35,7 +36,7 @@ def read_map(case: Case, name: str, volume: Volume) -> np.ndarray:
     if path.suffix == ".npy":
         found = _numpy_map(case.name, path)[None], volume.affine
     else:
-        found = read_nifti(case.name, path, 1)
+        found = read_voxels(case.name, path, 1)
     check_same_grid(case.name, Path("image"), (grid, volume.affine), path, found)
     values = found[0][0].astype(np.float32)
     if not (np.isfinite(values) & (values >= 0)).all():

@@ -100,19 +100,36 @@ def read_stored(case: str, path: Path, volumes: int) -> Stored:
         raw, voxels = proxy.get_unscaled(), np.asanyarray(proxy)
     except _READ_ERRORS as error:
         raise CaseError(f"{case}: cannot read {path} as NIfTI: {error or type(error).__name__}") from error
+    stored = Stored(header, raw, voxels, nifti.affine, float(proxy.slope), float(proxy.inter))
+    return checked(case, path, stored, volumes)
+
+
+def checked(case: str, path: Path, stored: Stored, volumes: int) -> Stored:
+    """Check that what was read of a file is usable, and give it back.
+
+    Args:
+        case: name of the case, for messages.
+        path: of the file, for messages.
+        stored: what was read.
+        volumes: number of volumes that it should have: 1 for a 3-D image.
+
+    Raises:
+        CaseError: voxels that are no finite numbers, other dimensions, or an affine that cannot be inverted.
+    """
+    voxels, affine = stored.scaled, stored.affine
     if voxels.dtype.kind not in "iufb":
         raise CaseError(f"{case}: {path} has voxels of type {voxels.dtype}, expected numbers")
     with_volumes = voxels.shape if voxels.ndim != 3 else (*voxels.shape, 1)
     if len(with_volumes) != 4 or with_volumes[-1] != volumes or 0 in with_volumes:
         expected = "(X, Y, Z)" if volumes == 1 else f"(X, Y, Z, {volumes})"
-        raise CaseError(f"{case}: {path} has the shape {nifti.shape}, expected {expected}")
+        raise CaseError(f"{case}: {path} has the shape {voxels.shape}, expected {expected}")
     with np.errstate(over="ignore"):
         finite = np.isfinite(voxels.astype(np.float32, copy=False))
     if not finite.all():
         raise CaseError(f"{case}: {path} has {int((~finite).sum())} voxels that are not finite")
-    if not np.isfinite(nifti.affine).all() or np.linalg.det(nifti.affine[:3, :3]) == 0:
-        raise CaseError(f"{case}: {path} has an affine that is no invertible matrix: {nifti.affine.tolist()}")
-    return Stored(header, raw, voxels, nifti.affine, float(proxy.slope), float(proxy.inter))
+    if not np.isfinite(affine).all() or np.linalg.det(affine[:3, :3]) == 0:
+        raise CaseError(f"{case}: {path} has an affine that is no invertible matrix: {affine.tolist()}")
+    return stored
 
 
 def nifti_of(content: bytes) -> nib.Nifti1Image:
@@ -120,21 +137,6 @@ def nifti_of(content: bytes) -> nib.Nifti1Image:
     content = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
     is_nifti2 = 540 in (int.from_bytes(content[:4], order) for order in ("little", "big"))
     return (nib.Nifti2Image if is_nifti2 else nib.Nifti1Image).from_bytes(content)
-
-
-def read_nifti(case: str, path: Path, volumes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Read the voxels (volumes, X, Y, Z) of one file, scaled as the header says, and the affine (4, 4).
-
-    Args:
-        case: name of the case, for messages.
-        path: a NIfTI file, as for `read_stored`.
-        volumes: number of volumes that it should have.
-
-    Raises:
-        CaseError: as for `read_stored`.
-    """
-    stored = read_stored(case, path, volumes)
-    return volumes_first(stored.scaled), stored.affine
 
 
 def volumes_first(voxels: np.ndarray) -> np.ndarray:
@@ -172,7 +174,7 @@ def nifti_bytes(
 
 
 def check_same_grid(case: str, path_a: Path, a: tuple, path_b: Path, b: tuple) -> None:
-    """Check that two files, given with what `read_nifti` returned, have one shape and one affine.
+    """Check that two files, given with what `read_voxels` returned, have one shape and one affine.
 
     Raises:
         CaseError: they do not.

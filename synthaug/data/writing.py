@@ -8,6 +8,7 @@ import numpy as np
 from synthaug.data.bids import DERIVATIVES
 from synthaug.data.cases import Case, StoredCase, load_stored
 from synthaug.data.nifti import Stored, nifti_bytes, volumes_first
+from synthaug.data.stored import is_packed
 from synthaug.files import replace_files
 
 UNSCALED = (1.0, 0.0)
@@ -43,7 +44,7 @@ def write_case(
         raise ValueError(f"{case.name}: {out} holds the case itself; expected another folder to write to")
     stored = load_stored(case, tuple(case.images), require_label=False)
     made = {
-        places[path]: nifti_bytes(f.header, _changed(case, path, f, image), _level(path))
+        places[path]: nifti_bytes(f.header, _changed(case, path, f, image), _level(places[path]))
         for path, f in stored.files.items()
     }
     target = places[label_file(case)]
@@ -52,9 +53,17 @@ def write_case(
 
 
 def case_places(case: Case, out: str | Path, root: str | Path | None = None) -> dict[Path, Path]:
-    """Where `write_case` puts each of a case's files: images, then the label, also where the case has none yet."""
-    files = [*dict.fromkeys(case.images.values()), label_file(case)]
-    return {path: Path(out) / (path.name if root is None else path.relative_to(root)) for path in files}
+    """Where `write_case` puts each of a case's files: images, then the label, also where the case has none yet.
+
+    What lies in an archive or in OME-Zarr gets the names of BraTS's layout, ``<case>_<channel>.nii.gz``.
+    """
+    names = {path: f"{case.name}_{channel}.nii.gz" for channel, path in case.images.items() if is_packed(path)}
+    label = label_file(case)
+    if is_packed(label):
+        names[label] = f"{case.name}_seg.nii.gz"
+    files = [*dict.fromkeys(case.images.values()), label]
+    at = {path: names.get(path, path.name if root is None else path.relative_to(root)) for path in files}
+    return {path: Path(out) / place for path, place in at.items()}
 
 
 def label_file(case: Case) -> Path:

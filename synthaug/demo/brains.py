@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from synthaug.data.nifti import LabelledVolume
 from synthaug.data.phantoms.phantom import phantom_case
+from synthaug.progress import shown
 
 DONORS, HOSTS = 2, 3
 SEED_STRIDE = 100
@@ -50,10 +50,8 @@ def demo_brains(seed: int, simple: bool) -> tuple[list[Brain], list[Brain]]:
     make = _maker(simple)
     first = SEED_STRIDE * seed
     tumours = [True] * DONORS + [i == HOSTS - 1 for i in range(HOSTS)]
-    numbers = tqdm(
-        range(DONORS + HOSTS), "brains", unit="brain", leave=False, disable=None
-    )  # none where it is no terminal
-    volumes = [make(first + i, tumour=tumours[i]) for i in numbers]
+    numbers = range(DONORS + HOSTS)
+    volumes = [make(first + i, tumour=tumours[i]) for i in shown(numbers, "brains", "brain")]
     donors = [Brain(f"donor-{i + 1}", volume) for i, volume in enumerate(volumes[:DONORS])]
     hosts = [Brain(f"host-{i + 1}", volume) for i, volume in enumerate(volumes[DONORS:])]
     return donors, hosts

@@ -13,6 +13,7 @@ from synthaug.demo.loop import CHANNELS
 from synthaug.insertion.insertion import TumorInsertion
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.shapes import LesionShapes
+from synthaug.progress import shown
 
 TRIES = 4
 """A draw may find no place, such as a large lesion in a narrow brain; then the next draw is asked for."""
@@ -59,7 +60,7 @@ def make_examples(bank: LesionBank, hosts: Sequence[Brain], audit: Path, seed: i
         ("A small invented shape", "LesionShapes()", LesionShapes(), "procedural", {"diameter_mm": 14.0}),
     )
     examples = []
-    for number, (title, source, lesions, generator, options) in enumerate(sets):
+    for number, (title, source, lesions, generator, options) in enumerate(shown(sets, "examples", "tumour")):
         insert = TumorInsertion(
             lesions, generator, channels=CHANNELS, prob=1.0, second=0.0, audit=audit, seed=seed + number, **options
         )

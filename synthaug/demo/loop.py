@@ -17,6 +17,7 @@ from synthaug.demo.brains import Brain
 from synthaug.host import zscore_host
 from synthaug.insertion.insertion import TumorInsertion
 from synthaug.memory_format import channels_last
+from synthaug.progress import shown
 
 CHANNELS = ("flair", "t1", "t1ce", "t2")
 PATCH, BATCH = 56, 2
@@ -90,7 +91,7 @@ def train(hosts: Sequence[Brain], insert: TumorInsertion, steps: int, seed: int)
     network = small_network(seed)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-2)
     training = Training(parameters=sum(p.numel() for p in network.parameters()))
-    for step in range(steps):
+    for step in shown(range(steps), "training", "step"):
         real_image, real_label, patients = draw()
 
         start = time.perf_counter()

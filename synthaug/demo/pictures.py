@@ -6,6 +6,7 @@ import numpy as np
 
 from synthaug.classes import BRATS18
 from synthaug.demo.loop import CHANNELS
+from synthaug.figures.charts import BLUE, GREY, GRID, ORANGE, svg
 from synthaug.figures.slices import (
     COLOURS,
     Outline,
@@ -17,7 +18,6 @@ from synthaug.figures.slices import (
     jpeg,
     outlined,
     png,
-    rendered,
     rgb,
     through,
     tinted,
@@ -96,24 +96,24 @@ def lesion_slices(after: np.ndarray, label_before: np.ndarray, label_after: np.n
     return pictures
 
 
-def loss_curve(losses: Sequence[float], steps_with_insertion: Sequence[int]) -> bytes:
-    """Draw the loss over the steps, its running mean, and marks at the steps with an insertion."""
-    drawing, canvas = figure(9.6, 3.0, 150)
+def loss_curve(losses: Sequence[float], steps_with_insertion: Sequence[int]) -> str:
+    """Draw the loss over the steps, its running mean, and marks at the steps with an insertion, as SVG."""
+    drawing, _ = figure(9.6, 3.0, 100)
     axes = drawing.add_axes((0.07, 0.17, 0.92, 0.79))
     steps = np.arange(1, len(losses) + 1)
     window = max(1, len(losses) // 6)
     mean = [float(np.mean(losses[max(0, i + 1 - window) : i + 1])) for i in range(len(losses))]
-    axes.plot(steps, losses, color="#a9b8c9", lw=1.2, marker="o", ms=3, label="loss of the batch")
-    axes.plot(steps, mean, color="#1f5fa8", lw=2, label=f"mean of the last {window}")
+    axes.plot(steps, losses, color=GREY, lw=1.2, marker="o", ms=3, label="loss of the batch")
+    axes.plot(steps, mean, color=BLUE, lw=2, label=f"mean of the last {window}")
     marks = np.array(sorted(set(steps_with_insertion))) + 1
     floor = min(losses) - 0.12 * (max(losses) - min(losses) + 0.1)
-    axes.scatter(marks, np.full(len(marks), floor), marker="^", s=16, color="#d2521c", label="tumours inserted")
+    axes.scatter(marks, np.full(len(marks), floor), marker="^", s=16, color=ORANGE, label="tumours inserted")
     axes.set_xlabel("training step")
     axes.set_ylabel("Dice + cross-entropy")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#e6eaef", lw=0.8)
+    axes.grid(axis="y", color=GRID, lw=0.8)
     axes.legend(frameon=False, fontsize=8, ncols=3, loc="upper right")
-    return rendered(drawing, canvas)
+    return svg(drawing)
 
 
 def _coloured(background: np.ndarray, change: np.ndarray) -> np.ndarray:

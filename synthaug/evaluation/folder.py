@@ -11,7 +11,8 @@ from synthaug.classes import Classes
 from synthaug.data import Case, CaseError
 from synthaug.data.dataset import ClassesGiven, find_classes, named_cases
 from synthaug.data.labels import named_labels
-from synthaug.data.nifti import as_label, check_same_grid, read_nifti
+from synthaug.data.nifti import as_label, check_same_grid
+from synthaug.data.stored import read_voxels
 from synthaug.evaluation.case import evaluate_case
 from synthaug.geometry import triple
 from synthaug.host.rule import HostRule
@@ -109,7 +110,7 @@ def _scored(
 ) -> list[dict[str, Any]] | CaseError:
     """Score a case from the files of its true label and its prediction, or give what is wrong with them."""
     try:
-        truth, found = read_nifti(case.name, true, 1), read_nifti(case.name, path, 1)
+        truth, found = read_voxels(case.name, true, 1), read_voxels(case.name, path, 1)
         check_same_grid(case.name, true, truth, path, found)
         prediction = rule.lesions_of(as_label(case.name, path, found[0][0]))
         label = rule.lesions_of(as_label(case.name, true, truth[0][0]))

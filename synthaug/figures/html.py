@@ -12,6 +12,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from synthaug.figures.charts import variables
+
 _FIGURE = re.compile(r"-?|-?[\d.,]+( ?(%|mm|ml))?( \[[-\d., ]+\])?")
 """A cell that is a number, with its unit or its interval, or that says that there is none."""
 
@@ -37,6 +39,12 @@ def data_uri(picture: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode('ascii')}"
 
 
+def _style() -> str:
+    """Read the style sheet, with the colours of charts for light and for dark."""
+    sheet = files("synthaug.figures").joinpath("pages.css").read_text(encoding="utf-8")
+    return sheet.replace("/* light */", variables(dark=False)).replace("/* dark */", variables(dark=True))
+
+
 environment = Environment(
     loader=PackageLoader("synthaug.figures"),
     autoescape=True,
@@ -46,6 +54,6 @@ environment = Environment(
 )
 """Where templates are found; ``pieces.html`` has the macros that several pages use."""
 
-environment.globals["style"] = Markup(files("synthaug.figures").joinpath("pages.css").read_text(encoding="utf-8"))
+environment.globals["style"] = Markup(_style())
 environment.tests["figures"] = is_figures
 environment.filters["data_uri"] = data_uri

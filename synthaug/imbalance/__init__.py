@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from synthaug.data.dataset import ClassesGiven
-from synthaug.figures.slices import require_matplotlib
+from synthaug.figures.charts import svg
+from synthaug.figures.slices import rendered, require_matplotlib
 from synthaug.files import replace_file
 from synthaug.host.space import Space
 from synthaug.imbalance.measure import Measurements, measure_cases, measure_folder
@@ -81,8 +82,9 @@ def run_imbalance(
     pairs = compare_all(measured.intensities, measured.channels)
     suggestion = suggest(measured, pairs, sizes, seed)
     picture = draw(measured, pairs, suggestion, sizes)
-    replace_file(out / FILES[0], report.to_page(measured, pairs, suggestion, sizes, picture, Path(folder).name))
-    replace_file(out / FILES[1], picture)
+    page = report.to_page(measured, pairs, suggestion, sizes, svg(picture), Path(folder).name)
+    replace_file(out / FILES[0], page)
+    replace_file(out / FILES[1], rendered(picture, picture.canvas))
     replace_file(out / FILES[2], json.dumps(report.to_dict(measured, pairs, suggestion, sizes), indent=1) + "\n")
     replace_file(out / FILES[3], suggestion.yaml())
     return report.to_text(measured, pairs, suggestion, sizes)

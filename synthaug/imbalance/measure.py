@@ -8,7 +8,6 @@ from typing import Any
 import cc3d
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from synthaug.channels import canonical_channels
 from synthaug.checks import in_short
@@ -22,6 +21,7 @@ from synthaug.host.rule import HostRule
 from synthaug.host.space import Space
 from synthaug.insertion.plan import equivalent_diameter_mm
 from synthaug.lesions.cutting import MIN_VOXELS
+from synthaug.progress import shown
 from synthaug.random import stream
 
 HOST = "host"
@@ -172,7 +172,7 @@ def measure_cases(
         ValueError: no tumour in any case that could be read.
     """
     measuring = Measuring(get_classes(classes), canonical_channels(channels), min_voxels, seed, space)
-    for case in tqdm(cases, "imbalance", unit="case", leave=False, disable=None):
+    for case in shown(cases, "imbalance", "case"):
         try:
             volume = load_case(case, measuring.measured.channels)
             measuring.add(case, volume)

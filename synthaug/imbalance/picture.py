@@ -1,26 +1,29 @@
 """The picture of an imbalance: volumes, sizes, cases and intensities on one page."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from synthaug.figures.slices import class_colours, figure, rendered
+from synthaug.figures.charts import BLUE, ORANGE, SOFT, line_colour, on_colour
+from synthaug.figures.slices import class_colours, figure
 from synthaug.imbalance.measure import HOST, Measurements
 from synthaug.imbalance.separability import ClassPair, find_pair
 from synthaug.imbalance.suggestion import Suggestion
 from synthaug.sizes import SizeClasses
 
-HOST_COLOUR, REAL, INSERTED = "#9aa7b4", "#1f5fa8", "#d2521c"
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 MOST_CASES = 40
-DARK = {"#f0e442": "#c9b800"}
-"""Yellow lines are hard to see on white."""
 
 
 def draw(
     measured: Measurements, pairs: list[ClassPair], suggestion: Suggestion, sizes: SizeClasses | None = None
-) -> bytes:
-    """Draw the picture, as PNG bytes."""
-    drawing, canvas = figure(14, 11, 110)
+) -> "Figure":
+    """Draw the picture, a figure of matplotlib in the colours of a light page."""
+    drawing, _ = figure(14, 11, 110)
     grid = drawing.add_gridspec(3, 12, left=0.05, right=0.985, top=0.95, bottom=0.06, hspace=0.5, wspace=1.6)
-    colours = {name: DARK.get(c, c) for name, c in class_colours(measured.classes.names).items()} | {HOST: HOST_COLOUR}
+    colours = {name: line_colour(c) for name, c in class_colours(measured.classes.names).items()} | {HOST: SOFT}
     _volumes(drawing.add_subplot(grid[0, :4]), measured, colours)
     _sizes(drawing.add_subplot(grid[0, 4:8]), measured, suggestion, sizes or SizeClasses())
     _separability(drawing.add_subplot(grid[0, 8:]), measured, pairs)
@@ -28,7 +31,7 @@ def draw(
     columns = grid[2, :].subgridspec(1, len(measured.channels), wspace=0.12)
     for c, name in enumerate(measured.channels):
         _intensities(drawing.add_subplot(columns[0, c]), measured, c, name, colours)
-    return rendered(drawing, canvas)
+    return drawing
 
 
 def _volumes(axes, measured: Measurements, colours: dict[str, str]) -> None:
@@ -49,13 +52,13 @@ def _sizes(axes, measured: Measurements, suggestion: Suggestion, sizes: SizeClas
     real = np.array([lesion.diameter_mm for lesion in measured.lesions])
     largest = max([*real, 1.0])
     edges = np.linspace(0, np.ceil(largest / 5) * 5, 1 + max(8, min(24, int(largest // 5))))
-    axes.hist(real, edges, color=REAL, alpha=0.85, label=f"real lesions ({len(real)})")
+    axes.hist(real, edges, color=BLUE, alpha=0.85, label=f"real lesions ({len(real)})")
     drawn = suggestion.diameters_mm
     if len(drawn):
         weights = np.full(len(drawn), len(real) / len(drawn))
-        axes.hist(drawn, edges, weights=weights, histtype="step", lw=2, color=INSERTED, label="as many inserted ones")
+        axes.hist(drawn, edges, weights=weights, histtype="step", lw=2, color=ORANGE, label="as many inserted ones")
     for edge in sizes.edges_mm:
-        axes.axvline(edge, color="#8a97a5", lw=1, ls="dashed")
+        axes.axvline(edge, color=SOFT, lw=1, ls="dashed")
     axes.set_ylim(0, 1.25 * axes.get_ylim()[1])
     axes.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
     axes.set_xlabel("diameter of the sphere of equal volume, mm", fontsize=9)
@@ -69,11 +72,12 @@ def _separability(axes, measured: Measurements, pairs: list[ClassPair]) -> None:
         for j, second in enumerate(names):
             pair = find_pair(pairs, first, second) if i != j else None
             table[i, j] = np.nan if pair is None else pair.auc
-    axes.imshow(table, cmap="RdYlGn", vmin=0.5, vmax=1, aspect="auto")
+    shades = axes.imshow(table, cmap="RdYlGn", vmin=0.5, vmax=1, aspect="auto", interpolation="none")
     for i in range(len(names)):
         for j in range(len(names)):
             if np.isfinite(table[i, j]):
-                axes.text(j, i, f"{table[i, j]:.2f}", ha="center", va="center", fontsize=9)
+                words = on_colour(shades.cmap(shades.norm(table[i, j])))
+                axes.text(j, i, f"{table[i, j]:.2f}", ha="center", va="center", fontsize=9, color=words)
     axes.set_xticks(range(len(names)), names)
     axes.set_yticks(range(len(names)), names)
     axes.set_title("Told apart by intensity, all channels (AUC)", fontsize=10.5, loc="left")

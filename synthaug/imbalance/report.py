@@ -91,10 +91,10 @@ def to_page(
     pairs: Sequence[ClassPair],
     suggestion: Suggestion,
     sizes: SizeClasses,
-    picture: bytes,
+    picture: str,
     folder: str,
 ) -> str:
-    """Render the page, which needs no other file."""
+    """Render the page, which needs no other file; `picture` is SVG."""
     size_columns, *size_cells = _with_head(size_rows(measured, sizes))
     return render(
         "imbalance.html",

@@ -15,8 +15,7 @@ from synthaug.classes import Classes, get_classes, in_names_of
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.registry import resolve_generator
 from synthaug.host.fluid import check_fluid
-from synthaug.host.rule import BLOCKED, HostRule
-from synthaug.host.space import Space, warn_of_patches
+from synthaug.host.space import Space
 from synthaug.insertion.batch import Batch, SampleMap, plain
 from synthaug.insertion.blending import Edge
 from synthaug.insertion.draw import Decider
@@ -27,6 +26,7 @@ from synthaug.insertion.means import bounds_of
 from synthaug.insertion.plan import InsertionPlan, Outcome
 from synthaug.insertion.report import Audit, Report
 from synthaug.insertion.state import InsertionState
+from synthaug.insertion.surroundings import Surroundings, check_place
 from synthaug.insertion.work import Lesions, Placing, Work, find_places
 from synthaug.insertion.write import CropWriter
 from synthaug.lesions.bank import LesionBank
@@ -36,9 +36,6 @@ from synthaug.lesions.registry import channels_of, resolve_lesions, vocabulary_o
 from synthaug.options import InsertionOptions
 from synthaug.stopwatch import Stopwatch, costed
 from synthaug.transfers import on_device
-
-LEAST_SPAN = 0.05
-"""Share of the span of fixed units below which a batch's values are no intensities of files."""
 
 
 class TumorInsertion(InsertionState):
@@ -134,19 +131,17 @@ class TumorInsertion(InsertionState):
         limits, ignored = self.space.units.limits(names), self.options.ignore_label
         asked = self.options
         edge = Edge(asked.halo_mm, asked.fringe_mm, asked.edge_vox, asked.edge_texture, bound.needs_donor)
-        self._fixed = self.space.units.statistics(names)
-        means = None if bound.needs_donor else bounds_of(source, vocabulary, names, self._fixed)
+        self._around = Surroundings(self.options, self.space, vocabulary, names)
+        means = None if bound.needs_donor else bounds_of(source, vocabulary, names, self._around.fixed)
         self._writer = CropWriter(bound, vocabulary, edge, limits, host_label, look, means)
-        self._blocked = BLOCKED if ignored is None else ignored
-        self._values = ValueCheck(vocabulary, self._blocked if self.space.rule.changes_labels else ignored)
+        self._values = ValueCheck(vocabulary, self._around.blocked if self.space.rule.changes_labels else ignored)
         self._plans = PlanCheck(names)
         self.places = source.places if places is None else places
-        self._check_place()
+        check_place(self.options, source, self.places)
         if self.options.avoid_fluid:
             check_fluid(names)
         self._groups = GroupWatch(source)
         self._watch: Stopwatch | None = None
-        self._units_seen = False
 
     @classmethod
     def from_profile(
@@ -269,11 +264,11 @@ class TumorInsertion(InsertionState):
         if not isinstance(plan, InsertionPlan):
             raise TypeError(f"plan: expected an InsertionPlan, got {type(plan).__name__}")
         if plan.host_given:
-            batch = replace(batch, host=self._map("host", batch))
+            batch = replace(batch, host=self._around.of_option("host", batch))
         plan.check_fits(batch.samples, len(self.channels), batch.volume_vox, self.classes.names, batch.host is not None)
-        batch, placing = self._with_rule(batch), Placing(self.options, channels=self.channels)
-        batch = replace(batch, spacing_mm=plan.spacing_of(batch.spacing_mm))
-        work = Work(replace(batch, host_stats=plan.host_stats), plan.insertions, self._made, placing, self._fixed)
+        batch, placing = self._around.with_rule(batch), Placing(self.options, channels=self.channels)
+        batch = replace(batch, spacing_mm=plan.spacing_of(batch.spacing_mm), host_stats=plan.host_stats)
+        work = Work(batch, plan.insertions, self._made, placing, self._around.fixed)
         plan = self._fitting(work, plan.to(batch.image.device))
         self._count(plan)
         return self._written(work, plan, image, label)
@@ -285,14 +280,14 @@ class TumorInsertion(InsertionState):
         return self._audit.report()
 
     def _planned(self, batch: Batch) -> tuple[Work, InsertionPlan]:
-        batch = replace(batch, host=self._map("host", batch), prior=self._map("prior", batch))
-        given, batch = batch.host is not None, self._with_rule(batch)
+        batch = replace(batch, host=self._around.of_option("host", batch), prior=self._around.of_option("prior", batch))
+        given, batch = batch.host is not None, self._around.with_rule(batch)
         usable = self._values.check(batch.image, batch.label)
-        place = self._place_in(batch)
+        place = self._around.place_of(batch, self.places)
         draw = self._decider.batch(batch.spacing_mm, batch.volume_vox, batch.groups, place, batch.frames)
         frequency = self.places if place == "like-data" else None
         placing = Placing(self.options, draw.aims, frequency, batch.frames or (), self.channels)
-        work = Work(batch, draw.insertions, self._made, placing, self._fixed)
+        work = Work(batch, draw.insertions, self._made, placing, self._around.fixed)
         plan = InsertionPlan(
             insertions=draw.insertions,
             classes=self.classes.names,
@@ -305,90 +300,6 @@ class TumorInsertion(InsertionState):
             **vars(find_places(work, usable)),
         )
         return work, plan
-
-    def _check_place(self) -> None:
-        """Check that lesions have the places that are asked for.
-
-        Raises:
-            ValueError: they have not.
-        """
-        place, source = self.options.place, type(self.lesions).__name__
-        if place == "like-data" and self.places is None:
-            raise ValueError(
-                f"place: like-data needs to know where lesions lie, and this {source} does not: give places=..., or a "
-                "bank of cases with affines"
-            )
-        if place == "home" and self.lesions.places is None:
-            raise ValueError(
-                f"place: home needs donors whose places are known, and this {source} has none: build a bank of cases "
-                "with affines"
-            )
-
-    def _place_in(self, batch: Batch) -> str:
-        """Choose the place rule for a batch.
-
-        Raises:
-            ValueError: one that needs frames, and the batch has none.
-        """
-        place = self.options.place
-        if place is None:
-            return "anywhere" if batch.frames is None or self.places is None else "like-data"
-        if place in ("like-data", "home") and batch.frames is None:
-            raise ValueError(
-                f"place: {place} needs to know where in their hosts the samples lie; expected frames=... with the "
-                "batch, see synthaug.frames.host_frame"
-            )
-        return place
-
-    def _map(self, name: str, batch: Batch) -> SampleMap | None:
-        """Choose the batch's `host` or `prior`, or the option of that name where the caller gave none.
-
-        Raises:
-            ValueError: the option is a file, which who reads cases has to give.
-        """
-        given, option = getattr(batch, name), getattr(self.options, name)
-        if option is None or given is not None:
-            return given
-        if isinstance(option, str):
-            raise ValueError(f"{name}: {option} is a file of each case; expected {name}=... with the batch")
-        return lambda b: option(batch.image[b], batch.label[b])
-
-    def _with_rule(self, batch: Batch) -> Batch:
-        """The batch as the host rule sees it: its tissue where the caller gave none, host labels as background."""
-        self._check_units(batch)
-        rule, image, label = self.space.rule, batch.image, batch.label
-        if rule == HostRule():
-            return batch
-        batch = replace(batch, label=rule.view(label, self._blocked))
-        if batch.host is not None:
-            return batch
-        if rule.needs_volume:
-            warn_of_patches(rule)
-        lesions = tuple(self.classes.values.values())
-        return replace(batch, host=lambda b: rule.of_patch(image[b], label[b], self.channels, lesions))
-
-    def _check_units(self, batch: Batch) -> None:
-        """Check that a batch without statistics is in the intensities of the files, where units are fixed.
-
-        On an accelerator that is looked at once, for looking makes the host wait.
-
-        Raises:
-            ValueError: it was normalised.
-        """
-        if self._fixed is None or batch.host_stats is not None or (self._units_seen and not batch.image.is_cpu):
-            return
-        self._units_seen = True
-        for number, name in enumerate(self.channels):
-            scale = self.space.units.fixed.get(name)
-            if scale is None:
-                continue
-            low, high = (float(v) for v in batch.image[:, number].aminmax())
-            if low < high and high - low < LEAST_SPAN * (scale.high - scale.low):
-                raise ValueError(
-                    f"image: expected {name} as in the files, where the profile found {scale.low:g} to {scale.high:g}; "
-                    f"got values from {low:g} to {high:g}: insert before normalising, or give host_stats, the mean and "
-                    "standard deviation that the profile's have in these units"
-                )
 
     def _fitting(self, work: Work, plan: InsertionPlan) -> InsertionPlan:
         """Refuse samples of other tissue than the plan was made for, and use the plan's statistics for the others."""

@@ -23,6 +23,9 @@ from synthaug.transfers import on_device
 CANDIDATES = 8
 LARGE_CROP = 80**3
 
+CLEAR_SHARE = 0.98
+"""Share of a lesion in tissue that is sought first where fluid is no tissue: else ventricles would run through it."""
+
 TISSUE, LABELLED, FIXED = 1, 2, 4
 """Bits of a site's state: host tissue; a label; what nothing may replace, a lesion of this call or an ignored label."""
 
@@ -103,7 +106,9 @@ class Placement:
     lesion: Tensor
 
 
-def place(site: Site, lesion: Tensor, keep_clear: Tensor, tissue_share: float, seed: int) -> Placement:
+def place(
+    site: Site, lesion: Tensor, keep_clear: Tensor, tissue_share: float, seed: int, sought: float | None = None
+) -> Placement:
     """Find a place for one lesion.
 
     Args:
@@ -112,9 +117,10 @@ def place(site: Site, lesion: Tensor, keep_clear: Tensor, tissue_share: float, s
         keep_clear: (x, y, z) bool, the lesion grown by the clearance; nothing existing may lie in it.
         tissue_share: share of the lesion's voxels that must lie in host tissue, in [0, 1].
         seed: the insertion's own, from which the search's random numbers follow.
+        sought: share in tissue of the places that are tried first, where there are any.
     """
     generator = device_stream(seed_for(seed, Purpose.PLACE), lesion.device)
-    centers = _coarse_candidates(site, lesion, keep_clear, tissue_share, generator)
+    centers = _coarse_candidates(site, lesion, keep_clear, (tissue_share, sought), generator)
     wanted = tissue_share * lesion.sum()
 
     def holds(window: Window) -> Tensor:
@@ -162,8 +168,14 @@ def _first_that(
     return chosen, fits.any(), Window.at(chosen, lesion.shape, site.tissue.shape)
 
 
-def _coarse_candidates(site: Site, lesion: Tensor, keep_clear: Tensor, share: float, generator) -> Tensor:
-    """Pick T centres, (T, 3) int64, best first: random ones that fit on the coarse grid, then the least bad."""
+def _coarse_candidates(
+    site: Site, lesion: Tensor, keep_clear: Tensor, shares: tuple[float, float | None], generator
+) -> Tensor:
+    """Pick T centres, (T, 3) int64, best first: random ones that fit on the coarse grid, then the least bad.
+
+    Of `shares` in tissue the first is needed; where the second is given, places that have it come before the others.
+    """
+    share, sought = shares
     volume, step = site.tissue.shape, coarse_step(site.tissue.shape)
     tissue = site.coarse_tissue
     occupied = pooled(site.occupied, step, F.max_pool3d)
@@ -184,6 +196,8 @@ def _coarse_candidates(site: Site, lesion: Tensor, keep_clear: Tensor, share: fl
     fit = valid & (overlap < 0.5) & (inside >= share)
     # what does not fit on the coarse grid may fit exactly: least overlap first, far behind all that do fit
     score = torch.where(fit, 1 + rank, -overlap - (share - inside).clamp(min=0) * body.sum())
+    if sought is not None:
+        score = torch.where(fit & (inside >= sought), 2 + rank, score)
     score = torch.where(valid, score, -torch.inf)
     count = min(CANDIDATES if lesion.numel() < LARGE_CROP else CANDIDATES // 2, score.numel())
     flat = score.flatten().topk(count).indices

@@ -19,7 +19,7 @@ from synthaug.insertion.batch import Batch
 from synthaug.insertion.blending import margin_vox
 from synthaug.insertion.draw import Aims
 from synthaug.insertion.own import OwnLesion, own_lesion
-from synthaug.insertion.placement import Site, place, place_at
+from synthaug.insertion.placement import CLEAR_SHARE, Site, place, place_at
 from synthaug.insertion.render import Rendered, render
 from synthaug.lesions.base import LesionSource
 from synthaug.lesions.places import PlaceFrequency
@@ -218,7 +218,8 @@ def _place(work: Work, n: int, usable: Tensor, places: Places) -> None:
         found = place_at(site, lesion, on_device(aims, mask.device), options.tissue_share)
     else:
         keep_clear = grown(lesion, options.clearance_mm, row.spacing_mm)
-        found = place(site, lesion, keep_clear, options.tissue_share, row.seed)
+        sought = CLEAR_SHARE if options.avoid_fluid else None
+        found = place(site, lesion, keep_clear, options.tissue_share, row.seed, sought)
     enough = found.lesion.sum() >= options.min_voxels
     outcome = torch.full((), Outcome.DONE, dtype=torch.int64, device=mask.device)
     outcome = torch.where(enough, outcome, Outcome.TOO_SMALL)

@@ -12,13 +12,12 @@ from typing import Any
 
 import torch
 
-from synthaug.data.cases import Case, load_case
-from synthaug.data.maps import host_of_case
+from synthaug.data.cases import Case
 from synthaug.evaluation.fidelity import ClassifierOptions, Specimen, classifier_auc
 from synthaug.frames import host_frame
 from synthaug.profile.fit import Fitted
 from synthaug.profile.profile import FILE, Generator, Profile
-from synthaug.profile.specimens import cut, distance, model_intensities, real_specimens
+from synthaug.profile.specimens import cut, distance, inserted_alone, model_intensities, real_specimens, with_host
 
 logger = logging.getLogger(__name__)
 
@@ -53,13 +52,12 @@ def inserted_specimens(
     engine = TumorInsertion.from_profile(fitted.out / FILE, donors, generator, **options)
     found = []
     for first, case in enumerate(cases):
-        volume = load_case(case, profile.names)
-        host = host_of_case(case, volume, profile.space, profile.names, profile.classes)
+        volume, host = with_host(case, profile)
         image, label = torch.from_numpy(volume.image)[None], torch.from_numpy(volume.label)[None]
         known: dict[str, Any] = {"groups": [case.group], "frames": host_frame(host, volume.affine)}
         for _ in range(first, count, len(cases)):
             after, after_label = engine(image, label, volume.spacing_mm, host=torch.from_numpy(host)[None], **known)
-            only = torch.where(after_label != label, after_label, torch.zeros_like(after_label))[0]
+            only = inserted_alone(label, after_label)[0]
             changed = replace(volume, image=after[0].numpy())
             specimen = cut(model_intensities(changed, host, profile), only, profile, case.group)
             if specimen is not None:

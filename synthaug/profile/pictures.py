@@ -4,15 +4,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from synthaug.data.cases import Case, load_case
-from synthaug.data.maps import host_of_case
-from synthaug.figures.slices import Outline, axial, figure, grey, jpeg, outlined, png, rendered, through, tinted
+from synthaug.data.cases import Case
+from synthaug.figures.charts import GREEN, GREY, ORANGE, YELLOW, svg
+from synthaug.figures.slices import Outline, axial, figure, grey, jpeg, outlined, png, through, tinted
 from synthaug.profile.measure import Look
 from synthaug.profile.profile import Profile
+from synthaug.profile.specimens import with_host
 
 SHOWN = 4
 HEIGHT = 260
-LESION, HOST, AROUND, TISSUE = "#d2521c", "#1f9d55", "#c9a400", "#6d7f92"
+LESION, HOST, AROUND, TISSUE = ORANGE, GREEN, YELLOW, GREY
 
 
 def case_pictures(profile: Profile, cases: Sequence[Case]) -> list[tuple[str, bytes, list[tuple[str, bytes]]]]:
@@ -22,8 +23,7 @@ def case_pictures(profile: Profile, cases: Sequence[Case]) -> list[tuple[str, by
 
 
 def _case(profile: Profile, case: Case) -> tuple[bytes, list[tuple[str, bytes]]]:
-    volume = load_case(case, profile.names)
-    host = host_of_case(case, volume, profile.space, profile.names, profile.classes)
+    volume, host = with_host(case, profile)
     lesion = profile.classes.index_map(volume.label) > 0
     z = int(lesion.sum((0, 1)).argmax()) if lesion.any() else lesion.shape[2] // 2
     values, tissue = axial(volume.image[0], z), axial(host, z)
@@ -42,18 +42,18 @@ def _case(profile: Profile, case: Case) -> tuple[bytes, list[tuple[str, bytes]]]
     return png(outlined(background, outlines, zoom)), slices
 
 
-def measurements(profile: Profile, look: Look) -> bytes:
-    """Draw sizes, how many lesions a case has, where they lie, and intensities, as one PNG."""
+def measurements(profile: Profile, look: Look) -> str:
+    """Draw sizes, how many lesions a case has, where they lie, and intensities, as SVG."""
     channels = profile.names
     rows = 1 + -(-len(channels) // 3)
-    drawing, canvas = figure(14, 4.1 * rows, 100)
+    drawing, _ = figure(14, 4.1 * rows, 100)
     grid = drawing.add_gridspec(rows, 12, left=0.05, right=0.985, top=0.93, bottom=0.1, hspace=0.45, wspace=1.4)
     _sizes(drawing.add_subplot(grid[0, :4]), profile, look)
     _places(drawing, [grid[0, start : start + 2] for start in (5, 7, 9)], profile)
     for number, name in enumerate(channels):
         axes = drawing.add_subplot(grid[1 + number // 3, 4 * (number % 3) : 4 * (number % 3) + 4])
         _intensities(axes, profile, look, name)
-    return rendered(drawing, canvas)
+    return svg(drawing)
 
 
 def _sizes(axes, profile: Profile, look: Look) -> None:
@@ -68,7 +68,7 @@ def _places(drawing, places, profile: Profile) -> None:
     frequency = profile.where.places.grid
     for place, axis, name in zip(places, (2, 1, 0), ("from above", "from the front", "from the side"), strict=True):
         axes = drawing.add_subplot(place)
-        axes.imshow(frequency.sum(axis).T, origin="lower", cmap="magma", aspect="equal")
+        axes.imshow(frequency.sum(axis).T, origin="lower", cmap="magma", aspect="equal", interpolation="none")
         axes.set_title(f"Where, {name}", fontsize=10, loc="left")
         axes.set_xticks([])
         axes.set_yticks([])

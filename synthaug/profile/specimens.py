@@ -20,6 +20,21 @@ from synthaug.profile.profile import Profile
 MARGIN, FACTOR = 8, 16
 
 
+def with_host(case: Case, profile: Profile) -> tuple[LabelledVolume, np.ndarray]:
+    """Load a case, and find its host tissue, (X, Y, Z) bool.
+
+    Raises:
+        CaseError: a case that cannot be read.
+    """
+    volume = load_case(case, profile.names)
+    return volume, host_of_case(case, volume, profile.space, profile.names, profile.classes)
+
+
+def inserted_alone(before: Tensor, after: Tensor) -> Tensor:
+    """Give the labels that an insertion wrote over others, and 0 elsewhere."""
+    return torch.where(after != before, after, torch.zeros_like(after))
+
+
 def model_intensities(volume: LabelledVolume, host: np.ndarray, profile: Profile) -> Tensor:
     """Bring a case to model intensities, (C, X, Y, Z) float32, within the limits of its units."""
     space = profile.space
@@ -53,8 +68,7 @@ def real_specimens(cases: Sequence[Case], profile: Profile) -> list[Specimen]:
     """
     found = []
     for case in cases:
-        volume = load_case(case, profile.names)
-        host = host_of_case(case, volume, profile.space, profile.names, profile.classes)
+        volume, host = with_host(case, profile)
         label = torch.from_numpy(profile.space.rule.lesions_of(volume.label))
         found.append(cut(model_intensities(volume, host, profile), label, profile, case.group))
     return [specimen for specimen in found if specimen is not None]

@@ -11,7 +11,8 @@ from synthaug.config import ConfigError
 from synthaug.data.cases import Case, CaseError, detected_layout, find_cases, load_case
 from synthaug.data.dataset import data_folder
 from synthaug.data.dataset_json import listed_labels
-from synthaug.data.nifti import Volume, as_label, read_nifti
+from synthaug.data.nifti import Volume, as_label
+from synthaug.data.stored import read_voxels
 from synthaug.host import host_tissue
 from synthaug.host.body import Body, body_of
 from synthaug.profile.channels import ChannelEvidence
@@ -103,7 +104,7 @@ def look(survey: Survey, progress: Iterable[Case] | None = None) -> None:
             else:
                 if case.label is None:
                     raise CaseError(f"{case.name}: no label map found")
-                label = as_label(case.name, case.label, read_nifti(case.name, case.label, 1)[0][0])
+                label = as_label(case.name, case.label, read_voxels(case.name, case.label, 1)[0][0])
             _look_at_label(survey, label)
             kept.append(case)
         except CaseError as error:

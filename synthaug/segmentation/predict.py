@@ -6,6 +6,7 @@ from pathlib import Path
 
 from synthaug.data.cases import CaseError, find_cases
 from synthaug.files import replace_file
+from synthaug.progress import shown
 from synthaug.segmentation.inference import InferenceConfig
 from synthaug.segmentation.model import Segmenter
 
@@ -34,7 +35,7 @@ def predict_folder(
     folder, out = Path(folder), Path(out)
     if out.resolve() == folder.resolve():
         raise ValueError(f"{out} holds the cases themselves; expected another folder to write to")
-    for case in find_cases(folder, layout, model.config.channels):
+    for case in shown(find_cases(folder, layout, model.config.channels), "predict", "case"):
         try:
             yield model.write_prediction(case, out, inference)
         except CaseError as error:

@@ -1,9 +1,9 @@
 """Files that a run writes for its report: scores of validation, slices of cases and of samples with insertions.
 
     validation.jsonl            rows of `evaluate_case` with their step
-    validation/<case>.npz       axial slices of a case as it was last predicted
+    validation/<case>.npz       axial slices of a case as it was last predicted, and some through its lesions
     validation/<case>.json      where its false regions and its true lesions lie, where that is asked for
-    examples/step_00000100.npz  an axial slice of a sample before and after insertion
+    examples/step_00000100.npz  an axial slice of a sample before and after insertion, and some through the insertion
 
 Call these on the main process. Files are written beside and renamed, so that a kill leaves none half-written.
 """
@@ -18,13 +18,32 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 
+from synthaug.figures.slices import through
 from synthaug.files import replace_file
 from synthaug.geometry import triple
 from synthaug.host import host_tissue
 from synthaug.insertion.report import append_rows
 
 ROWS, CASES, EXAMPLES = "validation.jsonl", "validation", "examples"
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Axial slices spread through what a page shows, to be scrolled through.
+
+    Attributes:
+        image: (S, C, X, Y) uint8, black to white between the levels of each channel.
+        tissue: (S, X, Y) bool, what is not background.
+        labels: (L, S, X, Y), the truth and the prediction of a case, or the label of a sample.
+        z: (S,) positions of the slices.
+    """
+
+    image: np.ndarray
+    tissue: np.ndarray
+    labels: np.ndarray
+    z: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -40,6 +59,7 @@ class CaseSlices:
         levels: (C, 2) intensities shown black and white.
         z: (N,) positions of the slices.
         spacing_mm: voxel size.
+        stack: slices through the lesions, true and predicted; None in files of before.
     """
 
     case: str
@@ -50,11 +70,15 @@ class CaseSlices:
     levels: np.ndarray
     z: tuple[int, ...]
     spacing_mm: tuple[float, float, float]
+    stack: Stack | None
 
 
 @dataclass(frozen=True)
 class ExampleSlice:
-    """One axial slice of a sample before and after insertion; images (C, X, Y), the others (X, Y)."""
+    """One axial slice of a sample before and after insertion, and others after it.
+
+    Images are (C, X, Y), the others (X, Y); ``stack`` goes through what was inserted, None in files of before.
+    """
 
     step: int
     before: np.ndarray
@@ -65,6 +89,7 @@ class ExampleSlice:
     levels: np.ndarray
     z: int
     rows: list[dict[str, Any]]
+    stack: Stack | None
 
 
 def record_rows(run: str | Path, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -83,9 +108,9 @@ def read_rows(run: str | Path) -> list[dict[str, Any]]:
 def keep_validation(
     run: str | Path, case: str, image: Any, label: Any, prediction: Any, spacing_mm: Sequence[float] = (1, 1, 1)
 ) -> None:
-    """Keep two slices of a validation case in place of those of the validation before.
+    """Keep two slices of a validation case, and some through its lesions, in place of those of the validation before.
 
-    They are the slice that shows most of all classes and, if another, the slice with most wrong voxels.
+    The two are the slice that shows most of all classes and, if another, the slice with most wrong voxels.
 
     Args:
         run: folder of the run.
@@ -107,6 +132,8 @@ def keep_validation(
         {_showing(label if label.any() else prediction), int(wrong.argmax())} if wrong.any() else {_showing(label)}
     )
     tissue = _tissue(image)
+    levels = _levels(image, tissue)
+    labels = np.stack([label, prediction])
     _write(
         Path(run) / CASES / f"{_file_name(case)}.npz",
         case=np.array(case),
@@ -114,9 +141,10 @@ def keep_validation(
         tissue=np.stack([tissue[..., i] for i in z]),
         label=np.stack([label[..., i] for i in z]).astype(np.int16),
         prediction=np.stack([prediction[..., i] for i in z]).astype(np.int16),
-        levels=_levels(image, tissue),
+        levels=levels,
         z=np.array(z),
         spacing_mm=np.array(spacing_mm, dtype=float),
+        **_stack(image, tissue, labels, (labels != 0).any((0, 1, 2)), levels),
     )
 
 
@@ -129,7 +157,7 @@ def keep_example(
     label_after: Any,
     rows: Sequence[Mapping[str, Any]],
 ) -> bool:
-    """Keep the slice of a sample that shows most of what was inserted; nothing where nothing was.
+    """Keep the slice of a sample that shows most of what was inserted, and some through it; nothing where nothing was.
 
     Args:
         run: folder of the run.
@@ -161,6 +189,7 @@ def keep_example(
         levels=levels,
         z=np.array(z),
         rows=np.array(json.dumps(list(rows))),
+        **_stack(after, tissue, label_after[None], new > 0, levels),
     )
     return True
 
@@ -185,9 +214,9 @@ def read_validation(run: str | Path) -> dict[str, CaseSlices]:
     """Read the slices of validation cases, by the name of their case."""
     found = {}
     for path in sorted((Path(run) / CASES).glob("*.npz")):
-        kept = _read(path)
+        kept, stack = _read(path)
         case, z, spacing = str(kept.pop("case")), kept.pop("z").tolist(), kept.pop("spacing_mm").tolist()
-        found[case] = CaseSlices(case=case, z=tuple(z), spacing_mm=triple(spacing), **kept)
+        found[case] = CaseSlices(case=case, z=tuple(z), spacing_mm=triple(spacing), stack=stack, **kept)
     return found
 
 
@@ -195,9 +224,9 @@ def read_examples(run: str | Path) -> list[ExampleSlice]:
     """Read the examples, in the order of their steps."""
     examples = []
     for path in sorted((Path(run) / EXAMPLES).glob("step_*.npz")):
-        kept = _read(path)
+        kept, stack = _read(path)
         step, z, rows = int(kept.pop("step")), int(kept.pop("z")), json.loads(str(kept.pop("rows")))
-        examples.append(ExampleSlice(step=step, z=z, rows=rows, **kept))
+        examples.append(ExampleSlice(step=step, z=z, rows=rows, stack=stack, **kept))
     return examples
 
 
@@ -207,9 +236,26 @@ def _write(path: Path, **arrays: Any) -> None:
     replace_file(path, buffer.getvalue())
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _read(path: Path) -> tuple[dict[str, np.ndarray], Stack | None]:
     with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+        kept = {name: file[name] for name in file.files}
+    found = {name: kept.pop(f"stack_{name}") for name in ("image", "tissue", "labels", "z") if f"stack_{name}" in kept}
+    return kept, Stack(**found | {"z": tuple(found["z"].tolist())}) if found else None
+
+
+def _stack(
+    image: np.ndarray, tissue: np.ndarray, labels: np.ndarray, shown: np.ndarray, levels: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Make the arrays of a `Stack` of an image (C, X, Y, Z) and labels (L, X, Y, Z), through slices `shown` (Z,)."""
+    z = through(shown)
+    low, high = (rearrange(level, "c -> c 1 1 1") for level in levels.T)
+    share = ((image[..., z] - low) / np.maximum(high - low, 1e-6)).clip(0, 1)
+    return {
+        "stack_image": rearrange((255 * share).round().astype(np.uint8), "c x y s -> s c x y"),
+        "stack_tissue": rearrange(tissue[..., z], "x y s -> s x y"),
+        "stack_labels": rearrange(labels[..., z].astype(np.int16), "l x y s -> l s x y"),
+        "stack_z": np.array(z, dtype=int),
+    }
 
 
 def _array(values: Any) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from synthaug.classes import Classes
 from synthaug.data.cases import Case
-from synthaug.data.tars import size_and_time
+from synthaug.data.stored import size_and_time
 from synthaug.files import new_folder
 from synthaug.host.space import Space
 from synthaug.training.patches import CachedVolume, cache_case

@@ -16,8 +16,14 @@ from synthaug.figures.slices import class_colours, require_matplotlib
 from synthaug.files import replace_file
 from synthaug.precision import Precision
 from synthaug.sizes import SizeClasses
-from synthaug.training.artefacts import CaseSlices, ExampleSlice, read_examples, read_rows, read_validation
-from synthaug.training.report_pictures import case_pictures, curves, example_pictures, shown_channels
+from synthaug.training.artefacts import CaseSlices, ExampleSlice, Stack, read_examples, read_rows, read_validation
+from synthaug.training.report_pictures import (
+    case_pictures,
+    curves,
+    example_pictures,
+    shown_channels,
+    stack_pictures,
+)
 from synthaug.training.run import read_metrics
 
 EXTREME_CASES = 2
@@ -198,8 +204,16 @@ def _cases(facts: _Facts) -> list[dict[str, Any]]:
             for n, z in enumerate(kept.z):
                 pictures = case_pictures(kept, n, facts.classes, facts.channels)
                 title = f"{word}: {case}" if n == 0 else case
-                rows.append({"title": title, "words": _case_words(facts, case, z), "pictures": pictures})
+                row = {"title": title, "words": _case_words(facts, case, z), "pictures": pictures}
+                rows.append(row | _stacks(facts, kept.stack if n == 0 else None, pictures, ("truth", "prediction")))
     return rows
+
+
+def _stacks(facts: _Facts, stack: Stack | None, pictures: Sequence, labels: Sequence[str]) -> dict[str, Any]:
+    """Draw ``stacks``, slices by the number of the picture that opens into them: the last ones of a row."""
+    first = len(pictures) - len(labels)
+    drawn = [stack_pictures(stack, i, name, facts.classes, facts.channels) for i, name in enumerate(labels)]
+    return {"stacks": {first + i: slices for i, slices in enumerate(drawn)}}
 
 
 def _case_dice(facts: _Facts) -> dict[str, float]:
@@ -248,14 +262,13 @@ def _class_cells(facts: _Facts, counts: Mapping[str, Any]) -> tuple[list[str], l
 def _examples(facts: _Facts) -> list[dict[str, Any]]:
     """Make the rows of the gallery of samples, spread evenly over the run."""
     spread = np.linspace(0, len(facts.examples) - 1, min(MOST_EXAMPLES, len(facts.examples))).round().astype(int)
-    return [
-        {
-            "title": f"Step {example.step}",
-            "words": _example_words(example),
-            "pictures": example_pictures(example, facts.classes, facts.channels),
-        }
-        for example in (facts.examples[i] for i in spread)
-    ]
+    return [_example(facts, facts.examples[i]) for i in spread]
+
+
+def _example(facts: _Facts, example: ExampleSlice) -> dict[str, Any]:
+    pictures = example_pictures(example, facts.classes, facts.channels)
+    stacks = _stacks(facts, example.stack, pictures, ("label",))
+    return {"title": f"Step {example.step}", "words": _example_words(example), "pictures": pictures, **stacks}
 
 
 def _example_words(example: ExampleSlice) -> str:

@@ -7,10 +7,10 @@ import numpy as np
 
 from synthaug.classes import Classes
 from synthaug.evaluation.registry import followed_metrics
-from synthaug.figures.slices import Outline, class_colours, extent, figure, grey, outlined, png, rendered
-from synthaug.training.artefacts import CaseSlices, ExampleSlice
+from synthaug.figures.charts import GRID, LINES, svg
+from synthaug.figures.slices import Outline, class_colours, extent, figure, grey, jpeg, outlined, png, tinted
+from synthaug.training.artefacts import CaseSlices, ExampleSlice, Stack
 
-LINES = ("#1f5fa8", "#d2521c", "#2e9e6b", "#8a4fbf", "#b58900", "#c2407a", "#5a6a7b")
 LONG_SIDE_PX = 300
 PREFERRED = ("flair", "t1ce")
 
@@ -27,8 +27,8 @@ class _Panel(NamedTuple):
     is_share: bool = False
 
 
-def curves(metrics: Sequence[Row], scores: Sequence[Row]) -> bytes | None:
-    """Draw loss, learning rate, validation and insertion over the steps, as far as logged; None where none is.
+def curves(metrics: Sequence[Row], scores: Sequence[Row]) -> str | None:
+    """Draw loss, learning rate, validation and insertion over the steps, as SVG; None where nothing was logged.
 
     Args:
         metrics: rows of ``metrics.jsonl``.
@@ -49,14 +49,14 @@ def curves(metrics: Sequence[Row], scores: Sequence[Row]) -> bytes | None:
         return None
     columns = min(2, len(panels))
     lines = -(-len(panels) // columns)
-    drawing, canvas = figure(6.4 * columns, 3.1 * lines, 110)
+    drawing, _ = figure(6.4 * columns, 3.1 * lines, 110)
     edges = {"top": 1 - 0.3 / (3.1 * lines), "bottom": 0.5 / (3.1 * lines), "left": 0.07, "right": 0.985}
     grid = drawing.add_gridspec(lines, columns, hspace=0.45, wspace=0.18, **edges)
     for i, panel in enumerate(panels):
         axes = drawing.add_subplot(grid[i // columns, i % columns])
         _plot(axes, panel)
         axes.set_xlim(0, 1.02 * max(row["step"] for row in metrics) or 1)
-    return rendered(drawing, canvas)
+    return svg(drawing)
 
 
 def top_level(metrics: Sequence[Row], names: Sequence[str] = ()) -> Series:
@@ -119,7 +119,7 @@ def _plot(axes: Any, panel: _Panel) -> None:
     axes.set_ylabel(panel.unit, fontsize=9)
     axes.set_xlabel("training step", fontsize=9)
     axes.tick_params(labelsize=8.5)
-    axes.grid(axis="y", color="#e6eaef", lw=0.8)
+    axes.grid(axis="y", color=GRID, lw=0.8)
     axes.spines[["top", "right"]].set_visible(False)
     if len(series) > 1:
         axes.legend(frameon=False, fontsize=8, ncols=2 if len(series) > 4 else 1)
@@ -143,7 +143,7 @@ def case_pictures(slices: CaseSlices, n: int, classes: Classes, channels: Sequen
     around = Outline(truth != 0, "white", dashed=True, width=1.2)
     z = f"axial slice {slices.z[n]}"
     return [
-        *((f"{channels[c]}, {z}", png(g)) for c, g in zip(shown, greys, strict=True)),
+        *((f"{channels[c]}, {z}", jpeg(g)) for c, g in zip(shown, greys, strict=True)),
         (f"truth, {z}", png(outlined(greys[-1], _class_outlines(truth, classes), cut.zoom))),
         (f"prediction, {z}", png(outlined(greys[-1], [*_class_outlines(found, classes), around], cut.zoom))),
     ]
@@ -156,10 +156,38 @@ def example_pictures(example: ExampleSlice, classes: Classes, channels: Sequence
     for c in shown_channels(channels):
         for when, image in (("before", example.before), ("after", example.after)):
             last = cut.grey(image[c], c)
-            pictures.append((f"{channels[c]} {when}, axial slice {example.z}", png(last)))
+            pictures.append((f"{channels[c]} {when}, axial slice {example.z}", jpeg(last)))
     own = Outline(cut(example.label_before) != 0, "white", dashed=True, width=1.3)
     label = outlined(last, [*_class_outlines(cut(example.label_after), classes), own], cut.zoom)
     return [*pictures, (f"label, axial slice {example.z}", png(label))]
+
+
+def stack_pictures(
+    stack: Stack | None, which: int, name: str, classes: Classes, channels: Sequence[str]
+) -> list[tuple[str, bytes]]:
+    """Draw the slices of a stack, from below to above, in the last channel shown, with a label's classes tinted.
+
+    Args:
+        stack: slices through lesions; no pictures of None.
+        which: the label of the stack.
+        name: of that label, as words that stand for the pictures.
+        classes: vocabulary of the label.
+        channels: names of the image's channels.
+
+    Returns:
+        Text and JPEG bytes of each.
+    """
+    if stack is None or not len(stack.z):
+        return []
+    c = shown_channels(channels)[-1]
+    cut = _Cut(np.logical_or.reduce(stack.tissue), np.tile([0, 255], (len(channels), 1)))
+    colours = class_colours(classes.names)
+    tints = {value: colours[class_name] for class_name, value in classes.values.items()}
+    pictures = []
+    for z, image, tissue, label in zip(stack.z, stack.image, stack.tissue, stack.labels[which], strict=True):
+        plain = cut.grey(image[c] * tissue, c)
+        pictures.append((f"{name}, axial slice {z}", jpeg(tinted(plain, cut(label), tints, cut.zoom))))
+    return pictures
 
 
 class _Cut:

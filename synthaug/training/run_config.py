@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from synthaug.classes import VOCABULARIES
-from synthaug.config import Section
+from synthaug.config import CaseLayout, Section
 from synthaug.host.space import Space
 from synthaug.remote import Place, as_place, local_folder
 
@@ -66,7 +66,7 @@ class CasesConfig(Section):
     profile: Path | None = None
     folder: Place | None = None
     phantom: PhantomConfig | None = None
-    layout: Literal["auto", "brats", "nnunet", "msd", "bids", "webdataset"] = "auto"
+    layout: CaseLayout = "auto"
     group_pattern: str | None = None
     channels: tuple[str, ...] = ("flair", "t1", "t1ce", "t2")
     classes: str | dict[str, int]

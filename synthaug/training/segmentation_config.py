@@ -13,7 +13,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 
 from synthaug import Classes, get_classes
 from synthaug.channels import canonical_channels
-from synthaug.config import ConfigError, Section
+from synthaug.config import CaseLayout, ConfigError, Section
 from synthaug.data import Case, find_cases
 from synthaug.data.folds import fold_split, refuse_shared_patients
 from synthaug.evaluation import default_regions
@@ -42,7 +42,7 @@ class TumourFreeConfig(Section):
 
     folder: Path
     share: Share = 0.3
-    layout: Literal["auto", "brats", "nnunet", "msd", "bids"] = "auto"
+    layout: CaseLayout = "auto"
     patients: tuple[str, ...] | None = None
 
 

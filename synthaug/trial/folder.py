@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from synthaug.config import ConfigError
+from synthaug.data.stored import size_and_time
 from synthaug.files import replace_file
 from synthaug.training.run import leaves
 from synthaug.trial.plan import Plan
@@ -49,7 +50,7 @@ def _description(plan: Plan) -> dict[str, Any]:
         "configurations": {
             arm.name: _content(first[arm.name].config.model_dump(mode="json")) for arm in plan.config.arms
         },
-        "cases": {case.name: {"patient": case.group, "bytes": _bytes(case)} for case in plan.cases},
+        "cases": {case.name: {"patient": case.group, "bytes": bytes_of(case)} for case in plan.cases},
         "rotations": [{"train": list(turn.train), "test": list(turn.test)} for turn in plan.rotations],
     }
 
@@ -59,9 +60,10 @@ def _content(config: dict[str, Any]) -> dict[str, Any]:
     return config | {"data": data}
 
 
-def _bytes(case: Any) -> int:
+def bytes_of(case: Any) -> int:
     """Size of a case's files, by which other data of the same names is noticed."""
-    return sum(Path(path).stat().st_size for path in (*case.images.values(), case.label))
+    found = [size_and_time(Path(path)) for path in (*case.images.values(), case.label)]
+    return sum(about[0] for about in found if about is not None)
 
 
 def _short(value: Any) -> str:

@@ -164,7 +164,7 @@ def _costs(results: Results) -> list[list[str]]:
     ]
 
 
-def _patients_picture(results: Results, arms: list[str], verdicts: list[Verdict]) -> bytes:
+def _patients_picture(results: Results, arms: list[str], verdicts: list[Verdict]) -> str:
     differences: dict[str, dict[str, list[float]]] = {}
     for arm in arms:
         mine = differences.setdefault(arm, {})

@@ -10,6 +10,7 @@ from importlib.resources import files
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from synthaug.data.stored import read_as_nifti
 from synthaug.review import Decisions
 from synthaug.view.niivue import niivue_module
 from synthaug.view.shown import Shown, channel_file, described, listed
@@ -91,7 +92,7 @@ class ViewServer(ThreadingHTTPServer):
         if of is None:
             return None
         if channel == "label" and of.label is not None:
-            return of.label.read_bytes(), "application/octet-stream"
+            return read_as_nifti(of.name, of.label), "application/octet-stream"
         return (channel_file(of, channel), "application/octet-stream") if channel in of.images else None
 
 

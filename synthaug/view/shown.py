@@ -15,7 +15,8 @@ from synthaug.classes import Classes
 from synthaug.cohort.verification import is_cohort
 from synthaug.data.cases import Case, find_cases
 from synthaug.data.dataset import data_folder, find_classes
-from synthaug.data.nifti import read_stored, volumes_first
+from synthaug.data.nifti import volumes_first
+from synthaug.data.stored import read_as_nifti, read_stored
 from synthaug.figures.slices import class_colours
 
 LEAST_VOXELS = 8
@@ -103,7 +104,7 @@ def channel_file(case: Case, channel: str) -> bytes:
     path = case.images[channel]
     sharing = [name for name, file in case.images.items() if file == path]
     if len(sharing) == 1:
-        return path.read_bytes()
+        return read_as_nifti(case.name, path)
     stored = read_stored(case.name, path, len(sharing))
     voxels = volumes_first(stored.scaled)[sharing.index(channel)]
     return gzip.compress(nib.Nifti1Image(np.ascontiguousarray(voxels), stored.affine).to_bytes(), 1)

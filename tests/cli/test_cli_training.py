@@ -129,8 +129,8 @@ def test_a_configuration_error_is_one_message(tmp_path, words, message):
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     """A folder where the wheel of this clone is installed."""
-    if importlib.util.find_spec("hatchling") is None:
-        pytest.skip("hatchling is not installed, which builds the wheel")
+    if not all(map(importlib.util.find_spec, ("hatchling", "hatch_fancy_pypi_readme"))):
+        pytest.skip("hatchling and hatch-fancy-pypi-readme are not installed, which build the wheel")
     folder = tmp_path_factory.mktemp("wheel")
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)

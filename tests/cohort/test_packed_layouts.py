@@ -12,6 +12,9 @@ from synthaug.cohort.records import Records
 from synthaug.cohort.store import LocalStore
 from synthaug.data import find_cases, load_case
 from synthaug.data.nifti import nifti_of
+from synthaug.data.writing import write_case
+from synthaug.trial.folder import bytes_of
+from synthaug.view.shown import channel_file, find_shown
 
 plain_report = pytest.fixture(autouse=True)(plain_reports)
 
@@ -70,6 +73,19 @@ def assert_exact_outside_of_archives(out, hosts):
         lesion = new.label != old.label
         assert lesion.any() and np.array_equal(new.image[0][~lesion], old.image[0][~lesion])
     return len(synthetic)
+
+
+def test_cases_in_archives_are_shown_weighed_and_written_on(archives, files, tmp_path):
+    case = find_shown(archives[1] / "synth_000003").cases[0]
+    same = next(c for c in find_cases(files) if c.name == "synth_000003")
+    assert channel_file(case, "t1") == same.images["t1"].read_bytes()
+    size = (archives[1] / "shards" / "synth-000000.tar").stat().st_size
+    assert bytes_of(case) == 5 * size
+    volume = load_case(case, ("t1",))
+    write_case(case, {}, volume.label, tmp_path / case.name)
+    (again,) = find_cases(tmp_path)
+    assert again.name == case.name and again.label.name == "synth_000003_seg.nii.gz"
+    assert np.array_equal(load_case(again, ("t1",)).image, volume.image)
 
 
 def test_the_webdataset_library_reads_the_archives(archives):

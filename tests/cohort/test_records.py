@@ -115,4 +115,5 @@ def test_many_cases_are_listed_in_several_files(parts_of_four, tiny_hosts, tmp_p
     assert generate(config, tmp_path / "d").complete
     assert listed == records(tmp_path / "d")
     found = verify(tmp_path / "c")
-    assert found.sound and [row for rows in found.lesions.values() for row in rows] == manifest(tmp_path / "d")
+    assert found.sound and found.lesions == verify(tmp_path / "d").lesions
+    assert found.lesions.count == len(manifest(tmp_path / "d")) and verify(tmp_path / "c", "synth_000007").rows

@@ -82,6 +82,16 @@ def test_brats_2023_names_are_read_and_visits_share_a_patient(tmp_path):
     assert (load_case(cases[0], ("t1ce",)).image[0] == voxels(2)).all()
 
 
+def test_folders_that_are_links_are_read_and_links_upwards_end(tmp_path):
+    elsewhere = write_case(tmp_path / "store")
+    linked = tmp_path / "linked"
+    (linked / "HGG").mkdir(parents=True)
+    (linked / "HGG" / elsewhere.name).symlink_to(elsewhere)
+    (linked / "HGG" / "all").symlink_to(linked)
+    (case,) = find_cases(linked)
+    assert case.name == elsewhere.name and case.images["flair"].parent == linked / "HGG" / elsewhere.name
+
+
 def test_single_case_folder_and_plain_file_names(tmp_path):
     folder = write_case(tmp_path)
     assert [c.name for c in find_cases(folder)] == ["Brats18_CBICA_AME_1"]

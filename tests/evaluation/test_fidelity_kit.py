@@ -53,7 +53,7 @@ def test_noise_is_farther_from_real_lesions_than_they_are_from_each_other(noise)
     spread = next(row for row in found["distances"] if row["what"] == "std")
     assert spread["made"] > spread["floor"] + 0.3
     page = (noise.store.out / "fidelity.html").read_text()
-    assert "4 inserted lesions" in page and page.count("data:image/png") == 3
+    assert "4 inserted lesions" in page and page.count('role="img" aria-label="evidence on') == 3
 
 
 def test_a_finished_measurement_is_left_alone_and_another_is_refused(noise, limbs, monkeypatch):

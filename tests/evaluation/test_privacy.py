@@ -1,6 +1,7 @@
 """Privacy: copies are found by texture, features and masks; members are told by what is painted for them."""
 
 import json
+import shlex
 from types import SimpleNamespace
 
 import numpy as np
@@ -146,11 +147,21 @@ def test_membership_is_tested_where_some_were_not_seen(tmp_path):
         measure_privacy(kit_of(tmp_path, REAL, REAL[:2], Memory([])), {"nobody"})
 
 
+def last_words(result) -> list[str]:
+    """The command to type next, without ``synthaug``."""
+    return shlex.split(result.stdout.splitlines()[-1].partition("; next: synthaug ")[2])
+
+
 def test_the_command_quotes_the_paragraph_and_refuses_what_was_not_seen(tmp_path):
     limbs = fit(write_nnunet(tmp_path / "limbs", lambda tumour, _: tumour, None))
     changes = [f"{key}={value}" for key, value in TINY.model_dump().items()]
     asked = ["privacy", "paste", "--cases", str(limbs.out), "--out", str(tmp_path / "out"), *changes]
     result = CliRunner().invoke(app, asked)
     assert result.exit_code == 0 and "of 4 masks are exact copies" in result.output
+    first = last_words(result)
+    assert first[:2] == ["fidelity", "paste"] and (tmp_path / "out" / "privacy.json").exists()
+    result = CliRunner().invoke(app, first)  # goes on in the same folder
+    assert result.exit_code == 0 and last_words(result) == asked
+    assert "fidelity.html" in result.output.splitlines()[-1]
     result = CliRunner().invoke(app, [*asked, "--seen", "nobody"])
     assert result.exit_code == 2 and "has seen none of the patients" in result.output

@@ -5,6 +5,7 @@ import re
 import pytest
 from jinja2 import UndefinedError
 
+from synthaug.figures.charts import variables
 from synthaug.figures.html import environment, is_figures, render
 
 EVIL = '<script>"&'
@@ -48,6 +49,7 @@ def test_which_cells_are_figures(cell, figure):
         ("pairs", ([(EVIL, EVIL, "sub")], "rows")),
         ("table", ([EVIL], [[EVIL]], [EVIL])),
         ("picture", (EVIL, PNG, "wide")),
+        ("chart", (EVIL, "<svg></svg>", "wide")),
     ],
 )
 def test_every_piece_escapes_its_words(pieces, piece, values):
@@ -86,3 +88,5 @@ def test_every_page_begins_with_a_sentence_and_its_figures(name):
 def test_pages_are_light_and_dark_and_print():
     page = environment.from_string('{% extends "page.html" %}').render()
     assert "prefers-color-scheme: dark" in page and "@media print" in page and "viewport" in page
+    light, dark = page.split("prefers-color-scheme: dark")
+    assert variables(dark=False) in light and variables(dark=True) in dark

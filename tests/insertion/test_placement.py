@@ -102,6 +102,22 @@ def test_what_sticks_out_is_cut_off_and_its_share_is_kept():
             assert share <= sum(row["voxels"].values()) / whole <= 1
 
 
+def test_places_with_the_share_sought_come_before_those_that_would_do():
+    lesion = ball(16, 6)
+    tissue = torch.ones(48, 48, 48, dtype=torch.bool)
+    tissue[::4, :, :24] = False  # a quarter of one half is none
+    site = Site(tissue, torch.zeros_like(tissue))
+    clear = grown(lesion, 1.0, (1, 1, 1))
+    free = [place(site, lesion, clear, 0.6, seed) for seed in range(20)]
+    held = [place(site, lesion, clear, 0.6, seed, 0.98) for seed in range(20)]
+    whole = int(lesion.sum())
+    assert sum(int(p.lesion.sum()) < 0.9 * whole for p in free) > 4
+    assert all(p.fits and int(p.lesion.sum()) >= 0.95 * whole for p in held)
+    site.tissue[::4], site.state[::4] = False, 0
+    sieve = Site(site.tissue, torch.zeros_like(tissue))
+    assert all(place(sieve, lesion, clear, 0.6, seed, 0.98).fits for seed in range(5)), "it is sought, not needed"
+
+
 def test_places_cover_the_tissue():
     lesion = ball(10, 3)
     tissue = torch.ones(40, 40, 40, dtype=torch.bool)

@@ -14,9 +14,9 @@ from synthaug.generators.base import TumorGenerator
 from synthaug.generators.learned.gan import GANGenerator
 from synthaug.profile.comparison import REAL, compare, recommended
 from synthaug.profile.fit import rewritten
-from synthaug.profile.looks import Looks
 from synthaug.profile.specimens import distance, repainted
 from synthaug.profile.training import FOLDER, PATIENCE, RUN, SMALL, Watch, cases_held_out, finished, train_generator
+from synthaug.profile.validations import Validations
 from synthaug.training.run import steps_done
 
 
@@ -63,29 +63,29 @@ def test_a_training_ends_when_nothing_gets_better(tmp_path):
     spreads = [3.0, 2.0, 1.0, *[4.0] * PATIENCE]
     ended = [watch(10 * number, partial(Noise, spread)) for number, spread in enumerate(spreads, 1)]
     assert kept == [3.0, 2.0, 1.0] and ended == [False] * (len(spreads) - 1) + [True]
-    assert not watch(11, partial(Noise, 1.0)), "it looks at every tenth step alone"
+    assert not watch(11, partial(Noise, 1.0)), "it validates at every tenth step alone"
 
 
-def test_the_clock_ends_a_training_with_a_last_look(tmp_path):
+def test_the_clock_ends_a_training_with_a_last_validation(tmp_path):
     watch, kept = watching(tmp_path, minutes=0, every=1000)
-    assert watch(3, partial(Noise, 1.0)) and list(watch.looks.found) == [3] and kept == [1.0]
+    assert watch(3, partial(Noise, 1.0)) and list(watch.validations.found) == [3] and kept == [1.0]
 
 
-def test_a_run_that_goes_on_knows_its_looks_its_best_and_its_time(tmp_path):
+def test_a_run_that_goes_on_knows_its_validations_its_best_and_its_time(tmp_path):
     first, _ = watching(tmp_path)
     for step, spread in ((10, 3.0), (20, 1.0), (30, 4.0)):
         first(step, partial(Noise, spread))
-    Looks.load(tmp_path).model_copy(update={"seconds": 45.0}).save(tmp_path)
+    Validations.load(tmp_path).model_copy(update={"seconds": 45.0}).save(tmp_path)
     second, kept = watching(tmp_path, minutes=1)
     assert 10 < second.until - time.monotonic() < 15.1, "a quarter of the minute is left"
-    # what was killed after its look is done again: the same step counts once
+    # what was killed after its validation is done again: the same step counts once
     ended = [second(step, partial(Noise, 4.0)) for step in range(30, 30 + 10 * PATIENCE, 10)]
     assert kept == [] and ended == [False] * (PATIENCE - 1) + [True]
-    assert list(Looks.load(tmp_path).found) == list(range(10, 30 + 10 * PATIENCE, 10))
+    assert list(Validations.load(tmp_path).found) == list(range(10, 30 + 10 * PATIENCE, 10))
 
 
 @pytest.mark.parametrize(
-    ("looks", "minutes", "over"),
+    ("found", "minutes", "over"),
     [
         ({}, 1, False),
         ({10: 0.5}, 1, True),
@@ -94,18 +94,18 @@ def test_a_run_that_goes_on_knows_its_looks_its_best_and_its_time(tmp_path):
         (dict.fromkeys(range(1, PATIENCE + 2), 0.5), 2, True),
     ],
 )
-def test_a_run_is_finished_by_its_minutes_or_by_patience(looks, minutes, over):
-    assert finished(Looks(seconds=60, found=looks), minutes) == over
+def test_a_run_is_finished_by_its_minutes_or_by_patience(found, minutes, over):
+    assert finished(Validations(seconds=60, found=found), minutes) == over
 
 
-def test_looks_that_tell_nothing_are_the_worst_and_damaged_ones_are_named(tmp_path):
-    assert Looks().with_look(5, float("nan"), 1).with_look(6, 0.5, 2).best == 0.5
-    Looks().with_look(5, float("nan"), 1).save(tmp_path)
-    assert Looks.load(tmp_path).found == {5: float("inf")}
+def test_validations_that_tell_nothing_are_the_worst_and_damaged_ones_are_named(tmp_path):
+    assert Validations().with_one(5, float("nan"), 1).with_one(6, 0.5, 2).best == 0.5
+    Validations().with_one(5, float("nan"), 1).save(tmp_path)
+    assert Validations.load(tmp_path).found == {5: float("inf")}
     for content, message in (("{", "looks.json: not JSON"), ('{"found": {"x": 1}}', r"looks.json: found\.x")):
         (tmp_path / "looks.json").write_text(content)
         with pytest.raises(ConfigError, match=message):
-            Looks.load(tmp_path)
+            Validations.load(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -134,8 +134,8 @@ def tiny_training(monkeypatch):
 @pytest.mark.slow
 def test_a_data_sets_own_generator_is_trained_compared_and_used(limbs_fitted, tmp_path, tiny_training):
     fitted = rewritten(replace(limbs_fitted, out=tmp_path), limbs_fitted.profile)
-    looks = train_generator(fitted, 0.05)
-    assert looks.found and (tmp_path / FOLDER / "config.json").is_file()
+    first = train_generator(fitted, 0.05)
+    assert first.found and (tmp_path / FOLDER / "config.json").is_file()
     held_out = cases_held_out(fitted)
     rows = compare(fitted, held_out, ("paste", FOLDER))
     assert {REAL, "paste", FOLDER} == set(rows)
@@ -144,9 +144,9 @@ def test_a_data_sets_own_generator_is_trained_compared_and_used(limbs_fitted, tm
     assert isinstance(insert.generator, GANGenerator) and insert.generator.space == fitted.profile.space
 
     done = steps_done(tmp_path / RUN)
-    assert train_generator(fitted, 0.05) == looks and steps_done(tmp_path / RUN) == done, "it is finished"
+    assert train_generator(fitted, 0.05) == first and steps_done(tmp_path / RUN) == done, "it is finished"
     longer = train_generator(fitted, 0.07)
-    assert steps_done(tmp_path / RUN) > done and longer.found.items() > looks.found.items() and longer.seconds >= 4.2
+    assert steps_done(tmp_path / RUN) > done and longer.found.items() > first.found.items() and longer.seconds >= 4.2
 
 
 def test_one_patient_cannot_be_held_out(limbs_fitted):

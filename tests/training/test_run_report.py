@@ -39,13 +39,18 @@ class Page(HTMLParser):
 
     def __init__(self, path: Path):
         super().__init__()
-        self.text, self.pictures, self.rows, self.tags, self.in_cell = "", {}, [], set(), False
+        self.text, self.pictures, self.slices, self.charts = "", {}, {}, []
+        self.rows, self.tags, self.in_cell = [], set(), False
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attrs):
+        values = dict(attrs)
+        if values.get("role") == "img":
+            self.charts.append(values["aria-label"])
         self.tags.add(tag)
-        if tag == "img":
-            values = dict(attrs)
+        if tag == "img" and values.get("class") == "slice":
+            self.slices.setdefault(values["alt"], []).append(values["src"])
+        elif tag == "img":
             self.pictures.setdefault(values["alt"], []).append(values["src"])
         if tag == "tr":
             self.rows.append([])
@@ -67,7 +72,7 @@ class Page(HTMLParser):
 
 def pixels(source: str) -> np.ndarray:
     head, content = source.split(",")
-    assert head == "data:image/png;base64"
+    assert head in ("data:image/png;base64", "data:image/jpeg;base64")
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(content))).convert("RGB")).astype(int)
 
 
@@ -125,7 +130,7 @@ def page(run) -> Page:
 
 def test_the_page_needs_nothing_else(run, page):
     assert not {"script", "link", "iframe"} & page.tags
-    assert not re.search(r"https?://|url\(|@import", (run / "report.html").read_text(encoding="utf-8"))
+    assert not re.search(r"https?://|url\((?!#)|@import", (run / "report.html").read_text(encoding="utf-8"))
 
 
 def test_scores_of_the_last_validation_with_intervals(run, page):
@@ -181,6 +186,31 @@ def test_examples_show_a_sample_before_and_after(run, page):
     assert before.shape == after.shape and (before != after).any()
 
 
+def test_slices_through_lesions_open_under_a_click(run, page):
+    """Of each case shown its truth and its prediction, of each example its label, with the classes in their colours."""
+    through = {f"axial slice {z}" for z in (6, 7, 8, 10, 11)}
+    assert {words.split(", ")[1] for words in page.slices if not words.startswith("label")} == through
+    assert len(page.slices["truth, axial slice 8"]) == len(page.slices["prediction, axial slice 8"]) == 4
+    truth, best, worst = (
+        pixels(page.slices[f"{word}, axial slice 8"][i]) for word, i in (("truth", 0), ("prediction", 0), ("truth", 2))
+    )
+    assert (truth == best).all() and np.ptp(truth, axis=-1).max() > 60 and truth.shape == worst.shape
+    assert (pixels(page.slices["prediction, axial slice 8"][2]) != worst).any()
+    assert sum(len(found) for words, found in page.slices.items() if words.startswith("label")) >= 4 * 3
+    assert (run / "report.html").stat().st_size < 5_000_000
+
+
+def test_files_of_before_have_no_slices_to_scroll_through(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
+    validate(tmp_path, 1, {"a": 0})
+    file = tmp_path / "validation" / "a.npz"
+    with np.load(file) as kept:
+        np.savez(file, **{name: kept[name] for name in kept.files if not name.startswith("stack")})
+    assert read_validation(tmp_path)["a"].stack is None
+    page = Page(write_run_report(tmp_path))
+    assert not page.slices and page.pictures["truth, axial slice 7"]
+
+
 def test_a_page_elsewhere(run, tmp_path):
     assert write_run_report(run, tmp_path / "new" / "a.html") == tmp_path / "new" / "a.html"
     assert (tmp_path / "new" / "a.html").exists()
@@ -209,6 +239,10 @@ def test_the_slices_with_all_classes_and_with_most_errors_are_kept(tmp_path):
     assert np.array_equal(kept.label[0], truth[..., 7])
     assert kept.image[0] == pytest.approx(image[..., 7], abs=0.1)
     assert not kept.tissue[:, :2].any() and kept.tissue[:, 3:].all()
+    stack = kept.stack
+    assert stack.z == (7, 8, 10, 12, 13) and stack.image.shape == (5, 4, *SIZE[:2])
+    assert np.array_equal(stack.labels[0, 1], truth[..., 8]) and np.array_equal(stack.labels[1, 1], prediction[..., 8])
+    assert (stack.image.min(), stack.image.max()) == (0, 255) and not stack.tissue[:, :2].any()
 
 
 def test_a_case_without_tumour_has_its_middle_slice(tmp_path):
@@ -247,7 +281,7 @@ def test_a_run_of_which_only_the_log_is_there(tmp_path):
     for words in ("This run inserted nothing", "No rows of a validation", "No slices of validation", "No samples with"):
         assert words in page.text
     assert "0.300validation Dice WT" in page.text
-    assert list(page.pictures) == ["curves over the steps"]
+    assert (page.charts, page.pictures) == (["curves over the steps"], {})
 
 
 def test_curves_of_other_trainers_and_of_steering():

@@ -26,6 +26,7 @@ from synthaug.adapters.nnunet.task import Task
 from synthaug.config import ConfigError
 from synthaug.host.rule import BLOCKED
 from synthaug.lesions.bank import LesionBank
+from synthaug.progress import shown
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +150,7 @@ def build_bank(
 def _samples(data: Preprocessed, task: Task, groups: dict[str, str]) -> Iterator[tuple]:
     """Read name, patient, raw intensities, lesion classes, spacing, host tissue and affine of each case."""
     dataset = data.dataset(list(groups))
-    for case, group in groups.items():
+    for case, group in shown(groups.items(), "bank", "case", len(groups)):
         image, label, _, properties = dataset.load_case(case)
         raw, view, host = case_tissue(task, image, label)
         lesions = torch.where(view == BLOCKED, 0, view)

@@ -15,14 +15,14 @@ from einops import rearrange
 from synthaug.cohort.encoding import json_bytes
 from synthaug.cohort.layouts.base import UNSCALED, Layout, StoredChannel
 from synthaug.cohort.store import Content, Store
-from synthaug.config import ConfigError
+from synthaug.data.ome_zarr import ABOUT, ENDING, IMAGE, LABEL, VERSION, load_zarr
 
 if TYPE_CHECKING:
     from synthaug.cohort.config import CohortConfig
     from synthaug.cohort.description import Written
     from synthaug.cohort.hosts import Host
 
-VERSION, LABEL = "0.5", "tumour"
+TUMOUR = LABEL.split("/")[-1]
 AXES = ("z", "y", "x")
 
 
@@ -33,61 +33,57 @@ class ZarrLayout(Layout):
         config: the cohort's configuration; `packing` says dtype and chunks.
 
     Raises:
-        ModuleNotFoundError: zarr is not installed.
+        ModuleNotFoundError: zarr is not installed, or is older than version 3.
     """
 
     def __init__(self, config: "CohortConfig"):
         super().__init__(config)
-        try:
-            import zarr
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError('the layout zarr needs pip install "synthaug[zarr]"') from error
-        if int(zarr.__version__.split(".")[0]) < 3:
-            raise ConfigError(f"layout: OME-Zarr 0.5 needs zarr 3, got {zarr.__version__}")
-        self._zarr, self.packing = zarr, config.packing
+        self._zarr, self.packing = load_zarr(), config.packing
 
     def image_paths(self, name: str) -> list[str]:
         """Name the folder of a case."""
-        return [f"{name}.ome.zarr"]
+        return [f"{name}{ENDING}"]
 
     def label_path(self, name: str) -> str:
         """Name the folder of a case's label."""
-        return f"{name}.ome.zarr/labels/{LABEL}"
+        return f"{name}{ENDING}/{LABEL}"
 
     def case_files(
         self, name: str, host: "Host", image: np.ndarray | None, label: np.ndarray | None
     ) -> dict[str, bytes]:
         """Write the objects of a case."""
         channels = [self._channel(host, i, image) for i in range(len(self.channels))]
-        values, scaling = self._values(channels)
+        values, scaling = self._values(name, channels)
         _, marked = self._label_values(name, host, label)
         spacing, affine = host.spacing_mm[::-1], host.stored.volume.affine.tolist()
         store = self._zarr.storage.MemoryStore()
-        case = self._zarr.create_group(store, attributes={"ome": self._image(name, values, spacing), "synthaug": {}})
-        case.attrs["synthaug"] = {"affine": affine, "channels": list(self.channels), **scaling}
-        self._array(case, "0", rearrange(values, "c x y z -> c z y x"), ("c", *AXES))
-        labels = case.create_group("labels", attributes={"ome": {"version": VERSION, "labels": [LABEL]}})
-        tumour = labels.create_group(LABEL, attributes={"ome": self._labels(spacing), "synthaug": {"affine": affine}})
+        case = self._zarr.create_group(store, attributes={"ome": self._image(name, values, spacing), ABOUT: {}})
+        case.attrs[ABOUT] = {"affine": affine, "channels": list(self.channels), **scaling}
+        self._array(case, IMAGE, rearrange(values, "c x y z -> c z y x"), ("c", *AXES))
+        labels = case.create_group("labels", attributes={"ome": {"version": VERSION, "labels": [TUMOUR]}})
+        tumour = labels.create_group(TUMOUR, attributes={"ome": self._labels(spacing), ABOUT: {"affine": affine}})
         self._array(tumour, "0", rearrange(marked, "x y z -> z y x"), AXES)
         found = sorted(store._store_dict.items())  # the memory's own dictionary, without a round through its event loop
-        return {f"{name}.ome.zarr/{path}": content.to_bytes() for path, content in found}
+        return {f"{name}{ENDING}/{path}": content.to_bytes() for path, content in found}
 
     def read_back(
         self, store: Store, record: Mapping[str, Any], channel: str
     ) -> tuple[nib.Nifti1Image, nib.Nifti1Image]:
         """Read one channel and the label of a case that was written, each (X, Y, Z)."""
-        of_case = self._zarr.storage.MemoryStore(_Objects(store, f"{record['case']}.ome.zarr/", self._zarr))
+        of_case = self._zarr.storage.MemoryStore(_Objects(store, f"{record['case']}{ENDING}/", self._zarr))
         case: Any = self._zarr.open_group(of_case, mode="r", zarr_format=3)  # arrays and groups alike, by name
-        affine = np.array(case.attrs["synthaug"]["affine"])
-        image = rearrange(case["0"][self.channels.index(channel)], "z y x -> x y z")
-        label = rearrange(case[f"labels/{LABEL}/0"][:], "z y x -> x y z")
+        about = case.attrs[ABOUT]
+        affine = np.array(about["affine"])
+        stored = rearrange(case[IMAGE][self.channels.index(channel)], "z y x -> x y z")
+        image = stored * about.get("slope", 1.0) + about.get("intercept", 0.0)
+        label = rearrange(case[f"{LABEL}/0"][:], "z y x -> x y z")
         return nib.Nifti1Image(image.astype(np.float32), affine), nib.Nifti1Image(label.astype(np.int16), affine)
 
     def description(self, provenance: Mapping[str, Any], written: "Written") -> dict[str, Content]:
         """Write a ``dataset.json``: what the data set is, its channels and labels."""
         return {"dataset.json": json_bytes(self.facts(provenance, written, self.label_values))}
 
-    def _values(self, channels: Sequence[StoredChannel]) -> tuple[np.ndarray, dict[str, Any]]:
+    def _values(self, name: str, channels: Sequence[StoredChannel]) -> tuple[np.ndarray, dict[str, Any]]:
         """Values (C, X, Y, Z) as they are written, and their scaling where they are stored values of a file."""
         stored = {(channel.raw.dtype.newbyteorder("="), channel.scaling) for channel in channels}
         if self.packing.dtype == "source" and len(stored) == 1:
@@ -95,8 +91,11 @@ class ZarrLayout(Layout):
             scaling = channels[0].scaling
             words = {} if scaling == UNSCALED else {"slope": scaling[0], "intercept": scaling[1]}
             return values.astype(values.dtype.newbyteorder("=")), words
-        scaled = [c.raw.astype(np.float64) * c.like.slope + c.like.inter for c in channels]
-        return np.stack(scaled).astype(np.float16 if self.packing.dtype == "float16" else np.float32), {}
+        scaled = np.stack([c.raw.astype(np.float64) * c.like.slope + c.like.inter for c in channels])
+        dtype = np.dtype(self.packing.dtype if self.packing.dtype == "float16" else "float32")
+        if (largest := np.abs(scaled).max()) > np.finfo(dtype).max:
+            raise ValueError(f"{name}: the image has values up to {largest:g}, which {dtype} cannot hold")
+        return scaled.astype(dtype), {}
 
     def _array(self, group: Any, path: str, values: np.ndarray, axes: Sequence[str]) -> None:
         side = self.packing.chunk_vox
@@ -104,7 +103,8 @@ class ZarrLayout(Layout):
         whole = tuple(-(-n // side) * side for n in spatial)
         ahead = (1,) * (values.ndim - 3)
         options = {"chunks": (*ahead, side, side, side), "shards": (*ahead, *whole), "dimension_names": axes}
-        group.create_array(path, shape=values.shape, dtype=values.dtype, **options)[:] = values
+        written = {"write_empty_chunks": True}  # so that an object that is not there is missing, and not empty
+        group.create_array(path, shape=values.shape, dtype=values.dtype, config=written, **options)[:] = values
 
     def _image(self, name: str, values: np.ndarray, spacing: Sequence[float]) -> dict[str, Any]:
         lowest, highest = values.min(axis=(1, 2, 3)).tolist(), values.max(axis=(1, 2, 3)).tolist()
@@ -121,7 +121,7 @@ class ZarrLayout(Layout):
         colours = [{"label-value": v, "rgba": [*(round(255 * c) for c in rgb), 255]} for v, rgb in hues.items()]
         names = [{"label-value": value, "class": name} for name, value in values.items()]
         about = {"colors": colours, "properties": names, "source": {"image": "../../"}}
-        return {"version": VERSION, "multiscales": _multiscales(LABEL, [], [], spacing), "image-label": about}
+        return {"version": VERSION, "multiscales": _multiscales(TUMOUR, [], [], spacing), "image-label": about}
 
 
 def _multiscales(name: str, ahead: list[dict], scale_ahead: list[float], spacing: Sequence[float]) -> list[dict]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from synthaug.evaluation.fidelity.statistics import Specimen
 from synthaug.geometry import cube_around, drawn_symmetry, triple, turned
 from synthaug.memory_format import channels_last
+from synthaug.progress import shown
 from synthaug.training.painting_losses import shell
 
 REGIONS = ("lesion", "border", "patch")
@@ -174,7 +175,7 @@ def held_out_scores(
     fold_of = _folds([{s.group for s in side} for side in (real, inserted)], options.folds, seed)
     prepared = [[(visible(s, region), fold_of[s.group], s.group) for s in side] for side in (real, inserted)]
     folds, seen = [], []
-    for fold in range(options.folds):
+    for fold in shown(range(options.folds), region, "fold"):
         found, looked = _fold(prepared, fold, options, seed + fold, looks)
         folds.append(found)
         seen += looked

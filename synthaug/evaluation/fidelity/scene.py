@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synthaug.data.cases import Case, load_case
-from synthaug.data.maps import host_of_case
+from synthaug.data.cases import Case
 from synthaug.data.nifti import LabelledVolume
 from synthaug.evaluation.fidelity.statistics import Specimen
 from synthaug.frames import host_frame
@@ -27,7 +26,8 @@ from synthaug.insertion.insertion import TumorInsertion
 from synthaug.insertion.plan import InsertionPlan
 from synthaug.lesions.bank import LesionBank
 from synthaug.profile.profile import Profile
-from synthaug.profile.specimens import cut, model_intensities
+from synthaug.profile.specimens import cut, inserted_alone, model_intensities, with_host
+from synthaug.progress import shown
 from synthaug.random import stream
 
 REAL, NOISE = "real", "noise"
@@ -146,13 +146,11 @@ class Scene:
 
     @lru_cache(maxsize=3)  # noqa: B019 (a scene lives as long as its command)
     def _loaded(self, index: int) -> tuple[LabelledVolume, np.ndarray]:
-        case = self.cases[index]
-        volume = load_case(case, self.profile.names)
-        return volume, host_of_case(case, volume, self.profile.space, self.profile.names, self.profile.classes)
+        return with_host(self.cases[index], self.profile)
 
     def real(self) -> Iterator[Sample]:
         """Cut the real lesions of the cases that are large enough, one by one."""
-        for index, case in enumerate(self.cases):
+        for index, case in enumerate(shown(self.cases, "real lesions", "case")):
             volume, host = self._loaded(index)
             image = model_intensities(volume, host, self.profile)
             label = self.profile.space.rule.lesions_of(volume.label)
@@ -219,7 +217,7 @@ class Scene:
         after, new = engine.apply(image, label, plan, host=torch.from_numpy(host)[None])
         whole = bool((volume.image == np.rint(volume.image)).all())
         pixels = after[0].numpy().round() if whole else after[0].numpy()
-        only = torch.where(new != label, new, torch.zeros_like(new))[0]
+        only = inserted_alone(label, new)[0]
         return Inserted(replace(volume, image=pixels, label=new[0].numpy()), only, label[0], plan.to_rows()[0], index)
 
     def _sample(self, image: Tensor, label: Tensor, facts: dict[str, Any]) -> Sample | None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from synthaug.evaluation.fidelity.classifier import Classifier, ClassifierOptions, batch_of, crop_of, visible
 from synthaug.evaluation.fidelity.statistics import Specimen
 from synthaug.memory_format import channels_last
+from synthaug.progress import shown
 
 
 def patient_similarity(
@@ -42,7 +43,7 @@ def patient_similarity(
         network = channels_last(Classifier(len(items[0][0]), len(patients))).to(options.device)
     truth = torch.tensor([patients.index(s.group) for s in training], device=options.device)
     optimizer = torch.optim.AdamW(network.parameters(), options.lr, weight_decay=1e-2)
-    for step in range(options.steps):
+    for step in shown(range(options.steps), "features", "step"):
         optimizer.param_groups[0]["lr"] = options.lr * (1 - step / options.steps)
         drawn = torch.randint(len(items), (options.batch,), generator=rng).tolist()
         x = batch_of([crop_of(items[n], options.size, rng) for n in drawn], truth.device)

@@ -17,6 +17,7 @@ from torch import Tensor
 from synthaug.evaluation.fidelity.statistics import Specimen
 from synthaug.generators.learned.style import class_moments, moving_average
 from synthaug.geometry import cube_around
+from synthaug.progress import shown
 
 TAPS, STEP = 6, 2
 """A block has so many samples along each axis, so many voxels apart."""
@@ -86,7 +87,7 @@ def texture_similarity(
     found = torch.full((len(lesions), len(others)), torch.nan)
     if not flat:
         return found
-    for m, other in enumerate(others):
+    for m, other in enumerate(shown(others, "texture", "lesion")):
         best = torch.cat(
             [_best(Texture.of(other), torch.stack(flat[i : i + TOGETHER])) for i in range(0, len(flat), TOGETHER)]
         )

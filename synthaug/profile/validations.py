@@ -1,4 +1,7 @@
-"""Looks at held-out patients during a training: kept in the run's folder, for a run that goes on or is finished."""
+"""Validations of a generator on held-out patients during its training.
+
+They are kept in the run's folder, for a run that goes on or is finished.
+"""
 
 import json
 import math
@@ -12,11 +15,11 @@ from synthaug.files import replace_file
 FILE = "looks.json"
 
 
-class Looks(Section):
-    """How far the held-out lesions were from the real ones, look by look.
+class Validations(Section):
+    """How far the held-out lesions were from the real ones, validation by validation.
 
     Attributes:
-        seconds: of training until the last look, of all sittings.
+        seconds: of training until the last one, of all sittings.
         found: step to distance, in order of the steps; infinite where there was none to be measured.
     """
 
@@ -25,28 +28,28 @@ class Looks(Section):
 
     @property
     def best(self) -> float:
-        """Give the least distance; infinite without a look."""
+        """Give the least distance; infinite without any."""
         return min(self.found.values(), default=math.inf)
 
     @property
     def since(self) -> int:
-        """Count the looks after the best one."""
+        """Count those after the best one."""
         distances = list(self.found.values())
         return len(distances) - 1 - distances.index(self.best) if distances else 0
 
-    def with_look(self, step: int, distance: float, seconds: float) -> "Looks":
-        """Add a look; of two at one step, as after a run that was killed, the better one counts."""
+    def with_one(self, step: int, distance: float, seconds: float) -> "Validations":
+        """Add one; of two at one step, as after a run that was killed, the better one counts."""
         distance = math.inf if math.isnan(distance) else distance
         found = self.found | {step: min(distance, self.found.get(step, math.inf))}
-        return Looks(seconds=seconds, found=dict(sorted(found.items())))
+        return Validations(seconds=seconds, found=dict(sorted(found.items())))
 
     def save(self, out: Path) -> None:
         """Write them into a run's folder."""
         replace_file(out / FILE, json.dumps(self.model_dump(), indent=1) + "\n")
 
     @classmethod
-    def load(cls, out: Path) -> "Looks":
-        """Read the looks in a run's folder; none where it has none.
+    def load(cls, out: Path) -> "Validations":
+        """Read those in a run's folder; none where it has none.
 
         Raises:
             ConfigError: the file was damaged.
