@@ -117,7 +117,9 @@ def checked_settings(config, settings: list[str] | None):
     if not settings:
         return config
     content = overridden({}, settings)
-    return read_config(None, type(config), [f"{key}={value}" for key, value in (config.model_dump() | content).items()])
+    return read_config(
+        None, type(config), [f"{key}={value}" for key, value in (config.model_dump(mode="json") | content).items()]
+    )
 
 
 def tell_seen(generator: str, cases) -> None:

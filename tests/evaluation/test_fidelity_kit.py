@@ -28,6 +28,7 @@ from synthaug.evaluation.fidelity.config import FidelityConfig
 from synthaug.evaluation.fidelity.kit import Kit
 from synthaug.evaluation.fidelity.recognition import load_judge
 from synthaug.evaluation.fidelity.scene import Scene
+from synthaug.evaluation.fidelity.store import Store
 from synthaug.profile.fit import fit
 
 TINY = FidelityConfig(insertions=4, seeds=1, folds=2, steps=3, batch=4, size=16, crops=4, splits=4, read=3, tries=3)
@@ -93,6 +94,7 @@ def test_the_lesion_lies_in_the_middle_of_what_a_reader_sees(limbs):
 def test_an_option_of_the_insertion_can_be_asked_about(limbs, tmp_path):
     asked = checked_settings(TINY, ["options.scale=[0.95, 0.95]", "insertions=1"])
     assert asked.options == {"scale": [0.95, 0.95]} and asked.steps == TINY.steps
+    assert checked_settings(asked, ["regions=[border]"]).regions == ("border",)
     kit = Kit("paste", limbs.profile, limbs.cases, tmp_path, asked, say=lambda _: None)
     kit.samples()
     assert kit.store.samples("made")[0].facts["row"]["scale"] == 0.95
@@ -105,6 +107,16 @@ def test_a_bank_is_pasted_and_its_twin_is_the_same(limbs, tmp_path):
     kit.samples()
     kit.compared(*([s.specimen for s in kit.store.samples(kind)] for kind in ("real", "made")))
     assert kit.store.rows["diversity"]["seeds"] == [0.0]
+
+
+def test_a_classifier_sees_the_regions_that_were_asked_for(limbs, tmp_path):
+    border = TINY.model_copy(update={"regions": ("border",), "insertions": 2})
+    found = Kit("paste", limbs.profile, limbs.cases, tmp_path, border, say=lambda _: None).run()
+    assert set(found["auc"]) == {"border"}
+    again = Store.reading(tmp_path)
+    assert again.rows["real"]["lesions"] == 4 and len(again.samples("made")) == 2
+    with pytest.raises(ConfigError, match=r"expected a folder of synthaug fidelity"):
+        Store.reading(tmp_path / "samples")
 
 
 def specimens(mean: float, seed: int, prefix: str = "patient") -> list[Specimen]:
