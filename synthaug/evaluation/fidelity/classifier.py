@@ -7,6 +7,7 @@ weights in place of being drawn, which folds of a few patients stand better.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ from synthaug.memory_format import channels_last
 from synthaug.progress import shown
 from synthaug.training.painting_losses import shell
 
-REGIONS = ("lesion", "border", "patch")
+Region = Literal["lesion", "border", "patch"]
+REGIONS: tuple[Region, ...] = get_args(Region)
 """What a classifier sees: the lesion's voxels alone, the 3 voxels on each side of its edge, or the whole patch."""
 
 

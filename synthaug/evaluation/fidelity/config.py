@@ -1,11 +1,11 @@
 """Settings of the fidelity kit."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, PositiveInt
 
 from synthaug.config import Section
-from synthaug.evaluation.fidelity.classifier import REGIONS, ClassifierOptions
+from synthaug.evaluation.fidelity.classifier import REGIONS, ClassifierOptions, Region
 
 Folds = Annotated[int, Field(ge=2)]
 
@@ -40,7 +40,7 @@ class FidelityConfig(Section):
     batch: Annotated[int, Field(ge=2, multiple_of=2)] = 16
     size: Annotated[int, Field(ge=8, multiple_of=8)] = 40
     crops: PositiveInt = 8
-    regions: Annotated[tuple[Literal["lesion", "border", "patch"], ...], Field(min_length=1)] = REGIONS
+    regions: Annotated[tuple[Region, ...], Field(min_length=1)] = REGIONS
     splits: PositiveInt = 20
     least_voxels: PositiveInt = 100
     tries: PositiveInt = 6

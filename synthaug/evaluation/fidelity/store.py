@@ -31,7 +31,8 @@ class Store:
     """
 
     def __init__(self, out: Path, asked: Mapping[str, Any]):
-        self.out, self.rows = out, {}
+        self.out = out
+        self.rows: dict[str, dict[str, Any]] = {}
         new, file = json.loads(json.dumps(asked)), out / ASKED
         if file.is_file():
             old = json.loads(file.read_text(encoding="utf-8"))
