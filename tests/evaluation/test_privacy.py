@@ -154,7 +154,7 @@ def last_words(result) -> list[str]:
 
 def test_the_command_quotes_the_paragraph_and_refuses_what_was_not_seen(tmp_path):
     limbs = fit(write_nnunet(tmp_path / "limbs", lambda tumour, _: tumour, None))
-    changes = [f"{key}={value}" for key, value in TINY.model_dump().items()]
+    changes = [f"{key}={json.dumps(value)}" for key, value in TINY.model_dump(mode="json").items()]
     asked = ["privacy", "paste", "--cases", str(limbs.out), "--out", str(tmp_path / "out"), *changes]
     result = CliRunner().invoke(app, asked)
     assert result.exit_code == 0 and "of 4 masks are exact copies" in result.output
