@@ -50,6 +50,17 @@ def _swaps(name: str, value: Any) -> tuple[tuple[str, str, float], ...]:
     return tuple((a, b, checked_probability(f"{name}: {a} -> {b}", prob)) for a, b, prob in value)
 
 
+def _shares(name: str, value: Any) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name}: expected a share of each class, for example {{'ED': {{'t1': 0.5}}}}, got {value!r}")
+    return {
+        key: _shares(f"{name}[{key}]", share)
+        if isinstance(share, dict)
+        else checked_probability(f"{name}[{key}]", share)
+        for key, share in value.items()
+    }
+
+
 def _map(name: str, value: Any) -> Any:
     file = str(value) if isinstance(value, str | Path) else None
     if not callable(value) and not (file and file.endswith(MAP_ENDINGS)):
@@ -118,6 +129,8 @@ class LesionOptions(Section):
             up to four times as far from it (`synthaug.insertion.push`); labelled voxels and the tissue's edge stay.
         smooth_mm: standard deviation of a smoothing of the lesion's outline, which keeps its volume; classes inside
             stay as they are.
+        show_through: share of the host's structure under a class that shows through it, by class, for all channels or
+            by channel, ``{"ED": {"t1": 0.5}}`` (`synthaug.insertion.show_through`).
     """
 
     scale: Range | None = None
@@ -150,6 +163,7 @@ class LesionOptions(Section):
     rim_mm: NotNegative = 0.0
     mass_effect_mm: NotNegative = 0.0
     smooth_mm: NotNegative = 0.0
+    show_through: Annotated[dict[str, float | dict[str, float]], _by(_shares)] | None = None
 
     @model_validator(mode="after")
     def _one_of_each(self):

@@ -88,6 +88,7 @@ OPTIONS = {
     "diameter": {"diameter_mm": (6, 12)},
     "bent": {"rotate_deg": 20.0, "elastic_mm": 1.5, "scale": (0.6, 0.9)},
     "halo": {"halo_mm": 2.0},
+    "showing": {"show_through": {"ED": {"t1": 0.5}, "ET": 0.25}},
     "fringe": {"fringe_mm": 2.0, "edge_texture": True},
     "hard edge": {"edge_vox": 0.0, "clearance_mm": 0.0, "tissue_share": 0.5},
 }

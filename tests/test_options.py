@@ -48,6 +48,7 @@ SET = {
     "rim_mm": 4.0,
     "mass_effect_mm": 2.0,
     "smooth_mm": 1.0,
+    "show_through": {"ED": {"t1": 0.5}, "NCR": 0.25},
 }
 """Another value than the default for each option."""
 
@@ -56,6 +57,7 @@ WRONG = {
     "rotate_deg=-1": "rotate_deg: expected values of at least 0, got -1",
     "scale=[3, 1]": "scale: expected low <= high, got [3, 1]",
     "swaps=[[ED, ET]]": "swaps: expected triples (from, to, probability), got ['ED', 'ET']",
+    "show_through={ED: {t1: 2}}": "show_through[ED][t1]: expected a probability in [0, 1], got 2",
     "min_voxels=0": "min_voxels: expected values of at least 1, got 0",
     "rotate_dge=3": "rotate_dge: unknown key, did you mean rotate_deg?",
 }
@@ -98,7 +100,7 @@ def test_the_same_is_wrong_everywhere(consumer, override):
 @pytest.mark.parametrize("override", [o for o in WRONG if not o.startswith("rotate_dge")])
 def test_the_same_is_wrong_in_python_and_on_the_command_line(override, phantom_folder, tmp_path):
     name, value = override.split("=")
-    values = {"[3, 1]": [3, 1], "[[ED, ET]]": [["ED", "ET"]]}
+    values = {"[3, 1]": [3, 1], "[[ED, ET]]": [["ED", "ET"]], "{ED: {t1: 2}}": {"ED": {"t1": 2}}}
     with pytest.raises(ValueError) as error:
         TumorInsertion(toy_bank(1), **{name: values[value] if value in values else int(value)})
     assert str(error.value) == WRONG[override]

@@ -25,6 +25,7 @@ from synthaug.insertion.looks import Looks
 from synthaug.insertion.means import bounds_of
 from synthaug.insertion.plan import InsertionPlan, Outcome
 from synthaug.insertion.report import Audit, Report
+from synthaug.insertion.show_through import shares_of
 from synthaug.insertion.state import InsertionState
 from synthaug.insertion.surroundings import Surroundings, check_place
 from synthaug.insertion.work import Lesions, Placing, Work, find_places
@@ -133,7 +134,8 @@ class TumorInsertion(InsertionState):
         edge = Edge(asked.halo_mm, asked.fringe_mm, asked.edge_vox, asked.edge_texture, bound.needs_donor)
         self._around = Surroundings(self.options, self.space, vocabulary, names)
         means = None if bound.needs_donor else bounds_of(source, vocabulary, names, self._around.fixed)
-        self._writer = CropWriter(bound, vocabulary, edge, limits, host_label, look, means)
+        showing = shares_of(asked.show_through, vocabulary, names)
+        self._writer = CropWriter(bound, vocabulary, edge, limits, host_label, look, means, showing)
         self._values = ValueCheck(vocabulary, self._around.blocked if self.space.rule.changes_labels else ignored)
         self._plans = PlanCheck(names)
         self.places = source.places if places is None else places

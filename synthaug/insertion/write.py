@@ -22,6 +22,7 @@ from synthaug.insertion.own import OwnLesion, look, style_of
 from synthaug.insertion.plan import Insertion, InsertionPlan, Outcome
 from synthaug.insertion.push import pushed, reach_vox
 from synthaug.insertion.render import one_hot
+from synthaug.insertion.show_through import shown_through
 from synthaug.insertion.work import Work
 from synthaug.transfers import on_device
 
@@ -63,6 +64,7 @@ class CropWriter:
         host_label: what the label becomes where a lesion of the host's own shrinks.
         looks: give the styles of rows that ask for a look, or None.
         means: least and greatest mean of painted classes, (2, K, C), or None (`synthaug.insertion.means`).
+        showing: shares of the host that show through, (K, C), or None (`synthaug.insertion.show_through`).
     """
 
     generator: TumorGenerator
@@ -72,6 +74,7 @@ class CropWriter:
     host_label: int = 0
     looks: Looks | None = None
     means: Tensor | None = None
+    showing: Tensor | None = None
 
     def write(self, work: Work, plan: InsertionPlan, image: Tensor, label: Tensor) -> None:
         """Write a plan's lesions into a batch, in place.
@@ -107,7 +110,15 @@ class CropWriter:
         bounds = None if self.means is None else on_device(self.means, painted.device)
         for spot, crop, mask in zip(spots, painted, classes, strict=True):
             crop = crop if bounds is None else held(crop, mask, bounds)
-            self._write(spot, contrasted(crop, mask, spot.row), image, label)
+            self._write(spot, self._showing(spot, contrasted(crop, mask, spot.row), mask), image, label)
+
+    def _showing(self, spot: Spot, painted: Tensor, mask: Tensor) -> Tensor:
+        """Let the host show through a painted crop, where it is not a lesion that lies under it."""
+        if self.showing is None:
+            return painted
+        under = within(to_model(spot.crop, spot.host.mean, spot.host.std), self.limits)
+        shares = on_device(self.showing, painted.device, painted.dtype)
+        return shown_through(painted, under, mask * (spot.old == self.host_label), shares)
 
     def _spot(self, work: Work, plan: InsertionPlan, n: int, image: Tensor, label: Tensor) -> Spot:
         row = plan.insertions[n]
