@@ -39,6 +39,14 @@ def accelerate_state() -> Iterator[None]:
         state.AcceleratorState._reset_state(True)
 
 
+@pytest.fixture(autouse=True)
+def style_of_charts() -> Iterator[None]:
+    """nnU-Net gives the process seaborn's style: later tests want matplotlib's own."""
+    yield
+    if "seaborn" in sys.modules:
+        sys.modules["matplotlib"].rcdefaults()
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real data, or a skip that says why."""
