@@ -152,8 +152,10 @@ def test_killed_and_continued_by_any_number_of_processes(reference, phantom_fold
     with subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
         while run.poll() is None and not list((out / ".synthaug" / "records").glob("*.json")):
             time.sleep(0.005)
-        for process in (*psutil.Process(run.pid).children(recursive=True), run):
+        ranks = psutil.Process(run.pid).children(recursive=True)
+        for process in (*ranks, run):
             process.send_signal(signal.SIGKILL)
+    psutil.wait_procs(ranks, timeout=60)  # one that is not gone yet holds the lock, and rightly
     assert not (out / "cohort.json").exists()
     assert generate(config, out).complete
     assert contents(out) == contents(reference)
