@@ -54,15 +54,14 @@ def slopes_of(volume: LabelledVolume, tissue: np.ndarray, plane: MidPlane, value
     """The slope of each channel over its mirror image, (C,), by class and in healthy tissue."""
     lesion, spacing = volume.label > 0, np.array(volume.spacing_mm)
     points = np.stack(np.meshgrid(*map(np.arange, tissue.shape), indexing="ij"), -1) * spacing
-    distance = points @ plane.normal - plane.offset_mm
-    mirrored = np.moveaxis((points - 2 * distance[..., None] * plane.normal) / spacing, -1, 0)
+    mirrored = np.moveaxis(plane.reflected(points) / spacing, -1, 0)
     free = tissue & ~binary_dilation(lesion, iterations=3)
     other = {
         name: map_coordinates(mask.astype(np.float32), mirrored, order=0) > 0
         for name, mask in (("tissue", tissue), ("lesion", binary_dilation(lesion, iterations=2)))
     }
     sound = binary_erosion(tissue, iterations=4) & other["tissue"] & ~other["lesion"]
-    near = sound & free & (np.abs(distance) > 8) & binary_dilation(lesion, iterations=15)
+    near = sound & free & (np.abs(plane.distance_mm(points)) > 8) & binary_dilation(lesion, iterations=15)
     masks = {name: sound & (volume.label == value) for name, value in values.items()} | {"healthy": near}
     slopes: dict[str, list[float]] = {}
     for channel in volume.image:

@@ -60,7 +60,7 @@ class Edge:
         return soft_edge(support, self.vox + (0.0 if self.donor else self.fringe_mm / min(spacing_mm)))
 
 
-def surroundings(donor: Tensor, mask: Tensor) -> Tensor:
+def donor_tissue(donor: Tensor, mask: Tensor) -> Tensor:
     """Mark where a donor's crop shows tissue around its lesion, (x, y, z) bool: no background or fluid, nor next to it.
 
     Else the lesion of a donor that lay at the brain's edge would be ringed with black.

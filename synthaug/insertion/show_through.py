@@ -38,10 +38,7 @@ def shares_of(
     shares = torch.zeros(len(classes), len(channels))
     for name, share in asked.items():
         row = shares[classes.index(name)]
-        if not isinstance(share, Mapping):
-            row[:] = share
-            continue
-        for channel, value in share.items():
+        for channel, value in (share if isinstance(share, Mapping) else dict.fromkeys(channels, share)).items():
             known = canonical_channels([channel])[0]
             if known not in channels:
                 raise ValueError(f"show_through: {name}: no channel {channel}; the channels are {', '.join(channels)}")

@@ -13,7 +13,7 @@ from synthaug.generators.base import TumorGenerator
 from synthaug.geometry import Window, grown
 from synthaug.host import HostSample, from_model, to_model
 from synthaug.host.units import within
-from synthaug.insertion.blending import Edge, blended, surroundings
+from synthaug.insertion.blending import Edge, blended, donor_tissue
 from synthaug.insertion.contrast import contrasted
 from synthaug.insertion.heal import healed, other_side
 from synthaug.insertion.looks import Looks
@@ -130,7 +130,7 @@ class CropWriter:
         mask = work.rendered(n).mask * (tissue & (plan.outcome[n] == Outcome.DONE))
         donor, free = work.rendered(n).intensities if self.generator.needs_donor else None, tissue & (old == 0)
         if donor is not None and self.edge.fringe_mm:
-            free = free & surroundings(donor, mask)
+            free = free & donor_tissue(donor, mask)
         support = self.edge.support(mask, free, row.spacing_mm)
         if row.mass_effect_mm:
             self._push(work, row, mask, plan.center_vox[n], plan.volume_vox, image, label)

@@ -5,7 +5,7 @@ import torch
 from engine import toy_bank, toy_batch, toy_gan, toy_insertion
 
 from synthaug.geometry import grown
-from synthaug.insertion.blending import Edge, blended, surroundings
+from synthaug.insertion.blending import Edge, blended, donor_tissue
 
 SPACING = (1.0, 1.0, 1.0)
 OPTIONS = {"scale": (1.0, 1.0), "elastic_mm": 1.0, "edge_vox": 1.0}
@@ -48,7 +48,7 @@ def test_no_background_comes_with_a_donor():
     mask = ball(6).to(torch.uint8)
     donor = torch.zeros(2, 40, 40, 40)
     donor[1, 28:], donor[:, 20, 20, 20] = -4.5, -4.5
-    shown = surroundings(donor, mask)
+    shown = donor_tissue(donor, mask)
     assert not shown[27:].any() and shown[:27].all(), "a lesion may be dark"
 
 
