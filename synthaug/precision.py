@@ -6,10 +6,14 @@ that may be in either asks here: the trainers, and the trained generators.
 
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, wraps
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 PRECISIONS = ("auto", "fp32", "bf16")
 WITHOUT_BF16 = ("sse41", "avx", "avx2", "avx2_vnni", "avx2_vnni_2", "avx512_core", "avx512_core_vnni")
@@ -19,6 +23,9 @@ COST = (
     "a training step of a DynUNet takes about 40 times as long as in fp32 with AVX2 (measured: 174 CPU seconds against "
     "4.5 for 2 x 4 x 64^3), and twice as long with AVX-512"
 )
+
+
+Forward = TypeVar("Forward", bound=Callable[..., Any])
 
 
 class EmulatedPrecisionWarning(UserWarning):
@@ -110,3 +117,35 @@ def _on_cpu() -> tuple[bool, str]:
     if not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()):
         return False, "oneDNN does not use this CPU's bf16 instructions"
     return True, f"this CPU has {found[0]}"
+
+
+def short_in_fp32(forward: Forward) -> Forward:
+    """Decorate the forward of a network that is trained: convolutions longer than their input compute in fp32.
+
+    oneDNN's bf16 weight gradients of a 3-D convolution are wrong, and may not be finite, where the kernel is longer
+    than the input along the first axis: two voxels under a kernel of three, four under one of five (torch 2.13, oneDNN
+    3.12, a CPU with avx512_bf16; fp32 and everything without gradients are right). Such inputs are small, so that fp32
+    costs nothing. Only autocast on a CPU with gradients is touched.
+    """
+
+    @wraps(forward)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if not (torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")):
+            return forward(*args, **kwargs)
+        with _ShortConvolutions():
+            return forward(*args, **kwargs)
+
+    return wrapped  # type: ignore[return-value] # a function with the arguments of the one that it wraps
+
+
+class _ShortConvolutions(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not torch.conv3d or not _is_short(*args[:2]):
+            return func(*args, **(kwargs or {}))
+        full: list[Any] = [a.float() if isinstance(a, Tensor) else a for a in args]
+        with torch.autocast("cpu", enabled=False):
+            return func(*full, **(kwargs or {}))
+
+
+def _is_short(image: Tensor, weight: Tensor) -> bool:
+    return image.device.type == "cpu" and image.shape[-3] < weight.shape[-3]

@@ -16,7 +16,9 @@ from segmentation_runs import ROOT
 
 from synthaug import precision
 from synthaug.config import ConfigError
+from synthaug.generators.learned.painter import Painter, PatchCritic
 from synthaug.precision import EmulatedPrecisionWarning, Precision, has_bf16, resolve_precision
+from synthaug.segmentation.networks import DynUNet, SegmentationNetwork
 from synthaug.training import run as runs
 from synthaug.training.gan_config import GANConfig
 from synthaug.training.run import ChangedPrecisionWarning, read_metrics, run_precision
@@ -218,3 +220,55 @@ def test_processes_that_differ_compute_in_what_all_can(cpu, monkeypatch, tmp_pat
     assert run_precision(tmp_path, "auto") == mine
     monkeypatch.setattr(runs, "gather_object", lambda found: [*found, other])
     assert run_precision(tmp_path, "auto") == other
+
+
+# ------------------------------------------------------------------------------------------------ gradients in bf16
+
+
+def painted(painter):
+    """Paint crops of 16 voxels, which are two and one voxel wide in the depth of the network."""
+    drawn = torch.Generator().manual_seed(1)
+    context, mask = torch.randn(2, 2, 16, 16, 16, generator=drawn), torch.zeros(2, 1, 16, 16, 16)
+    mask[:, :, 4:12, 4:12, 4:12] = 1
+    noise = [torch.randn(2, *shape, generator=drawn) for shape in painter.noise_shapes((16, 16, 16))]
+    return painter(context * (1 - mask), mask, torch.zeros(2, 1, 2, 3), torch.ones(2, 2), noise)
+
+
+def judged(critic):
+    image = torch.randn(2, 2, 16, 16, 16, generator=torch.Generator().manual_seed(1))
+    return critic(image, (image[:, :1] > 0).float(), torch.ones(2, 2))[0]
+
+
+def segmented(network):
+    return network(torch.randn(2, 2, 16, 16, 16, generator=torch.Generator().manual_seed(1)))
+
+
+UNET = DynUNet(filters=(8, 16, 24, 32), strides=(1, 2, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("make", "use"),
+    [
+        (lambda: Painter(2, 1, widths=(8, 16, 24, 32), head=8), painted),
+        (lambda: PatchCritic(2, 1, widths=(8, 16, 24)), judged),
+        (lambda: SegmentationNetwork(UNET, 2, 3, (16, 16, 16)), segmented),
+    ],
+    ids=["painter", "critic", "segmenter"],
+)
+def test_bf16_gradients_of_features_two_voxels_deep_are_those_of_fp32(make, use):
+    torch.manual_seed(0)
+    network = make()
+    found = []
+    for bf16 in (False, True):
+        network.zero_grad()
+        torch.manual_seed(2)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            answers = use(network)
+        drawn = torch.Generator().manual_seed(3)
+        answers = answers if isinstance(answers, list) else [answers]
+        torch.stack([(a * torch.randn(a.shape, generator=drawn)).float().sum() for a in answers]).sum().backward()
+        found.append([None if p.grad is None else p.grad.clone() for p in network.parameters()])
+    # those of layers whose input is two voxels deep; what bf16 rounds on the way to them is no fault
+    for (name, weight), exact, rounded in zip(network.named_parameters(), *found, strict=True):
+        if weight.ndim == 5 and weight.shape[2] == 3 and exact is not None and exact.abs().max() > 1e-3:
+            assert (rounded - exact).norm() < 0.5 * exact.norm(), name

@@ -84,6 +84,7 @@ def batches(
         carved=carved,
         free=free,
         free_share=0.0 if data.tumour_free is None else data.tumour_free.share,
+        class_balanced=data.class_balanced,
     )
     return DataLoader(
         sampler,

@@ -12,6 +12,7 @@ from typing_extensions import override
 from synthaug.config import Section
 from synthaug.geometry import triple
 from synthaug.memory_format import channels_last
+from synthaug.precision import short_in_fp32
 
 Levels = Annotated[tuple[PositiveInt, ...], Field(min_length=2)]
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -349,6 +350,7 @@ class SegmentationNetwork(nn.Module):
         check_patch_size(config, patch_size)
         self.network = channels_last(config.build(channels, outputs, triple(patch_size)))
 
+    @short_in_fp32
     def forward(self, image: Tensor) -> list[Tensor] | Tensor:
         """Compute logits (B, K, ...) of (B, C, X, Y, Z), a list of them while it trains."""
         output = self.network(image.contiguous(memory_format=torch.channels_last_3d))

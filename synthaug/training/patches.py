@@ -153,7 +153,9 @@ class PatchSampler(Dataset):
 
     A volume is drawn uniformly. With probability `lesion_share` the patch is centred on a voxel of a class drawn
     uniformly from those in the volume (moved inside the volume at its border); else it lies anywhere. A volume
-    without lesions always takes the latter way. A volume that is smaller than the patch is padded on both sides,
+    without lesions always takes the latter way. With `class_balanced`, which oversamples volumes with rare classes, a
+    patch on a lesion is of a class drawn uniformly from those in any volume, and of a volume drawn by how many of the
+    class's voxels it has. A volume that is smaller than the patch is padded on both sides,
     each channel with its `background` and the label with 0.
 
     Args:
@@ -169,6 +171,7 @@ class PatchSampler(Dataset):
         carved: mixes lesions of other patients into patches before that, or None.
         free: volumes without lesions, beside the others.
         free_share: share of the patches that are of these, 0 to 1.
+        class_balanced: draw patches on lesions by class, not by volume.
 
     Raises:
         ValueError: no volume, volumes of differing channels, or a number out of range.
@@ -188,6 +191,7 @@ class PatchSampler(Dataset):
         carved: CarvedLesions | None = None,
         free: Sequence[CachedVolume] = (),
         free_share: float = 0.0,
+        class_balanced: bool = False,
     ):
         if not volumes:
             raise ValueError("patches: expected at least one volume, got none")
@@ -209,6 +213,7 @@ class PatchSampler(Dataset):
         self.volumes = [padded(volume, self.patch_size, self._beyond(volume)) for volume in volumes]
         self.free, self.free_share = [padded(v, self.patch_size, self._beyond(v)) for v in free], free_share
         self._lesions = [_lesion_voxels(v.label, stream(seed, i)) for i, v in enumerate(self.volumes)]
+        self._shares = _class_shares([v.label for v in self.volumes]) if class_balanced else {}
 
     def _beyond(self, volume: CachedVolume) -> np.ndarray:
         return self._outside if volume.outside is None else volume.outside
@@ -266,8 +271,14 @@ class PatchSampler(Dataset):
         volume, classes = self.volumes[number], self._lesions[number]
         last = np.subtract(volume.label.shape, self.patch_size)
         start = rng.integers(0, last + 1)
-        if rng.random() < self.lesion_share and classes:
-            voxels = classes[rng.integers(len(classes))]
+        if rng.random() < self.lesion_share and (self._shares or classes):
+            if self._shares:
+                wanted = list(self._shares)[rng.integers(len(self._shares))]
+                number = int(rng.choice(len(self.volumes), p=self._shares[wanted]))
+                volume, voxels = self.volumes[number], self._lesions[number][wanted]
+                last = np.subtract(volume.label.shape, self.patch_size)
+            else:
+                voxels = list(classes.values())[rng.integers(len(classes))]
             center = np.unravel_index(voxels[rng.integers(len(voxels))], volume.label.shape)
             start = np.clip(np.array(center) - np.array(self.patch_size) // 2, 0, last)
         return volume, start
@@ -304,12 +315,19 @@ def padded(volume: CachedVolume, size: Sequence[int], background: np.ndarray) ->
     return replace(volume, image=image, label=np.pad(volume.label, sides), frame=frame, host=host)
 
 
-def _lesion_voxels(label: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    """List flat positions of the voxels of each class in the volume, at most `LESION_VOXELS_KEPT` of them."""
-    found = []
+def _lesion_voxels(label: np.ndarray, rng: np.random.Generator) -> dict[int, np.ndarray]:
+    """List flat positions of the voxels of each value in the volume, at most `LESION_VOXELS_KEPT` of them."""
+    found = {}
     for value in np.unique(label[label > 0]):
         voxels = np.flatnonzero(label == value)
         if len(voxels) > LESION_VOXELS_KEPT:
             voxels = np.sort(rng.choice(voxels, LESION_VOXELS_KEPT, replace=False))
-        found.append(voxels)
+        found[int(value)] = voxels
     return found
+
+
+def _class_shares(labels: Sequence[np.ndarray]) -> dict[int, np.ndarray]:
+    """Tell how the voxels of each value are shared out among the volumes: (V,) shares that sum to 1."""
+    counts = [np.bincount(label[label > 0]) for label in labels]
+    table = np.stack([np.pad(c, (0, max(map(len, counts)) - len(c))) for c in counts], 1)
+    return {value: row / row.sum() for value, row in enumerate(table) if row.any()}

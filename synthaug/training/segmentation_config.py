@@ -59,6 +59,8 @@ class PatchDataConfig(CasesConfig):
         cache: folder that keeps the volumes as training reads them.
         patch_size: voxels along each axis.
         lesion_share: of the patches, centred on a lesion voxel.
+        class_balanced: draw those by class, each alike often, which oversamples the cases that have rare ones; else by
+            case.
         tumour_free: hosts without a tumour beside the cases.
     """
 
@@ -71,6 +73,7 @@ class PatchDataConfig(CasesConfig):
     cache: Path | None = None
     patch_size: Size
     lesion_share: Share = 0.5
+    class_balanced: bool = False
     tumour_free: TumourFreeConfig | None = None
 
     @field_validator("channels")

@@ -45,6 +45,7 @@ class RotationConfig(Section):
         train_patients: size of each training set; the others are tested.
         rotations: number of training sets, in which patients occur as evenly as can be.
         test_patients: at most so many are tested in each rotation, with `train_patients`.
+        always: patients that train in every rotation, beside those drawn, and are never tested.
         seed: of the draw of patients.
     """
 
@@ -52,6 +53,7 @@ class RotationConfig(Section):
     train_patients: PositiveInt | None = None
     rotations: PositiveInt | None = None
     test_patients: PositiveInt | None = None
+    always: tuple[str, ...] = ()
     seed: Seed = 0
 
     @model_validator(mode="after")

@@ -26,9 +26,16 @@ def rotations(patients: Iterable[str], config: RotationConfig) -> list[Rotation]
     """Split patients as the configuration asks.
 
     Raises:
-        ValueError: fewer patients than that needs.
+        ValueError: fewer patients than that needs, or one to train always who is not among them.
     """
-    names = sorted({*patients})
+    everybody = {*patients}
+    if unknown := sorted({*config.always} - everybody):
+        raise ValueError(f"always: no labelled case is of {', '.join(unknown)}")
+    names = sorted(everybody - {*config.always})
+    return [Rotation(tuple(sorted({*turn.train, *config.always})), turn.test) for turn in _drawn(names, config)]
+
+
+def _drawn(names: list[str], config: RotationConfig) -> list[Rotation]:
     if config.folds is not None:
         held_out = patient_folds(names, config.folds, config.seed)
         return [Rotation(tuple(n for n in names if n not in test), tuple(sorted(test))) for test in held_out]

@@ -123,8 +123,7 @@ def test_the_simpler_generator_is_recommended_unless_another_is_clearly_nearer(l
     assert f"{rows['paste']['distance']:.2f}" in profile.why["generator"]
 
 
-TINY_CROPS = ("crops.sizes={16: 1}", "demo.size=16", "precision=fp32")
-"""In bf16, crops of 16 voxels now and then give gradients that are not finite, one after the other."""
+TINY_CROPS = ("crops.sizes={16: 1}", "demo.size=16")
 
 
 @pytest.fixture

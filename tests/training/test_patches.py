@@ -1,5 +1,7 @@
 """Patches: what is drawn is a function of its seeds, and lies where it is said to lie."""
 
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -100,6 +102,27 @@ def test_rare_classes_are_drawn_as_often():
     both.label[40, 12, 12] = 1
     labels = PatchSampler([both], (8, 8, 8), 200, lesion_share=1.0)[0].label.flatten(1)
     assert 0.35 < float((labels == 1).any(1).float().mean()) < 0.65
+
+
+def test_class_balanced_draws_the_volumes_that_have_a_rare_class():
+    common, rare = (volume(size=(48, 24, 24), lesion=None) for _ in range(2))
+    for v in (common, rare):
+        v.label[2:20, 2:20, 2:20] = 2
+    rare.label[40, 12, 12] = 1
+    both = [*[common] * 7, replace(rare, group="rare")]
+    share = {}
+    for balanced in (False, True):
+        batch = PatchSampler(both, (8, 8, 8), 300, lesion_share=1.0, class_balanced=balanced)[0]
+        share[balanced] = float(np.mean([group == "rare" for group in batch.groups]))
+        rare_patches = (batch.label.flatten(1) == 1).any(1)
+        assert {g for g, found in zip(batch.groups, rare_patches.tolist(), strict=True) if found} == {"rare"}
+    # one volume of eight: an eighth of the patches by volume; all of class 1 and an eighth of class 2 by class
+    assert 0.07 < share[False] < 0.2 and 0.48 < share[True] < 0.65
+
+
+def test_class_balanced_leaves_volumes_without_lesions_to_the_other_patches():
+    batch = PatchSampler([volume(lesion=None)], (8, 6, 4), 8, lesion_share=1.0, class_balanced=True)[0]
+    assert not batch.label.any() and len({float(x) for x in batch.image[:, 0, 0, 0, 0]}) > 1
 
 
 def test_volume_without_lesion_is_drawn_anywhere():

@@ -88,6 +88,21 @@ def test_few_patients_train_in_turn(count, size, turns, cap):
         assert not {*turn.train} & {*turn.test}
 
 
+@given(st.integers(5, 12), st.booleans())
+def test_patients_that_train_always_are_never_tested(count, folds):
+    names = [f"p{i}" for i in range(count)]
+    drawn = {"folds": 2} if folds else {"train_patients": 1, "rotations": 4}
+    turns = rotations(names, RotationConfig(always=("p0", "p3"), **drawn))
+    assert all({"p0", "p3"} < {*turn.train} and not {"p0", "p3"} & {*turn.test} for turn in turns)
+    assert all({*turn.train} | {*turn.test} == {*names} for turn in turns)
+    assert len({turn.train for turn in turns}) > 1
+
+
+def test_a_patient_to_train_always_who_is_not_there_is_named():
+    with pytest.raises(ValueError, match="always: no labelled case is of p9"):
+        rotations(["p0", "p1", "p2"], RotationConfig(folds=2, always=("p9",)))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -180,9 +195,9 @@ def test_a_profile_brings_its_base(tmp_path):
     assert coarse.base == str(tmp_path.resolve() / "segmentation_coarse.yaml")
 
 
-@pytest.mark.parametrize("name, steps", [("trial_brats", 400), ("trial_few", 1200)])
+@pytest.mark.parametrize("name, steps", [("trial_brats", 400), ("trial_few", 1200), ("trial_missing", 600)])
 def test_shipped_trials_can_be_planned(name, steps, folder, tmp_path):
-    config = read_config(find_config(name), TrialConfig)
+    config = read_config(find_config(name), TrialConfig, ["rotation.always=[]"])  # the folder has other patients
     plan = make_plan(config, tmp_path, [f"data.folder={folder}"])
     assert len(plan.runs) == len(config.arms) * plan.pairs
     assert all(run.config.data.spacing_mm == (3, 3, 3) and run.config.optimizer.steps == steps for run in plan.runs)

@@ -44,15 +44,6 @@ def convolved(
     return torch.mkldnn_convolution(x, weight, bias, padding, stride, (1, 1, 1), 1)
 
 
-def autocast_without_gradients(device: str) -> torch.autocast:
-    """Make a context of the autocast that is on, but of none where gradients are wanted.
-
-    For the deepest level, a handful of voxels: oneDNN's bf16 weight gradients read stray memory there.
-    """
-    enabled = torch.is_autocast_enabled(device) and not torch.is_grad_enabled()
-    return torch.autocast(device, torch.get_autocast_dtype(device), enabled=enabled)
-
-
 def space_to_depth_conv(parts: Sequence[Tensor], weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolve, 1 x 1 x 1, the 2 x 2 x 2 voxels of all parts brought to channels, ``n (c i j k) x y z``.
 

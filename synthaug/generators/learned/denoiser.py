@@ -13,7 +13,6 @@ from synthaug.generators.learned.convolution import (
     Conv3d,
     activated,
     added,
-    autocast_without_gradients,
     drawn_detail,
     joined,
     placed,
@@ -23,6 +22,7 @@ from synthaug.generators.learned.convolution import (
 from synthaug.generators.learned.flow import Scene, preconditioning
 from synthaug.generators.learned.painter import Painter, TwoConvolutions, hidden_of
 from synthaug.geometry import Box
+from synthaug.precision import short_in_fp32
 
 FREQUENCIES = 8
 """Of the sines and cosines that a time is described by."""
@@ -121,6 +121,7 @@ class Denoiser(nn.Module):
         """(2, K, C, C) of `synthaug.generators.learned.flow.channel_mixing`: of the noise that it was trained with."""
         return self.matrices.unflatten(0, (2, self.classes))
 
+    @short_in_fp32
     def forward(
         self,
         scene: Scene,
@@ -171,9 +172,7 @@ class Denoiser(nn.Module):
         for level, block in enumerate(self.encode[:-1]):
             x = block(x if level == 0 else self.down[level - 1](x), embedded)
             skips.append(x)
-        with autocast_without_gradients(x.device.type):
-            deepest = self.encode[-1](self.down[-1](x.float()), embedded.float())
-            x = self.middle(deepest, embedded.float())
+        x = self.middle(self.encode[-1](self.down[-1](x), embedded), embedded)
         for level in reversed(range(len(self.decode))):
             x = added(skips[level], F.interpolate(self.up[level](x), scale_factor=2, mode="nearest"))
             x = self.decode[level](x, embedded)

@@ -17,7 +17,6 @@ from synthaug.generators.learned.convolution import (
     Conv3d,
     activated,
     added,
-    autocast_without_gradients,
     drawn_detail,
     enlarged,
     joined,
@@ -27,6 +26,7 @@ from synthaug.generators.learned.convolution import (
 )
 from synthaug.generators.learned.style import fine_detail, style_maps
 from synthaug.geometry import Box
+from synthaug.precision import short_in_fp32
 
 NOISE_LEVELS = 4
 """Noise is injected at full resolution and at 1/2, 1/4 and 1/8 of it."""
@@ -144,6 +144,7 @@ class Painter(nn.Module):
         levels = 1 + len(self.noise)
         return [(self.channels, *(s >> level for s in size)) for level in range(levels)]
 
+    @short_in_fp32
     def forward(
         self,
         context: Tensor,
@@ -182,8 +183,7 @@ class Painter(nn.Module):
         for level, block in enumerate(self.encode[:-1]):
             x = block(x if level == 0 else self.down[level - 1](x))
             skips.append(x)
-        with autocast_without_gradients(x.device.type):
-            x = self.middle(self.encode[-1](self.down[-1](x.float())))
+        x = self.middle(self.encode[-1](self.down[-1](x)))
         for level in reversed(range(len(self.decode))):
             x = added(skips[level], F.interpolate(self.up[level](x), scale_factor=2, mode="nearest"))
             if level < len(self.noise):
@@ -232,6 +232,7 @@ class PatchCritic(nn.Module):
         self.deepen = nn.ModuleList(spectral_norm(nn.Conv3d(w, w, 3, padding=1)) for w in widths)
         self.verdict = nn.ModuleList(nn.Conv3d(w, 1, 1) for w in widths)
 
+    @short_in_fp32
     def forward(self, image: Tensor, mask: Tensor, available: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """Judge crops.
 
