@@ -83,9 +83,9 @@ class Look:
     Attributes:
         cases: case by case.
         places: lesion by lesion.
-        lesion: channel to raw intensities of lesion voxels.
-        host: channel to raw intensities of host voxels, and the same smoothed; (N, 2) each.
-        around: channel to raw intensities of surroundings.
+        lesion: channel to raw intensities of lesion voxels, case by case.
+        host: channel to raw intensities of host voxels, and the same smoothed; (N, 2) each, case by case.
+        around: channel to raw intensities of lesions' surroundings, case by case.
         measured: volumes, sizes and z-scores, for the insertion that is suggested.
         left_out: cases that could not be measured, and why.
     """
@@ -143,14 +143,15 @@ def _look_at(
         name: smoothed(torch.from_numpy(values)).numpy() for name, values in zip(channels, volume.image, strict=True)
     }
     _draw(look, volume.image, mean, index > 0, host, channels, rng)
-    if not host.any():
-        return
-    box = bounding_box(host, (0, 0, 0))
+    around: dict[str, list[np.ndarray]] = {name: [np.empty(0)] for name in channels}
+    box = bounding_box(host, (0, 0, 0)) if host.any() else None
     sizes = np.bincount(components.ravel())
     for number in range(1, count + 1):
-        if sizes[number] >= MIN_VOXELS:
+        if box is not None and sizes[number] >= MIN_VOXELS:
             mask = components == number
-            look.places.append(_place(look, case, volume, mask, index > 0, host, box, mean, channels, rng))
+            look.places.append(_place(around, case, volume, mask, index > 0, host, box, mean, channels, rng))
+    for name, found in around.items():
+        look.around.setdefault(name, []).append(np.concatenate(found))
 
 
 def _draw(look: Look, image, mean, lesion, host, channels, rng: np.random.Generator) -> None:
@@ -163,7 +164,9 @@ def _draw(look: Look, image, mean, lesion, host, channels, rng: np.random.Genera
         look.host.setdefault(name, []).append(pair)
 
 
-def _place(look: Look, case, volume: LabelledVolume, mask, lesion, host, box, mean, channels, rng) -> LesionPlace:
+def _place(
+    shells: dict[str, list], case, volume: LabelledVolume, mask, lesion, host, box, mean, channels, rng
+) -> LesionPlace:
     margin = [int(FAR_MM / s) + 1 for s in volume.spacing_mm]
     window = bounding_box(mask, margin)
     own = torch.from_numpy(mask[window])
@@ -176,7 +179,7 @@ def _place(look: Look, case, volume: LabelledVolume, mask, lesion, host, box, me
         if shell.sum() >= MIN_VOXELS:
             around[name] = tuple(np.percentile(values[shell], (5, 95)).tolist())
             raw = volume.image[number][window][shell]
-            look.around.setdefault(name, []).append(rng.choice(raw, min(SAMPLES, len(raw)), replace=False))
+            shells[name].append(rng.choice(raw, min(SAMPLES, len(raw)), replace=False))
     where = np.nonzero(mask)
     extent = tuple(int(w.max() - w.min() + 1) for w in where)
     center = [(w.mean() - s.start) / max(s.stop - s.start - 1, 1) for w, s in zip(where, box, strict=True)]

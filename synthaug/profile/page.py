@@ -21,6 +21,7 @@ def page(fitted: "Fitted") -> str:
         tiles_shown=_tiles(profile),
         cases=case_pictures(profile, fitted.cases),
         measurements=measurements(profile, fitted.look),
+        bounds=bool({*profile.host.range} & {*profile.units.fixed}),
         found=_found(profile),
         decisions=[[key, _value(profile, key), why] for key, why in sorted(profile.why.items())],
         commands=_commands(fitted),

@@ -75,21 +75,28 @@ def _places(drawing, places, profile: Profile) -> None:
 
 
 def _intensities(axes, profile: Profile, look: Look, name: str) -> None:
-    groups = {
-        "host": (TISSUE, [pair[:, 0] for pair in look.host.get(name, ())]),
-        "around lesions": (AROUND, look.around.get(name, [])),
-        "lesions": (LESION, look.lesion.get(name, [])),
+    stored = name in profile.units.fixed
+    groups: dict[str, tuple[str, list[np.ndarray]]] = {
+        "host": (TISSUE, []),
+        "around lesions": (AROUND, []),
+        "lesions": (LESION, []),
     }
-    values = {word: (colour, np.concatenate(found)) for word, (colour, found) in groups.items() if len(found)}
-    low, high = np.percentile(np.concatenate([v for _, v in values.values()]), (0.5, 99.5))
-    for word, (colour, found) in values.items():
-        axes.hist(
-            found, bins=np.linspace(low, high, 60), density=True, histtype="step", lw=1.8, color=colour, label=word
-        )
-    for bound in profile.host.range.get(name, ()):
+    for host, *others in zip(look.host[name], look.around[name], look.lesion[name], strict=True):
+        own = host[:, 0]
+        # patients' scales differ by what the scanner did, unless the channel has units
+        mean, spread = (0.0, 1.0) if stored or not len(own) else (own.mean(), own.std() or 1.0)
+        for (_, found), raw in zip(groups.values(), (own, *others), strict=True):
+            found.append((raw - mean) / spread)
+    low, high = np.percentile(np.concatenate([v for _, found in groups.values() for v in found]), (0.5, 99.5))
+    for word, (colour, found) in groups.items():
+        if len(drawn := np.concatenate(found)):
+            bins = np.linspace(low, high, 60)
+            axes.hist(drawn, bins=bins, density=True, histtype="step", lw=1.8, color=colour, label=word)
+    for bound in profile.host.range.get(name, ()) if stored else ():
         if bound is not None:
             axes.axvline(bound, color=HOST, ls="dashed", lw=1.2)
     axes.set_yticks([])
     axes.legend(frameon=False, fontsize=8)
-    axes.set_title(f"Intensities as stored, {name}", fontsize=10, loc="left")
+    unit = "as stored" if stored else "in standard deviations of the host's tissue"
+    axes.set_title(f"{name}, {unit}", fontsize=10, loc="left")
     axes.spines[["top", "right", "left"]].set_visible(False)

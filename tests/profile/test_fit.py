@@ -2,6 +2,7 @@
 
 import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,8 @@ from synthaug.config import ConfigError
 from synthaug.data import write_phantom_dataset
 from synthaug.profile.configs import configurations
 from synthaug.profile.fit import Given, fit
+from synthaug.profile.page import page
+from synthaug.profile.pictures import measurements
 from synthaug.profile.profile import FILE, Generator, Profile
 
 
@@ -97,6 +100,21 @@ def test_skull_stripped_gliomas_stay_what_they_were(tmp_path):
     assert found.profile.insertion["avoid_fluid"] is True and "ventricles" in found.profile.why["insertion.avoid_fluid"]
     plain = LesionBank.from_folder(tmp_path / "brains", "BRATS18")
     assert found.bank.checksum == plain.checksum
+
+
+def test_the_page_draws_mr_in_the_units_of_each_patients_tissue(tmp_path, limbs_fitted):
+    write_phantom_dataset(tmp_path / "brains", 2, seed=4, size=(40, 40, 40))
+    plain = fit(tmp_path / "brains")
+    scaled = sorted((tmp_path / "brains").rglob("*t1.nii.gz"))[0]
+    image = nib.load(scaled)
+    # a power of two, so that nothing is rounded otherwise
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj) * 8, image.affine), scaled)
+    other = fit(tmp_path / "brains")
+    assert np.ptp(other.look.lesion["t1"][0]) == 8 * np.ptp(plain.look.lesion["t1"][0])
+    first, second = (measurements(found.profile, found.look) for found in (plain, other))
+    assert "t1, in standard deviations of the host" in first and first == second
+    assert "as stored" not in first and "Dashed green" not in page(plain)
+    assert "as stored" in measurements(limbs_fitted.profile, limbs_fitted.look) and "Dashed green" in page(limbs_fitted)
 
 
 def test_what_was_made_in_other_units_is_refused_with_both_sides(limbs_fitted):
