@@ -91,7 +91,9 @@ def sampler(
 
 @bank_app.command()
 def paint(
-    bank: Annotated[Path, typer.Argument(help="Bank whose masks are painted.")],
+    bank: Annotated[
+        Path, typer.Argument(help="Bank whose masks are painted, or a sampler: its file, or brats-masks, which ships.")
+    ],
     generator: Annotated[str, typer.Option(help="brats-gan, brats-diffusion, procedural, a folder or a hub id.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The bank file to write.")],
     number: Annotated[int, typer.Option("--number", "-n", help="Lesions to paint.", min=1)] = 200,
@@ -105,10 +107,10 @@ def paint(
     seed: Annotated[int, typer.Option(help="Of everything random.", min=0)] = 0,
 ) -> None:
     """Paint lesions ahead, at their final sizes; "paste" then inserts them at its own price."""
-    from synthaug.lesions.bank import LesionBank
+    from synthaug.lesions.registry import resolve_lesions
 
     with one_line_errors(*ERRORS):
-        painted = LesionBank.load(bank).painted(
+        painted = resolve_lesions(bank).painted(
             generator,
             number,
             progress=True,
@@ -121,5 +123,6 @@ def paint(
         )
         painted.save(out)
     size = out.stat().st_size / 1e6
-    typer.echo(f"{len(painted)} lesions of {len(painted.groups)} patients in {out}, {size:.0f} MB; generator paste")
+    whose = f"{len(painted.groups)} patients" if painted.groups else "no patient"
+    typer.echo(f"{len(painted)} lesions of {whose} in {out}, {size:.0f} MB; generator paste")
     tell_written(out, "synthaug", "bank", "show", out)

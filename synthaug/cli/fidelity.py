@@ -124,8 +124,8 @@ def checked_settings(config, settings: list[str] | None):
 
 def tell_seen(generator: str, cases) -> None:
     """Say on stderr which of the patients a generator has seen, for its figures flatter it then."""
+    from synthaug.generators.patients import generator_patients
     from synthaug.generators.registry import BUILT_IN
-    from synthaug.trial.donors import generator_patients
 
     if generator in BUILT_IN or Path(generator).is_file():
         return

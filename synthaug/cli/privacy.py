@@ -42,8 +42,8 @@ def privacy(
 
 def _seen(generator: str, kit, given: str | None) -> set[str] | None:
     """Patients that a generator has seen: those given, of the bank that it pastes, or what its weights say."""
+    from synthaug.generators.patients import generator_patients
     from synthaug.generators.registry import BUILT_IN
-    from synthaug.trial.donors import generator_patients
 
     if given is not None:
         return {name.strip() for name in given.split(",")}

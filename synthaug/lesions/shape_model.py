@@ -24,7 +24,7 @@ GRID, RADIUS = 32, 7.0
 """Side of the grid in voxels, and the radius that the sphere of a lesion's volume has there."""
 SHARE_FLOOR = 0.005
 SHRINKAGE = 0.3
-MOST_COMPONENTS, MOST_LESIONS = 24, 256
+MOST_COMPONENTS = 24
 PASSES = 2
 NEAR, JITTER = 0.35, 0.2
 """How near a lesion's log diameter is to one asked for, and how far log diameter and shares stray from a lesion's."""
@@ -62,24 +62,18 @@ class ShapeModel:
         return len(self.mean) - 1
 
     @classmethod
-    def fit(
-        cls, lesions: Sequence[tuple[Tensor, tuple[float, float, float]]], classes: int, seed: int = 0
-    ) -> "ShapeModel":
+    def fit(cls, lesions: Sequence[tuple[Tensor, tuple[float, float, float]]], classes: int) -> "ShapeModel":
         """Fit a model to masks.
 
         Args:
-            lesions: masks (X, Y, Z) uint8, k + 1 in class k, and their voxel sizes; of more than 256 some are drawn.
+            lesions: masks (X, Y, Z) uint8, k + 1 in class k, and their voxel sizes.
             classes: number K of classes.
-            seed: by which these are drawn.
 
         Raises:
             ValueError: fewer than three lesions.
         """
         if len(lesions) < 3:
             raise ValueError(f"shape model: expected three lesions or more to learn from, got {len(lesions)}")
-        if len(lesions) > MOST_LESIONS:
-            drawn = np.random.default_rng(seed).choice(len(lesions), MOST_LESIONS, replace=False)
-            lesions = [lesions[i] for i in sorted(drawn)]
         soft = aligned([canonical(mask, spacing, classes) for mask, spacing in lesions])
         fields = torch.stack([fields_of(one) for one in soft])
         mean = fields.mean(0)
@@ -113,7 +107,7 @@ class ShapeModel:
 
     def drawn(
         self, rng: np.random.Generator, diameter_mm: float | None, shares: np.ndarray | None, irregularity: float
-    ) -> tuple[float, np.ndarray, Tensor]:
+    ) -> tuple[float, np.ndarray, Tensor, int]:
         """Draw a lesion's diameter, shares and fields, those that are not given as lesions with these have them.
 
         Args:
@@ -123,10 +117,11 @@ class ShapeModel:
             irregularity: how far the outline strays from the mean, 1 as in the bank.
 
         Returns:
-            Diameter, shares (K,), and fields (K + 1, G, G, G).
+            Diameter, shares (K,), fields (K + 1, G, G, G), and the number of the bank's lesion that it is near in size
+            and shares.
         """
         pick, noise = rng.random(), rng.standard_normal(len(self.covariance)).clip(-2, 2)
-        values = self._told(pick, noise, diameter_mm, shares)
+        near, values = self._told(pick, noise, diameter_mm, shares)
         own = (np.exp(values[1:]) - SHARE_FLOOR).clip(0) if shares is None else shares
         known = len(values)
         inverse = np.linalg.inv(self.covariance[:known, :known])
@@ -142,10 +137,13 @@ class ShapeModel:
             float(np.exp(values[0])),
             own / own.sum(),
             fields + irregularity * self.roughness[:, None, None, None] * rough,
+            near,
         )
 
-    def _told(self, pick: float, noise: np.ndarray, diameter_mm: float | None, shares: np.ndarray | None) -> np.ndarray:
-        """Draw log diameter and log shares near those of a lesion that is like what is given."""
+    def _told(
+        self, pick: float, noise: np.ndarray, diameter_mm: float | None, shares: np.ndarray | None
+    ) -> tuple[int, np.ndarray]:
+        """Draw a lesion that is like what is given, and log diameter and log shares near its."""
         size = None if diameter_mm is None else np.log(diameter_mm)
         wanted = None if shares is None else np.log(shares + SHARE_FLOOR)
         unlike = np.zeros(len(self.told))
@@ -154,13 +152,14 @@ class ShapeModel:
         if wanted is not None:
             unlike += ((self.told[:, 1:] - wanted).clip(-5, 5) ** 2).mean(1)
         weight = np.exp(-0.5 * (unlike - unlike.min())).cumsum()
-        values = self.told[min(int(np.searchsorted(weight / weight[-1], pick)), len(weight) - 1)].copy()
+        near = min(int(np.searchsorted(weight / weight[-1], pick)), len(weight) - 1)
+        values = self.told[near].copy()
         values[0] = values[0] + JITTER * noise[0] if size is None else size
         # a class that the lesion does not have stays away
         there = np.exp(values[1:]) > 2 * SHARE_FLOOR
         values[1:] = np.where(there, values[1:] + JITTER * noise[1 : len(values)], np.log(SHARE_FLOOR))
         values[1:] = values[1:] if wanted is None else wanted
-        return values
+        return near, values
 
 
 def enlarged(fields: Tensor) -> Tensor:

@@ -85,7 +85,8 @@ def checked_bank(path: Path, validation: list[Case]) -> LesionBank:
     """
     bank = LesionBank.load(path)
     patients = {case.name: case.group for case in validation}
-    refuse_shared_patients(f"the bank {path}", bank.groups, patients, "validation")
+    sampled = () if bank.painting is None else bank.painting["source"].get("patients", ())
+    refuse_shared_patients(f"the bank {path}", {*bank.groups, *sampled}, patients, "validation")
     return bank
 
 

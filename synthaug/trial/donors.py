@@ -1,25 +1,16 @@
 """The check that no arm inserts, or paints as it was taught by, lesions of patients that it is tested on."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from synthaug.config import ConfigError
 from synthaug.data.cases import Case
-from synthaug.data.dataset import named_cases
-from synthaug.generators.learned.hub import SHIPPED
+from synthaug.generators.patients import generator_patients
 from synthaug.generators.registry import BUILT_IN
-from synthaug.lesions.bank import LesionBank
-from synthaug.profile.profile import FILE as PROFILE
-from synthaug.profile.profile import Profile
+from synthaug.lesions.registry import resolve_lesions
+from synthaug.lesions.sampler import LesionSampler
 from synthaug.training.segmentation_config import SegmentationConfig
 from synthaug.trial.rotation import Rotation
-
-PATIENTS = "patients.json"
-"""Beside a generator's weights: the patients that it has seen, a list of names."""
 
 
 def refuse_tested_donors(
@@ -53,8 +44,10 @@ def refuse_tested_donors(
         for bank in (options.bank, options.painted.bank if options.painted else None):
             if bank is not None:
                 if str(bank) not in seen:
-                    seen[str(bank)] = {*LesionBank.load(bank).groups}
+                    seen[str(bank)] = bank_patients(bank)
                 _refuse(arm, f"the bank {bank}", seen[str(bank)], rotation, patient_of)
+                if seen[str(bank)] is None:
+                    unknown[arm] = None
     return tuple(unknown)
 
 
@@ -65,32 +58,16 @@ def _refuse(arm: str, what: str, seen: set[str] | None, rotation: Rotation, pati
         raise ConfigError(f"arm {arm}: {what} has seen {', '.join(shared)}, tested here; give one that has not")
 
 
-def generator_patients(generator: str) -> set[str] | None:
-    """Find the patients, or the cases, that a trained generator has seen, those it was watched on included.
+def bank_patients(path: Path) -> set[str] | None:
+    """Find the patients that a bank, or a sampler of masks, has seen: whose lesions it has, or was painted after.
 
-    They are in `patients.json` beside its weights, or follow from the configuration of the training run, or from the
-    profile, that its folder lies in; None where nothing says it.
+    None where it was painted by a generator that does not say whom it has seen.
     """
-    folder = SHIPPED / generator if (SHIPPED / generator).is_dir() else Path(generator)
-    if (folder / PATIENTS).is_file():
-        return {*map(str, json.loads((folder / PATIENTS).read_text(encoding="utf-8")))}
-    home = folder.resolve().parent
-    if (home / PROFILE).is_file():  # of `synthaug fit --train`
-        told = Profile.load(home / PROFILE)
-        data: Any = {"folder": told.data.folder, "layout": told.data.layout, "channels": told.names}
-        return _patients_in(data | {"group_pattern": told.data.group_pattern})
-    file = home / "config.yaml"
-    data = yaml.safe_load(file.read_text(encoding="utf-8")).get("data") if file.is_file() else None
-    if not isinstance(data, dict):
-        return None
-    if data.get("train") is not None:
-        return {*data["train"], *(data.get("validation") or ())}
-    return _patients_in(data)
-
-
-def _patients_in(data: Mapping[str, Any]) -> set[str] | None:
-    """List the patients of a data section's folder; None where it is not there any more."""
-    if not data.get("folder") or not Path(data["folder"]).is_dir():
-        return None
-    cases = named_cases(Path(data["folder"]), data["layout"], data["channels"], data.get("group_pattern"))
-    return {case.group for case in cases}
+    bank = resolve_lesions(path)
+    if isinstance(bank, LesionSampler):
+        return {*bank.patients}
+    if bank.painting is None:
+        return {*bank.groups}
+    painted = bank.painting
+    taught = painted["taught_on"] if "taught_on" in painted else generator_patients(painted["generator"]["name"])
+    return None if taught is None else {*bank.groups, *painted["source"].get("patients", ()), *taught}

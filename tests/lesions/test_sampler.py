@@ -1,13 +1,18 @@
 """The learned sampler of masks: what is asked for holds, what was learned shows, and a file gives the same lesions."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from synthaug import BRATS18, LesionBank, LesionSampler, LesionShapes, TumorInsertion
 from synthaug.cli.app import app
 from synthaug.evaluation.privacy import copied
+from synthaug.lesions.base import center_of
 from synthaug.lesions.scale import SizeWeights
 from synthaug.lesions.shape_model import ShapeModel, surface_of
 from synthaug.sizes import SizeClasses, equivalent_diameter_mm
@@ -114,6 +119,96 @@ def test_an_insertion_takes_its_file_and_repeats_from_rows(sampler, tmp_path):
     assert set(after.unique().tolist()) <= {0, 1, 2, 4}
     with pytest.raises(ValueError, match="LesionSampler has masks only"):
         TumorInsertion(tmp_path / "s", "paste")
+
+
+@pytest.fixture(scope="module")
+def placed(tmp_path_factory) -> LesionBank:
+    """Lesions of three brains, in two of which they lie in front on the left, and large, in one behind, and small."""
+    cases = []
+    for seed, (middle, radius) in enumerate([((20, 50, 30), 12), ((22, 48, 30), 13), ((44, 16, 34), 6)] * 2):
+        rng = np.random.default_rng(seed)
+        x, y, z = np.meshgrid(*[np.arange(64)] * 3, indexing="ij")
+        inside = ((x - 32) / 28) ** 2 + ((y - 32) / 30) ** 2 + ((z - 32) / 28) ** 2 < 1
+        away = np.sqrt((x - middle[0]) ** 2 + (y - middle[1]) ** 2 + (z - middle[2]) ** 2) + rng.normal(0, 0.5, x.shape)
+        label = np.where((away < radius) & inside, 2, 0).astype(np.int16)
+        image = np.where(inside, rng.normal(100, 10, (1, 64, 64, 64)), 0)
+        cases.append((f"case {seed}", f"p{seed}", image, label, (2, 2, 2), None, np.diag([2.0, 2, 2, 1])))
+    return LesionBank.from_arrays(cases, BRATS18, ("t1ce",), per="case")
+
+
+def homes_of(lesions, margin: int) -> dict[bool, np.ndarray]:
+    """Mean middle of the large and of the small lesions, in host coordinates."""
+    found = {True: [], False: []}
+    for lesion in lesions:
+        large = equivalent_diameter_mm(sum(lesion.voxels), lesion.spacing_mm) > 30
+        found[large].append(center_of(lesion, margin))
+    return {large: np.mean(where, 0) for large, where in found.items()}
+
+
+def test_sampled_lesions_have_the_places_of_those_that_they_are_like(placed, tmp_path):
+    LesionSampler.fit(placed).save(tmp_path / "s")
+    sampler = LesionSampler.load(tmp_path / "s")
+    real, sampled = homes_of(placed, placed.margin_vox), homes_of(many(sampler, 24), sampler.margin_vox)
+    for large in (True, False):
+        assert np.abs(real[large] - sampled[large]).max() < 0.12  # the two lie 0.5 apart
+    assert np.array_equal(sampler.places.grid, placed.places.grid)
+    assert sampler.patients == tuple(sorted(placed.groups)) == sampler.asked(irregularity=0.5).patients
+    # the box of a lesion is as large in its host as it is in mm: 56 and 60 voxels of 2 mm are the host's sides
+    lesion = sampler.lesion("sampled:3")
+    sides = np.abs(np.array(lesion.frame)[:, :3]).sum(1) / lesion.spacing_mm
+    assert sides == pytest.approx(1 / np.array([112, 120, 112]), rel=0.1)
+
+
+def test_an_insertion_brings_sampled_lesions_home(placed):
+    insert = TumorInsertion(
+        LesionSampler.fit(placed), "procedural", channels=("t1ce",), prob=1, second=0, place="home", mirror=False
+    )
+    image = torch.zeros(1, 1, 64, 64, 64)
+    image[..., 4:60, 2:62, 4:60] = torch.rand(56, 60, 56) + 1
+    frame = np.c_[np.diag(1 / np.array([56, 60, 56])), -np.array([3.5, 1.5, 3.5]) / [56, 60, 56]]
+    label = torch.zeros(1, 1, 64, 64, 64, dtype=torch.int16)
+    found = {True: [], False: []}
+    for _ in range(12):
+        _, after, plan = insert.recorded(image, label, spacing_mm=(2, 2, 2), frames=[frame])
+        row = plan.to_rows()[0]
+        assert row["outcome"] == "done"
+        found[row["diameter_mm"] > 30].append(after[0, 0].nonzero().float().mean(0))
+    # large ones in front on the left, small ones behind on the right
+    large, small = (torch.stack(where).mean(0) for where in found.values())
+    assert large[0] < 30 < 36 < small[0] and small[1] < 28 < 36 < large[1]
+
+
+def test_sampled_lesions_are_painted_ahead_and_keep_their_places(placed, tmp_path):
+    sampler = LesionSampler.fit(placed)
+    painted = sampler.painted("procedural", 5, channels=("t1ce",), seed=3, spacing_mm=(2, 2, 2))
+    assert len(painted) == 5 and not painted.groups and painted.channels == ("t1ce",)
+    assert painted.painting["source"]["patients"] == sorted(placed.groups) and painted.painting["taught_on"] == []
+    for lesion in painted:
+        own = sampler.lesion(lesion.name.split(" ")[0])
+        assert np.abs(center_of(lesion, 3) - center_of(own, 3)).max() < 0.03
+        inside = painted.mask(lesion.name, CPU) > 0
+        assert painted.intensities(lesion.name, [0], CPU)[0][inside].std() > 0
+        # a class that no lesion has, has no statistics, in place of those of an empty mask
+        assert painted.class_statistics(lesion.name, [0])[0][0].isnan().all()
+    again = sampler.painted("procedural", 5, channels=("t1ce",), seed=3, spacing_mm=(2, 2, 2))
+    assert again.checksum == painted.checksum != sampler.painted("procedural", 5, channels=("t1ce",)).checksum
+
+    sampler.save(tmp_path / "s")
+    call = ["bank", "paint", str(tmp_path / "s"), "--generator", "procedural", "-o", str(tmp_path / "b"), "-n", "2"]
+    done = CliRunner().invoke(app, call)
+    assert done.exit_code == 0 and "2 lesions of no patient" in done.output
+    assert LesionBank.load(tmp_path / "b").channels == ("flair", "t1", "t1ce", "t2")
+
+
+def test_a_file_from_before_places_were_kept_is_read(sampler, tmp_path):
+    sampler.save(tmp_path / "s")
+    with safe_open(tmp_path / "s", "pt") as file:
+        header = json.loads(file.metadata()["sampler"])
+        tensors = {key: file.get_tensor(key) for key in file.keys() if not key.startswith("home")}  # noqa: SIM118
+    del header["patients"]
+    save_file(tensors, tmp_path / "old", {"sampler": json.dumps(header | {"version": 1})})
+    old = LesionSampler.load(tmp_path / "old")
+    assert old.places is None and old.patients == () and old.lesion("sampled:4") == sampler.lesion("sampled:4")
 
 
 def test_wrong_requests_are_named(sampler, bank):

@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 from synthaug import BRATS18, LesionBank
 from synthaug.cli.app import app
 from synthaug.config import ConfigError, read_config
+from synthaug.generators.patients import generator_patients
 from synthaug.shipped import find_config
 from synthaug.trial.base import with_profile
 from synthaug.trial.config import RotationConfig, TrialConfig
-from synthaug.trial.donors import generator_patients
 from synthaug.trial.plan import make_plan
 from synthaug.trial.rotation import rotations
 

@@ -20,6 +20,7 @@ from synthaug.checks import checked_at_least, checked_range
 from synthaug.classes import in_names_of, of_names
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.identity import fingerprint, generator_facts, settings_of
+from synthaug.generators.patients import generator_patients
 from synthaug.generators.procedural import texture
 from synthaug.generators.registry import resolve_generator
 from synthaug.geometry import triple
@@ -131,7 +132,8 @@ class LesionPainter:
         )
         name = f"{facts['name'].replace(' ', '_')}-{fingerprint(facts)}"
         self.recipes = Recipes(bank, decider, _checked_spacing(spacing_mm), name)
-        self.facts = {
+        taught = generator_patients(generator)
+        self.facts: dict[str, Any] = {
             "generator": facts,
             "scale": sizes.scale if diameter_mm is None else None,
             "diameter_mm": sizes.diameter_mm,
@@ -141,6 +143,7 @@ class LesionPainter:
             "spacing_mm": self.recipes.spacing_mm,
             "seed": decider.seed,
             "source": {"lesions": len(bank), "groups": len(bank.groups), "crc32": bank.checksum},
+            "taught_on": None if taught is None else sorted(taught),
         }
 
     def copied(self) -> "LesionPainter":
