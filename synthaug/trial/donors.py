@@ -26,7 +26,8 @@ def refuse_tested_donors(
         Arms whose generator does not say whom it has seen.
 
     Raises:
-        ConfigError: an arm and the tested patients that its generator or its bank has seen.
+        ConfigError: an arm and the tested patients that its generator or its bank has seen, or a bank that cannot be
+            read.
     """
     patient_of = {case.name: case.group for case in cases}
     seen: dict[str, set[str] | None] = {}
@@ -44,7 +45,10 @@ def refuse_tested_donors(
         for bank in (options.bank, options.painted.bank if options.painted else None):
             if bank is not None:
                 if str(bank) not in seen:
-                    seen[str(bank)] = bank_patients(bank)
+                    try:
+                        seen[str(bank)] = bank_patients(bank)
+                    except (OSError, ValueError) as error:
+                        raise ConfigError(f"arm {arm}: insertion.bank: {error}") from error
                 _refuse(arm, f"the bank {bank}", seen[str(bank)], rotation, patient_of)
                 if seen[str(bank)] is None:
                     unknown[arm] = None

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from synthaug import BRATS18, LesionBank
+from synthaug import BRATS18, LesionBank, LesionSampler
 from synthaug.cli.app import app
 from synthaug.config import ConfigError, read_config
 from synthaug.generators.patients import generator_patients
@@ -131,6 +131,28 @@ def test_what_does_not_fit_is_said(trial, changes, message):
 
 def arm(**options):
     return {"arms": [{"name": "given", "overrides": [f"insertion={json.dumps(options)}"]}]}
+
+
+def test_a_bank_that_is_not_there_is_named_with_its_arm(trial, tmp_path):
+    with pytest.raises(ConfigError, match=r"arm given: insertion.bank: .*nowhere.safetensors: no such file"):
+        trial(**arm(bank=str(tmp_path / "nowhere.safetensors")))
+
+
+def test_a_bank_painted_after_tested_patients_is_refused(trial, folder, tmp_path):
+    bank = LesionBank.from_folder(folder, BRATS18, per="case")
+    LesionSampler.fit(bank).painted("procedural", 2).save(tmp_path / "sampled.safetensors")
+    assert not LesionBank.load(tmp_path / "sampled.safetensors").groups, "the lesions are of no patient"
+    with pytest.raises(ConfigError, match=r"arm given: the bank .* has seen Phantom_00._1"):
+        trial(**arm(bank=str(tmp_path / "sampled.safetensors")))
+
+
+def test_a_bank_painted_by_weights_that_saw_tested_patients_is_refused(trial, folder, tmp_path):
+    foreign = LesionBank.from_folder(folder, BRATS18).rows()[0] | {"group": "somebody else"}
+    mine = LesionBank.from_folder(folder, BRATS18)
+    told = {"generator": {"name": "gan"}, "source": {}, "taught_on": [PATIENTS[0]]}
+    mine.of_rows([foreign], told).save(tmp_path / "painted.safetensors")
+    with pytest.raises(ConfigError, match=rf"arm given: the bank .* has seen {PATIENTS[0]}"):
+        trial(**arm(bank=str(tmp_path / "painted.safetensors")))
 
 
 def test_a_bank_with_tested_patients_is_refused(trial, folder, tmp_path):
