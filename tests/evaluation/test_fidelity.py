@@ -14,6 +14,7 @@ from synthaug.evaluation.fidelity import (
     roc_auc,
     within,
 )
+from synthaug.evaluation.fidelity.border import border_profile, border_profiles, linear_scores
 from synthaug.training.painting_losses import shell
 
 CHANNELS, CLASSES = ("t1", "flair"), ("core", "oedema")
@@ -71,6 +72,31 @@ def test_classifier_sees_its_region_alone():
     real, seamed = group_of(), group_of(seed=50, border=6.0)
     assert classifier_auc(real, seamed, "border", QUICK)["auc"] > 0.9
     assert 0.2 < classifier_auc(real, seamed, "lesion", QUICK)["auc"] < 0.8
+
+
+def linear_auc(real, inserted, part=lambda x: x) -> float:
+    folds = linear_scores(border_profiles(real), border_profiles(inserted), 3, part=part)
+    return float(np.mean([fold.auc for fold in folds]))
+
+
+def test_the_linear_classifier_finds_what_lies_along_the_outline():
+    real = group_of()
+    assert 0.35 < linear_auc(real, group_of(seed=50)) < 0.65
+    ring, outside = group_of(seed=50, border=0.5), (lambda x: x[:, :3])
+    assert linear_auc(real, ring) > 0.95 and linear_auc(real, ring, outside) > 0.95
+    assert linear_auc(real, ring, lambda x: x[:, 3:]) < 0.65, "the ring lies outside"
+    rough = group_of(std=0.8, seed=50)
+    assert linear_auc(real, rough, lambda x: x[:, 3:, 1]) > 0.95 and linear_auc(real, rough, outside) < 0.65
+
+
+def test_border_profiles_are_means_and_spreads_by_depth():
+    one = specimen(0, "a", 3.0, 0.5)
+    profile = np.nanmean(border_profile(one, np.random.default_rng(0)), 0)
+    assert profile.shape == (6, 2, 2)
+    assert profile[:3, 0] == pytest.approx(0, abs=0.1) and profile[3:, 0] == pytest.approx(3, abs=0.1)
+    assert profile[:3, 1] == pytest.approx(1, abs=0.1) and profile[3:, 1] == pytest.approx(0.5, abs=0.1)
+    with pytest.raises(ValueError, match="at least 7 patients"):
+        linear_scores(border_profiles(group_of()), border_profiles(group_of()), 7)
 
 
 def test_classifier_repeats_itself_and_leaves_the_global_random_state_alone():

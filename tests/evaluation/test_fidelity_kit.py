@@ -50,7 +50,7 @@ def noise(limbs, tmp_path_factory) -> Kit:
 def test_noise_is_farther_from_real_lesions_than_they_are_from_each_other(noise):
     found = json.loads((noise.store.out / "fidelity.json").read_text())
     assert found["lesions"] == {"real": 4, "inserted": 4, "refused": 0, "patients": 4}
-    assert set(found["auc"]) == {"lesion", "border", "patch"}
+    assert set(found["auc"]) == {"lesion", "border", "patch", "linear"}
     spread = next(row for row in found["distances"] if row["what"] == "std")
     assert spread["made"] > spread["floor"] + 0.3
     page = (noise.store.out / "fidelity.html").read_text()
@@ -112,7 +112,7 @@ def test_a_bank_is_pasted_and_its_twin_is_the_same(limbs, tmp_path):
 def test_a_classifier_sees_the_regions_that_were_asked_for(limbs, tmp_path):
     border = TINY.model_copy(update={"regions": ("border",), "insertions": 2})
     found = Kit("paste", limbs.profile, limbs.cases, tmp_path, border, say=lambda _: None).run()
-    assert set(found["auc"]) == {"border"}
+    assert set(found["auc"]) == {"border", "linear"}
     again = Store.reading(tmp_path)
     assert again.rows["real"]["lesions"] == 4 and len(again.samples("made")) == 2
     with pytest.raises(ConfigError, match=r"expected a folder of synthaug fidelity"):

@@ -3,6 +3,7 @@
 `synthaug.evaluation.fidelity.kit` measures any generator on a folder of cases, as ``synthaug fidelity`` does.
 """
 
+from synthaug.evaluation.fidelity.border import border_profile, border_profiles, linear_scores
 from synthaug.evaluation.fidelity.classifier import (
     REGIONS,
     ClassifierOptions,
@@ -35,11 +36,14 @@ __all__ = [
     "Specimen",
     "auc_interval",
     "between_patients",
+    "border_profile",
+    "border_profiles",
     "classifier_auc",
     "compare_statistics",
     "diversity",
     "held_out_scores",
     "lesion_statistics",
+    "linear_scores",
     "mean_distance",
     "roc_auc",
     "split_distances",

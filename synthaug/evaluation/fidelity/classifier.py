@@ -174,7 +174,7 @@ def held_out_scores(
     options = options or ClassifierOptions()
     if region not in REGIONS:
         raise ValueError(f"region: expected one of {', '.join(REGIONS)}, got {region!r}")
-    fold_of = _folds([{s.group for s in side} for side in (real, inserted)], options.folds, seed)
+    fold_of = deal_folds([{s.group for s in side} for side in (real, inserted)], options.folds, seed)
     prepared = [[(visible(s, region), fold_of[s.group], s.group) for s in side] for side in (real, inserted)]
     folds, seen = [], []
     for fold in shown(range(options.folds), region, "fold"):
@@ -223,7 +223,7 @@ def roc_auc(negative: np.ndarray, positive: np.ndarray) -> float:
     return float(pairs / len(positive) / len(negative))
 
 
-def _folds(sides: Sequence[set[str]], folds: int, seed: int) -> dict[str, int]:
+def deal_folds(sides: Sequence[set[str]], folds: int, seed: int) -> dict[str, int]:
     """Deal patients to folds: those of both sides, else of each side by itself, so that no fold lacks one.
 
     Raises:

@@ -16,6 +16,7 @@ from safetensors.torch import save as serialized
 from torch import Tensor
 
 from synthaug.data.cases import Case, load_case
+from synthaug.evaluation.fidelity.border import border_profiles, linear_scores
 from synthaug.evaluation.fidelity.classifier import Fold, Look, auc_interval, held_out_scores
 from synthaug.evaluation.fidelity.config import FidelityConfig
 from synthaug.evaluation.fidelity.distances import split_distances
@@ -33,6 +34,8 @@ PAIRS = 8
 """Insertions that are painted again with another seed, for the diversity."""
 LOOKS = 3
 """Lesions of each fold and side whose evidence is kept, of the first seed."""
+LINEAR = "linear"
+"""Beside the regions: a linear classifier of the border."""
 
 Say = Callable[[str], None]
 
@@ -172,8 +175,14 @@ class Kit:
                 folds, looks = held_out_scores(*sides, region, options, seed, 0 if number else LOOKS)
                 if looks:
                     self._keep_looks(region, looks)
-                self.store.add(key, {"folds": [_plain(fold) for fold in folds]})
-                self.say(f"{key}: {np.mean([fold.auc for fold in folds]):.3f}")
+                self._add_auc(key, folds)
+            if "border" in self.config.regions and (key := f"auc {LINEAR} {number}") not in self.store.rows:
+                own, others = (border_profiles(side, seed) for side in sides)
+                self._add_auc(key, linear_scores(own, others, min(self.config.folds, patients), seed))
+
+    def _add_auc(self, key: str, folds: Sequence[Fold]) -> None:
+        self.store.add(key, {"folds": [_plain(fold) for fold in folds]})
+        self.say(f"{key}: {np.mean([fold.auc for fold in folds]):.3f}")
 
     def _keep_looks(self, region: str, looks: Sequence[Look]) -> None:
         tensors: dict[str, Tensor] = {}
@@ -194,10 +203,10 @@ class Kit:
         return found
 
     def results(self) -> dict[str, Any]:
-        """Collect what was measured: ``auc`` by region, ``distances``, ``diversity``, ``dice``, counts."""
+        """Collect ``auc`` by region and ``linear``, ``distances``, ``diversity``, ``dice`` and counts of what was measured."""
         rows = self.store.rows
         auc = {}
-        for region in self.config.regions:
+        for region in (*self.config.regions, LINEAR):
             folds = [
                 Fold(_arrays(fold["real"]), _arrays(fold["inserted"]), number)
                 for number in range(self.config.seeds)

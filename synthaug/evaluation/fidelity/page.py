@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 PAGE, READER, FIGURES = "fidelity.html", "reader.html", "fidelity.json"
 KEY = 0x5A
 """Answers on the reader's page are not to be read in passing in its source."""
-WORDS = {"lesion": "the lesion", "border": "its border", "patch": "the whole patch"}
+WORDS = {
+    "lesion": "the lesion",
+    "border": "its border",
+    "patch": "the whole patch",
+    "linear": "its border, by a linear classifier",
+}
 
 
 def write_pages(kit: "Kit", found: dict[str, Any]) -> list[Path]:
