@@ -203,7 +203,7 @@ class Kit:
         return found
 
     def results(self) -> dict[str, Any]:
-        """Collect what was measured: ``auc`` by region and ``linear``, ``distances``, ``diversity``, ``dice``, counts."""
+        """Collect what was measured: ``auc`` by region and ``linear``, ``distances``, diversity, dice, counts."""
         rows = self.store.rows
         auc = {}
         for region in (*self.config.regions, LINEAR):
