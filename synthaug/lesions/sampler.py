@@ -60,10 +60,12 @@ class Homes:
         """Collect those of a bank's lesions; None where no place is known."""
         if frequency is None:
             return None
-        known = [(x, np.array(x.frame)) if x.frame is not None else None for x in lesions]
-        centers = [center_of(k[0], margin_vox) if k else [np.nan] * 3 for k in known]
-        per_mm = [np.linalg.norm(k[1][:, :3] / k[0].spacing_mm, axis=1) if k else [np.nan] * 3 for k in known]
-        return cls(np.array(centers), np.array(per_mm), frequency)
+        centers, per_mm = np.full((2, len(lesions), 3), np.nan)
+        for n, lesion in enumerate(lesions):
+            if lesion.frame is not None:
+                centers[n] = center_of(lesion, margin_vox)
+                per_mm[n] = np.linalg.norm(np.array(lesion.frame)[:, :3] / lesion.spacing_mm, axis=1)
+        return cls(centers, per_mm, frequency)
 
     def frame(self, number: int, size: Sequence[int], spacing_mm: float) -> tuple[tuple[float, ...], ...] | None:
         """Make the frame of a box with its middle where lesion `number` lay, upright; None where that is not known."""
