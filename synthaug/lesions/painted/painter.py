@@ -20,7 +20,6 @@ from synthaug.checks import checked_at_least, checked_range
 from synthaug.classes import in_names_of, of_names
 from synthaug.generators.base import TumorGenerator
 from synthaug.generators.identity import fingerprint, generator_facts, settings_of
-from synthaug.generators.patients import generator_patients
 from synthaug.generators.procedural import texture
 from synthaug.generators.registry import resolve_generator
 from synthaug.geometry import triple
@@ -132,6 +131,8 @@ class LesionPainter:
         )
         name = f"{facts['name'].replace(' ', '_')}-{fingerprint(facts)}"
         self.recipes = Recipes(bank, decider, _checked_spacing(spacing_mm), name)
+        from synthaug.generators.patients import generator_patients  # it reads cases, which `import synthaug` need not
+
         taught = generator_patients(generator)
         self.facts: dict[str, Any] = {
             "generator": facts,
