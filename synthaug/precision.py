@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, wraps
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,7 +25,8 @@ COST = (
 )
 
 
-Forward = TypeVar("Forward", bound=Callable[..., Any])
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
 
 
 class EmulatedPrecisionWarning(UserWarning):
@@ -119,7 +120,7 @@ def _on_cpu() -> tuple[bool, str]:
     return True, f"this CPU has {found[0]}"
 
 
-def short_in_fp32(forward: Forward) -> Forward:
+def short_in_fp32(forward: Callable[Given, Answer]) -> Callable[Given, Answer]:
     """Decorate the forward of a network that is trained: convolutions longer than their input compute in fp32.
 
     oneDNN's bf16 weight gradients of a 3-D convolution are wrong, and may not be finite, where the kernel is longer
@@ -129,13 +130,13 @@ def short_in_fp32(forward: Forward) -> Forward:
     """
 
     @wraps(forward)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
+    def wrapped(*args: Given.args, **kwargs: Given.kwargs) -> Answer:
         if not (torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")):
             return forward(*args, **kwargs)
         with _ShortConvolutions():
             return forward(*args, **kwargs)
 
-    return wrapped  # type: ignore[return-value] # a function with the arguments of the one that it wraps
+    return wrapped
 
 
 class _ShortConvolutions(TorchFunctionMode):

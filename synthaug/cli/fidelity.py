@@ -125,9 +125,8 @@ def checked_settings(config, settings: list[str] | None):
 def tell_seen(generator: str, cases) -> None:
     """Say on stderr which of the patients a generator has seen, for its figures flatter it then."""
     from synthaug.generators.patients import generator_patients
-    from synthaug.generators.registry import BUILT_IN
 
-    if generator in BUILT_IN or Path(generator).is_file():
+    if Path(generator).is_file():
         return
     names = {case.group for case in cases} | {case.name for case in cases}
     if shared := sorted((generator_patients(generator) or set()) & names):

@@ -48,7 +48,7 @@ def _seen(generator: str, kit, given: str | None) -> set[str] | None:
     if given is not None:
         return {name.strip() for name in given.split(",")}
     if kit.scene.generator.needs_donor or generator in BUILT_IN:
-        return set(kit.scene.donors.groups)
+        return kit.scene.donors.patients
     found = generator_patients(generator)
     patient_of = {case.name: case.group for case in kit.scene.cases}
     if found is None:

@@ -134,6 +134,11 @@ class LesionBank(LesionSource):
         """Patient groups of the donors."""
         return set(self._known_groups)
 
+    @property
+    def patients(self) -> set[str]:
+        """Patients that its masks are of, or were learned from where a sampler drew them."""
+        return {*self.groups, *(self.painting or {}).get("source", {}).get("patients", ())}
+
     @cached_property
     def _known_groups(self) -> frozenset[str]:
         return frozenset(lesion.group for lesion in self._lesions if lesion.group is not None)

@@ -20,11 +20,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialized
 from torch import Tensor
 
+from synthaug.channels import BRATS_CHANNELS
 from synthaug.checks import checked_at_least, checked_range
 from synthaug.classes import Classes, of_names
 from synthaug.files import replace_file
 from synthaug.frames import place
 from synthaug.generators.base import TumorGenerator
+from synthaug.generators.learned.hub import SHIPPED
 from synthaug.geometry import bounding_box, triple
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.base import Candidates, Lesion, LesionSource, center_of
@@ -37,7 +39,6 @@ FORMAT, VERSION = "synthaug-lesion-sampler", 2
 PREFIX = "sampled:"
 ROUNDS = 60
 MOST_LESIONS = 256
-SHIPPED = Path(__file__).parents[1] / "weights"
 FILE = "sampler.safetensors"
 
 
@@ -243,9 +244,17 @@ class LesionSampler(LesionSource):
         Raises:
             ValueError: what `LesionBank.painted` raises.
         """
-        from synthaug.lesions.painted.sampled import paint_samples
+        from synthaug.generators.registry import resolve_generator
+        from synthaug.lesions.painted.sampled import mask_bank
 
-        return paint_samples(self, generator, count, channels, seed, progress, **options)
+        number = int(checked_at_least("count", count, 1))
+        known = channels or resolve_generator(generator).channels or BRATS_CHANNELS
+        painted = mask_bank(self, number, seed, known).painted(
+            generator, number, seed=seed, progress=progress, **options
+        )
+        assert painted.painting is not None  # it was painted
+        painted.painting["source"]["patients"] = list(self.patients)
+        return painted
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the model to one safetensors file; what the sampler is asked for is not part of it."""

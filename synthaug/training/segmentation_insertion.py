@@ -85,8 +85,7 @@ def checked_bank(path: Path, validation: list[Case]) -> LesionBank:
     """
     bank = LesionBank.load(path)
     patients = {case.name: case.group for case in validation}
-    sampled = () if bank.painting is None else bank.painting["source"].get("patients", ())
-    refuse_shared_patients(f"the bank {path}", {*bank.groups, *sampled}, patients, "validation")
+    refuse_shared_patients(f"the bank {path}", bank.patients, patients, "validation")
     return bank
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from synthaug.config import ConfigError
 from synthaug.data.cases import Case
 from synthaug.generators.patients import generator_patients
-from synthaug.generators.registry import BUILT_IN
 from synthaug.lesions.registry import resolve_lesions
 from synthaug.lesions.sampler import LesionSampler
 from synthaug.training.segmentation_config import SegmentationConfig
@@ -36,12 +35,11 @@ def refuse_tested_donors(
         options = config.insertion
         if options is None:
             continue
-        if options.generator not in BUILT_IN:
-            if options.generator not in seen:
-                seen[options.generator] = generator_patients(options.generator)
-            _refuse(arm, f"the generator {options.generator}", seen[options.generator], rotation, patient_of)
-            if seen[options.generator] is None:
-                unknown[arm] = None
+        if options.generator not in seen:
+            seen[options.generator] = generator_patients(options.generator)
+        _refuse(arm, f"the generator {options.generator}", seen[options.generator], rotation, patient_of)
+        if seen[options.generator] is None:
+            unknown[arm] = None
         for bank in (options.bank, options.painted.bank if options.painted else None):
             if bank is not None:
                 if str(bank) not in seen:
@@ -68,10 +66,8 @@ def bank_patients(path: Path) -> set[str] | None:
     None where it was painted by a generator that does not say whom it has seen.
     """
     bank = resolve_lesions(path)
-    if isinstance(bank, LesionSampler):
+    painted = None if isinstance(bank, LesionSampler) else bank.painting
+    if painted is None:
         return {*bank.patients}
-    if bank.painting is None:
-        return {*bank.groups}
-    painted = bank.painting
     taught = painted["taught_on"] if "taught_on" in painted else generator_patients(painted["generator"]["name"])
-    return None if taught is None else {*bank.groups, *painted["source"].get("patients", ()), *taught}
+    return None if taught is None else {*bank.patients, *taught}

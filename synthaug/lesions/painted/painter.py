@@ -108,12 +108,32 @@ class LesionPainter:
         facts = generator_facts(generator, whole) | {"settings": settings_of(whole), "device": self.device.type}
         chosen = Swaps(swaps, swap_draw, self.classes)
         sizes = ScaleRange.checked(scale, diameter_mm, scale_after_swap, self.classes)
-        decider = Decider(
-            source=bank,
-            class_order=list(range(len(bank.classes))),
+        decider = self._decider(sizes, chosen, int(checked_at_least("seed", seed)), rank)
+        name = f"{facts['name'].replace(' ', '_')}-{fingerprint(facts)}"
+        self.recipes = Recipes(bank, decider, _checked_spacing(spacing_mm), name)
+        self._given, self._facts = (
+            generator,
+            {
+                "generator": facts,
+                "scale": sizes.scale if diameter_mm is None else None,
+                "diameter_mm": sizes.diameter_mm,
+                "scale_after_swap": dict(sizes.after_swap),
+                "swaps": [[*pair, prob] for pair, prob in zip(chosen.pairs, chosen.probs, strict=True)],
+                "swap_draw": swap_draw,
+                "spacing_mm": self.recipes.spacing_mm,
+                "seed": decider.seed,
+                "source": {"lesions": len(bank), "groups": len(bank.groups), "crc32": bank.checksum},
+            },
+        )
+
+    def _decider(self, sizes: ScaleRange, swaps: Swaps, seed: int, rank: int) -> Decider:
+        """Make what draws the recipes: every lesion alone, upright, and anywhere."""
+        return Decider(
+            source=self.bank,
+            class_order=list(range(len(self.bank.classes))),
             prob=1.0,
             second=0.0,
-            swaps=chosen if chosen.pairs else None,
+            swaps=swaps if swaps.pairs else None,
             mix=None,
             scale=sizes,
             turns=NO_TURNS,
@@ -126,26 +146,20 @@ class LesionPainter:
                 cubic=self.generator.cubic,
                 prefer_mild=sizes.diameter_mm is not None,
             ),
-            seed=int(checked_at_least("seed", seed)),
+            seed=seed,
             rank=rank,
         )
-        name = f"{facts['name'].replace(' ', '_')}-{fingerprint(facts)}"
-        self.recipes = Recipes(bank, decider, _checked_spacing(spacing_mm), name)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Facts for a bank's file: generator, sizes, swaps, seed, source, and ``taught_on``, the generator's patients.
+
+        None stands for patients that nothing tells. They are looked for when asked, not where a training begins.
+        """
         from synthaug.generators.patients import generator_patients  # it reads cases, which `import synthaug` need not
 
-        taught = generator_patients(generator)
-        self.facts: dict[str, Any] = {
-            "generator": facts,
-            "scale": sizes.scale if diameter_mm is None else None,
-            "diameter_mm": sizes.diameter_mm,
-            "scale_after_swap": dict(sizes.after_swap),
-            "swaps": [[*pair, prob] for pair, prob in zip(chosen.pairs, chosen.probs, strict=True)],
-            "swap_draw": swap_draw,
-            "spacing_mm": self.recipes.spacing_mm,
-            "seed": decider.seed,
-            "source": {"lesions": len(bank), "groups": len(bank.groups), "crc32": bank.checksum},
-            "taught_on": None if taught is None else sorted(taught),
-        }
+        taught = generator_patients(self._given)
+        return self._facts | {"taught_on": None if taught is None else sorted(taught)}
 
     def copied(self) -> "LesionPainter":
         """Copy the painter with a generator of its own, for another thread."""
