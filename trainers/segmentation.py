@@ -47,6 +47,7 @@ from synthaug.training.patches import CachedVolume, PatchBatch, PatchSampler, ca
 from synthaug.training.report import write_run_report
 from synthaug.training.run import MetricsLog, read_metrics, save_checkpoint
 from synthaug.training.run_config import MAY_CHANGE
+from synthaug.training.seen import seen_patients
 from synthaug.training.segmentation_config import PatchDataConfig, SegmentationConfig, open_split, open_tumour_free
 from synthaug.training.segmentation_insertion import Inserter, make_insertion
 from synthaug.training.segmentation_validation import Best, score_of, summary, validate
@@ -299,6 +300,13 @@ def announce(
         f"where nothing is ever inserted; {inserter.announcement(samples)}; computing in {precision}",
         flush=True,
     )
+    seen = [] if config.insertion is None else seen_patients(config.insertion, validation_cases)
+    if seen:
+        accelerator.print(
+            f"warning: what is inserted was learned from {', '.join(seen)} too, who are in validation: their scores "
+            "flatter the insertion",
+            flush=True,
+        )
 
 
 def facts_of(

@@ -37,10 +37,16 @@ def nnunet_bank(
             raise ImportError('nnunet-bank reads what nnU-Net preprocessed: pip install "synthaug[nnunet]"')
         from synthaug.adapters.nnunet.bank import Preprocessed, build_bank, shares_of
         from synthaug.adapters.nnunet.settings import Settings, read_settings
+        from synthaug.config import ConfigError
+        from synthaug.lesions.sampler import shipped
 
         chosen = fold if fold == "all" else int(fold)
         settings = Settings(lesions="shapes") if config is None else read_settings(config)
         target = out or settings.bank_path(chosen)
+        if shipped(target):
+            raise ConfigError(
+                f"bank: {target} is a sampler of masks that ships and needs no bank; --out cuts one anyway"
+            )
         bank = build_bank(Preprocessed.open(dataset, configuration, plans), chosen, settings, per, min_voxels)
         bank.save(target)
     typer.echo(f"{len(bank)} lesions of {len(bank.groups)} patients in {target}; voxels: {', '.join(shares_of(bank))}")

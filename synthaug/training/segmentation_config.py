@@ -131,10 +131,13 @@ class PaintedConfig(Section):
         count: of painted lesions in the pool.
         refresh: lesions painted anew for each patch.
         budget: as many anew as keep insertion and painting within this share of a step's time.
+        spacing_mm: voxel size of the paintings, finer than the patches' perhaps; where not given that of the patches,
+            or of the donors in their median, or 1 mm for a sampler's masks.
         bank: painted lesions to begin with.
     """
 
     count: PositiveInt = 200
+    spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     refresh: PositiveFloat | None = None
     budget: Annotated[float, Field(gt=0, lt=1)] | None = None
     bank: Path | None = None
@@ -148,6 +151,15 @@ class PaintedConfig(Section):
 
 class InsertionConfig(ScheduledOptions):
     """Options of `TumorInsertion`, its donors and generator, and their schedule over the training.
+
+    Attributes:
+        lesions: masks of a bank, or procedural shapes.
+        bank: file of the donors' bank, or of a sampler of masks, which a generator paints; the training cases' own
+            lesions where not given.
+        generator: name, folder or hub id.
+        generator_options: of `synthaug.load_generator`.
+        adaptive: steering by validation.
+        painted: pool of lesions painted ahead.
 
     By default the last 40 % of the steps are on real lesions alone: a network that is trained on changed data gains
     from a clean end (He et al., 2019, "Data augmentation revisited").
@@ -180,9 +192,10 @@ class InsertionConfig(ScheduledOptions):
         return {key: value for key, value in given.items() if key not in PAINTED} | {"generator": "paste"}
 
     def painting(self) -> dict[str, Any]:
-        """Collect the arguments of `synthaug.PaintedLesions` but for its banks; they are then not the insertion's."""
+        """Collect the arguments of `synthaug.PaintedLesions` but for banks and voxel size; the insertion gets none."""
         given = self.model_dump(include={*PAINTED, "seed"}, exclude_none=True)
-        pace = {} if self.painted is None else self.painted.model_dump(exclude={"bank"}, exclude_none=True)
+        pool, others = self.painted, {"bank", "spacing_mm"}
+        pace = {} if pool is None else pool.model_dump(exclude=others, exclude_none=True)
         return given | pace | {"generator": self.generator} | self.generator_options
 
 

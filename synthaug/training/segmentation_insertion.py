@@ -10,16 +10,18 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import Tensor
 
-from synthaug import LesionBank, LesionShapes, PaintedLesions, TumorInsertion
+from synthaug import LesionBank, LesionSampler, LesionShapes, PaintedLesions, TumorInsertion
 from synthaug.config import ConfigError
 from synthaug.data import Case
 from synthaug.data.folds import refuse_shared_patients
 from synthaug.insertion.adaptive import AdaptiveInsertion
 from synthaug.lesions.base import LesionSource
+from synthaug.lesions.painted.sampled import mask_bank
+from synthaug.lesions.registry import resolve_lesions
 from synthaug.stopwatch import Stopwatch
 from synthaug.training.artefacts import keep_example
 from synthaug.training.patches import PatchBatch
-from synthaug.training.segmentation_config import InsertionConfig, SegmentationConfig
+from synthaug.training.segmentation_config import InsertionConfig, PaintedConfig, PatchDataConfig, SegmentationConfig
 
 
 def make_insertion(
@@ -28,7 +30,7 @@ def make_insertion(
     """Make the insertion of a process, or None where it is off. Donors are training cases and nobody else.
 
     Raises:
-        ConfigError: options that do not fit, or a bank with lesions of validation patients.
+        ConfigError: options that do not fit, or a bank or a sampler of masks that has seen validation patients.
     """
     options = config.insertion
     if options is None:
@@ -39,14 +41,14 @@ def make_insertion(
         if options.lesions == "shapes":
             lesions = LesionShapes(classes=classes)
         else:
+            donors: LesionBank | LesionSampler
             if options.bank is None:
                 donors = LesionBank.from_cases(train, classes, channels, space=config.data.space)
             else:
-                donors = checked_bank(options.bank, validation)
+                donors = checked_lesions(options.bank, validation)
             lesions = donors
             if options.painted is not None:
-                start = None if options.painted.bank is None else checked_bank(options.painted.bank, validation)
-                lesions = painted_lesions(options, donors, start, config.data.spacing_mm, rank, device)
+                lesions = painted_lesions(options, donors, config.data, validation, rank, device)
         own: dict[str, Any] = {"classes": classes, "channels": channels, "rank": rank, "space": config.data.space}
         return TumorInsertion(lesions, **own, **options.arguments())
     except (TypeError, ValueError, OSError) as error:
@@ -55,9 +57,9 @@ def make_insertion(
 
 def painted_lesions(
     options: InsertionConfig,
-    donors: LesionBank,
-    start: LesionBank | None,
-    spacing_mm: Sequence[float] | None,
+    donors: LesionBank | LesionSampler,
+    data: PatchDataConfig,
+    validation: list[Case],
     rank: int,
     device: str | torch.device,
 ) -> PaintedLesions:
@@ -65,28 +67,41 @@ def painted_lesions(
 
     Args:
         options: options of the insertion.
-        donors: bank whose masks are painted.
-        start: painted bank that the pool begins with, or None.
-        spacing_mm: voxel size of the patches; the donors' median where None.
+        donors: whose masks are painted; of a sampler as many as the pool holds.
+        data: of the run: voxel size and channels of the patches.
+        validation: cases of whose patients the pool may not begin with lesions.
         rank: number of this process; ranks paint different lesions.
         device: device that paints them.
+
+    Raises:
+        ValueError: a painted bank with lesions of validation patients, and what `PaintedLesions` raises.
     """
-    spacing = np.median([lesion.spacing_mm for lesion in donors], axis=0) if spacing_mm is None else spacing_mm
+    painted = options.painted or PaintedConfig()
+    known = painted.spacing_mm or data.spacing_mm
+    start = None if painted.bank is None else checked_lesions(painted.bank, validation)
+    if isinstance(start, LesionSampler):
+        raise ValueError(f"painted.bank: expected a painted bank, got the sampler of masks {painted.bank}")
+    if isinstance(donors, LesionSampler):
+        spacing = np.array(known or (1.0, 1.0, 1.0))
+        donors = mask_bank(donors, painted.count, options.seed, data.channels)
+    else:
+        spacing = np.array(known or np.median([lesion.spacing_mm for lesion in donors], axis=0))
     return PaintedLesions(
         donors, start=start, rank=rank, device=device, spacing_mm=spacing, progress=rank == 0, **options.painting()
     )
 
 
-def checked_bank(path: Path, validation: list[Case]) -> LesionBank:
-    """Load a bank none of whose donors is a validation patient.
+def checked_lesions(path: Path, validation: list[Case]) -> LesionBank | LesionSampler:
+    """Load a bank or a sampler of masks that has seen no validation patient.
 
     Raises:
-        ValueError: some are; patients and cases are named.
+        ValueError: it has; patients and cases are named.
     """
-    bank = LesionBank.load(path)
+    lesions = resolve_lesions(path)
     patients = {case.name: case.group for case in validation}
-    refuse_shared_patients(f"the bank {path}", bank.patients, patients, "validation")
-    return bank
+    kind = "sampler" if isinstance(lesions, LesionSampler) else "bank"
+    refuse_shared_patients(f"the {kind} {path}", {*lesions.patients}, patients, "validation")
+    return lesions
 
 
 class Inserter:

@@ -1,13 +1,11 @@
 """The check that no arm inserts, or paints as it was taught by, lesions of patients that it is tested on."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from synthaug.config import ConfigError
 from synthaug.data.cases import Case
 from synthaug.generators.patients import generator_patients
-from synthaug.lesions.registry import resolve_lesions
-from synthaug.lesions.sampler import LesionSampler
+from synthaug.training.seen import bank_patients
 from synthaug.training.segmentation_config import SegmentationConfig
 from synthaug.trial.rotation import Rotation
 
@@ -58,16 +56,3 @@ def _refuse(arm: str, what: str, seen: set[str] | None, rotation: Rotation, pati
     known = {patient_of.get(name, name) for name in seen or ()}
     if shared := sorted(known & {*rotation.test}):
         raise ConfigError(f"arm {arm}: {what} has seen {', '.join(shared)}, tested here; give one that has not")
-
-
-def bank_patients(path: Path) -> set[str] | None:
-    """Find the patients that a bank, or a sampler of masks, has seen: whose lesions it has, or was painted after.
-
-    None where it was painted by a generator that does not say whom it has seen.
-    """
-    bank = resolve_lesions(path)
-    painted = None if isinstance(bank, LesionSampler) else bank.painting
-    if painted is None:
-        return {*bank.patients}
-    taught = painted["taught_on"] if "taught_on" in painted else generator_patients(painted["generator"]["name"])
-    return None if taught is None else {*bank.patients, *taught}

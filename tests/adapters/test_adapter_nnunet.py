@@ -10,7 +10,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from nnunet_data import CT, MR, REGIONS, described, make_trainer, seeded
+from nnunet_data import CT, MR, REGIONS, described, make_trainer, seeded, write_settings
 
 pytest.importorskip("nnunetv2", reason="nnunetv2 is not installed")
 
@@ -143,6 +143,23 @@ def test_a_training_logs_its_insertions_and_continues(labels, configured):
     report = again.insertion.engine.report()
     assert (report.samples, report.asked) == (8, 8)
     assert "synthaug: 4 samples, 4 insertions asked" in Path(again.log_file).read_text()
+
+
+def test_a_sampler_that_ships_is_painted_in_the_training(configured):
+    named = {"bank": "brats-masks", "generator": "brats-gan", "classes": {"NCR": 1, "ED": 2, "ET": 3}}
+    small = {"scale": [0.2, 0.4], "place": "home", "tissue_share": 0.5}
+    home = configured().parent
+    write_settings(home, **named, group_pattern=PATIENT, insertion=SURE | small)
+    trainer = make_trainer(nnUNetTrainerSynthAug, MR)
+    trainer.run_training()
+    log = Path(trainer.log_file).read_text()
+    assert "synthaug: masks sampled as 12 patients had them; generator brats-gan" in log
+    assert int(re.search(r"insertions asked, (\d+) done", log)[1]) > 0
+    write_settings(home, **named | {"generator": "fitted"}, group_pattern=PATIENT, insertion=SURE | small)
+    with pytest.raises(ConfigError, match=r"generator: fitted: expected the bank .* got a sampler of masks"):
+        make_trainer(nnUNetTrainerSynthAug, MR).on_train_start()
+    cut = CliRunner().invoke(app, ["nnunet-bank", "501", "--fold", "0"])
+    assert cut.exit_code == 2 and "brats-masks is a sampler of masks that ships" in cut.output
 
 
 def test_the_continued_sequence_is_that_of_one_run(configured, tmp_path):

@@ -2,11 +2,13 @@
 
 import pytest
 import segmentation_runs
+import torch
 from segmentation_runs import config_file, segmentation
 
-from synthaug import LesionBank
+from synthaug import LesionBank, LesionSampler, LesionShapes
 from synthaug.config import ConfigError, read_config
 from synthaug.data import find_cases
+from synthaug.lesions.shape_model import ShapeModel
 from synthaug.training.segmentation_config import SegmentationConfig
 
 clean_process, folder = segmentation_runs.clean_process, segmentation_runs.folder
@@ -83,3 +85,47 @@ def test_options_that_do_not_fit_are_refused(tmp_path, folder, overrides, messag
 def test_sizes_that_no_donor_has_are_an_error_of_the_configuration(run):
     with pytest.raises(ConfigError, match=r"insertion.painted: no lesion could be painted"):
         run(*PAINTED, "insertion.scale=[0.01, 0.01]")
+
+
+@pytest.fixture
+def sampler(tmp_path):
+    """File of a sampler of masks that has learned from other phantoms than those of the run."""
+    file = tmp_path / "sampler.safetensors"
+    shapes = LesionShapes(diameter_mm=(10, 14), classes="BRATS18")
+    lesions = [(shapes.mask(f"shape:{n}", torch.device("cpu")), (1.0, 1.0, 1.0)) for n in range(6)]
+    LesionSampler(ShapeModel.fit(lesions, 3), ("NCR", "ED", "ET"), patients=["Elsewhere"]).save(file)
+    return file
+
+
+def test_masks_of_a_sampler_are_painted_ahead_or_in_place(run, made, sampler, capsys):
+    named = (f"insertion.bank={sampler}", PROCEDURAL, "optimizer.steps=3")
+    ahead = run(*named, "insertion.painted={count: 5, spacing_mm: [0.5, 0.5, 0.5]}", out="ahead")[-1]
+    assert ahead["insertion"]["done"] > 0
+    assert {(lesion.group, lesion.spacing_mm) for lesion in made[-1].to_bank()} == {(None, (0.5, 0.5, 0.5))}
+    assert len({lesion.name.split(" ")[0] for lesion in made[-1].to_bank()}) == 5
+    assert run(*named, out="in-place")[-1]["insertion"]["done"] > 0
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_a_sampler_needs_a_generator_that_paints(run, sampler):
+    with pytest.raises(ConfigError, match=r"insertion: .*(intensities|donor)"):
+        run(f"insertion.bank={sampler}")
+    with pytest.raises(ConfigError, match=r"painted.bank: expected a painted bank, got the sampler"):
+        run(PROCEDURAL, f"insertion.painted={{count: 6, bank: {sampler}}}")
+
+
+def test_a_sampler_that_knows_validation_patients_is_refused(run, folder, tmp_path):
+    bank = LesionBank.from_folder(folder, "BRATS18", ("flair", "t1ce"))
+    LesionSampler.fit(bank).save(tmp_path / "sampler.safetensors")
+    with pytest.raises(ConfigError, match=r"the sampler .* holds lesions of the patients Phantom_002"):
+        run(f"insertion.bank={tmp_path / 'sampler.safetensors'}", PROCEDURAL)
+
+
+def test_it_warns_where_the_painter_of_a_bank_has_seen_validation_patients(run, folder, tmp_path, sampler, capsys):
+    run(f"insertion.bank={sampler}", PROCEDURAL, "optimizer.steps=1", out="before")
+    painted = LesionSampler.load(sampler).painted("procedural", 4, channels=("flair", "t1ce"))
+    painted.painting["taught_on"] = ["Phantom_002_1"]
+    painted.save(tmp_path / "painted.safetensors")
+    capsys.readouterr()
+    run(f"insertion.bank={tmp_path / 'painted.safetensors'}", "optimizer.steps=1", out="after")
+    assert "warning: what is inserted was learned from Phantom_002" in capsys.readouterr().out

@@ -18,6 +18,7 @@ from synthaug.generators.registry import FITTED
 from synthaug.host.rule import BLOCKED
 from synthaug.insertion.insertion import TumorInsertion
 from synthaug.lesions.bank import LesionBank
+from synthaug.lesions.sampler import LesionSampler
 from synthaug.lesions.shapes import LesionShapes
 
 
@@ -34,13 +35,15 @@ class BatchInsertion:
         self.task, self.engine, self.group_of = task, engine, group_of
 
     @classmethod
-    def of(cls, task: Task, settings: Settings, bank: LesionBank | None, **options: Any) -> "BatchInsertion":
+    def of(
+        cls, task: Task, settings: Settings, bank: LesionBank | LesionSampler | None, **options: Any
+    ) -> "BatchInsertion":
         """Make the insertion that the settings describe.
 
         Args:
             task: the dataset and its plans.
             settings: read from the user's YAML file.
-            bank: lesions of the fold's training cases, or None where the settings name no bank.
+            bank: lesions of the fold's training cases, or a sampler of masks; None where the settings name neither.
             **options: further arguments of `TumorInsertion`.
 
         Raises:
@@ -95,7 +98,9 @@ class BatchInsertion:
         return self.task.units.written(image, raw, new_raw), torch.where(new_view == view, label, new_view)
 
 
-def _lesions(task: Task, settings: Settings, bank: LesionBank | None) -> LesionBank | LesionShapes:
+def _lesions(
+    task: Task, settings: Settings, bank: LesionBank | LesionSampler | None
+) -> LesionBank | LesionSampler | LesionShapes:
     if settings.lesions == "shapes":
         return LesionShapes(classes=task.classes, proportions=settings.proportions)
     if bank is None:
@@ -103,11 +108,12 @@ def _lesions(task: Task, settings: Settings, bank: LesionBank | None) -> LesionB
     return bank
 
 
-def _generator(settings: Settings, bank: LesionBank | None) -> str | TumorGenerator:
+def _generator(settings: Settings, bank: LesionBank | LesionSampler | None) -> str | TumorGenerator:
     if settings.generator not in ("fitted", FITTED):
         return settings.generator
-    if bank is None:
-        raise ValueError("generator: fitted: expected the bank whose statistics it learns, got none")
+    if not isinstance(bank, LesionBank):
+        got = "none" if bank is None else "a sampler of masks"
+        raise ValueError(f"generator: fitted: expected the bank whose statistics it learns, got {got}")
     return ProceduralGenerator.fit(bank)
 
 

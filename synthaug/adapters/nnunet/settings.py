@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from synthaug.config import ConfigError, Section, read_config
 from synthaug.insertion.schedule import ScheduledOptions
+from synthaug.lesions.sampler import shipped
 from synthaug.options import refuse_files
 
 VARIABLE = "SYNTHAUG_CONFIG"
@@ -117,7 +118,8 @@ def read_settings(path: str | os.PathLike | None = None) -> Settings:
         path: the YAML file; by default the one that the environment variable ``SYNTHAUG_CONFIG`` names.
 
     Returns:
-        The settings; a relative `bank`, and a relative `generator` folder, are meant from the file's own folder.
+        The settings; a relative `bank` that is not the name of a sampler that ships, and a relative `generator`
+        folder, are meant from the file's own folder.
 
     Raises:
         ConfigError: no path and no variable, no file, and what `read_config` raises.
@@ -132,7 +134,8 @@ def read_settings(path: str | os.PathLike | None = None) -> Settings:
     settings = read_config(file, Settings)
     home, changes = file.resolve().parent, dict[str, Any]()
     if settings.bank is not None:
-        changes["bank"] = home / settings.bank.expanduser()
+        own = home / settings.bank.expanduser()
+        changes["bank"] = own if own.exists() or shipped(settings.bank) is None else settings.bank
     if (home / settings.generator).is_dir():
         changes["generator"] = str(home / settings.generator)
     return settings.model_copy(update=changes)

@@ -35,6 +35,8 @@ from synthaug.config import ConfigError
 from synthaug.data.folds import refuse_shared_patients
 from synthaug.insertion.schedule import ProbSchedule
 from synthaug.lesions.bank import LesionBank
+from synthaug.lesions.registry import resolve_lesions
+from synthaug.lesions.sampler import LesionSampler
 
 TARGET_TRANSFORMS = (
     RemoveLabelTransform,
@@ -99,7 +101,9 @@ class InsertionMixin(HostsMixin):
         if self._loaded_insertion is not None:
             self._continue(insertion, self._loaded_insertion)
         lesions = "procedural shapes"
-        if bank is not None and settings.lesions == "bank":
+        if isinstance(bank, LesionSampler) and settings.lesions == "bank":
+            lesions = f"masks sampled as {len(bank.patients)} patients had them"
+        elif isinstance(bank, LesionBank) and settings.lesions == "bank":
             own = bank.groups & set(groups_of(train, settings).values())
             lesions = f"{len(bank)} lesions of {len(bank.groups)} patients ({len(own)} of them in this fold's training)"
         expected = insertion.engine.expected(self.batch_size * self.num_iterations_per_epoch)
@@ -250,17 +254,19 @@ class nnUNetTrainerSynthAug(InsertionMixin, nnUNetTrainer):  # noqa: N801 (nnU-N
     """nnU-Net's standard trainer with tumour insertion; ``nnUNetv2_train ... -tr nnUNetTrainerSynthAug``."""
 
 
-def load_bank(settings: Settings, fold: int | str, train: Sequence[str], validation: Sequence[str]) -> LesionBank:
-    """Load the fold's bank, which may hold no patient that the fold validates on.
+def load_bank(
+    settings: Settings, fold: int | str, train: Sequence[str], validation: Sequence[str]
+) -> LesionBank | LesionSampler:
+    """Load the fold's bank or sampler of masks, which may have seen no patient that the fold validates on.
 
     Fold ``"all"`` trains on its validation cases, and so may take its donors from them.
 
     Raises:
-        ConfigError: no such file, a damaged one, or one with patients of the validation cases.
+        ConfigError: no such file, a damaged one, or one that has seen patients of the validation cases.
     """
     path = settings.bank_path(fold)
     try:
-        bank = LesionBank.load(path)
+        bank = resolve_lesions(path)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{error}; `synthaug nnunet-bank DATASET_ID --fold {fold}` writes the bank of a fold"
@@ -269,7 +275,10 @@ def load_bank(settings: Settings, fold: int | str, train: Sequence[str], validat
     if fold != "all":
         try:
             refuse_shared_patients(
-                f"the bank {path}", bank.groups, groups_of(validation, settings), f"the validation set of fold {fold}"
+                f"the bank {path}",
+                {*bank.patients},
+                groups_of(validation, settings),
+                f"the validation set of fold {fold}",
             )
         except ValueError as error:
             raise ConfigError(f"{error}; `synthaug nnunet-bank DATASET_ID --fold {fold}` writes such a bank") from error
