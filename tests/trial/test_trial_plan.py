@@ -1,6 +1,7 @@
 """What a trial is told, who trains and is tested in it, and what is refused before it begins."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 from synthaug import BRATS18, LesionBank, LesionSampler
 from synthaug.cli.app import app
 from synthaug.config import ConfigError, read_config
+from synthaug.data import find_cases, write_phantom_dataset
 from synthaug.generators.patients import generator_patients
 from synthaug.shipped import find_config
 from synthaug.trial.base import with_profile
@@ -217,9 +219,27 @@ def test_a_profile_brings_its_base(tmp_path):
     assert coarse.base == str(tmp_path.resolve() / "segmentation_coarse.yaml")
 
 
-@pytest.mark.parametrize("name, steps", [("trial_brats", 400), ("trial_few", 1200), ("trial_missing", 600)])
+@pytest.mark.parametrize(
+    "name, steps", [("trial_brats", 400), ("trial_few", 1200), ("trial_missing", 600), ("trial_learned", 600)]
+)
 def test_shipped_trials_can_be_planned(name, steps, folder, tmp_path):
     config = read_config(find_config(name), TrialConfig, ["rotation.always=[]"])  # the folder has other patients
     plan = make_plan(config, tmp_path, [f"data.folder={folder}"])
     assert len(plan.runs) == len(config.arms) * plan.pairs
     assert all(run.config.data.spacing_mm == (3, 3, 3) and run.config.optimizer.steps == steps for run in plan.runs)
+
+
+def test_a_trial_of_others_takes_the_bank_where_it_is_called(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = read_config(find_config("trial_others"), TrialConfig, ["rotation={train_patients: 4, rotations: 3}"])
+    told = [f"data.folder={folder}"]
+    with pytest.raises(ConfigError, match=r"arm others: insertion.bank: .*lesions.safetensors"):
+        make_plan(config, tmp_path / "out", told)
+    write_phantom_dataset(tmp_path / "elsewhere", 1, 77, (32, 32, 32))
+    case = find_cases(tmp_path / "elsewhere")[0]
+    LesionBank.from_cases([replace(case, group="Elsewhere")], "BRATS18").save("lesions.safetensors")
+    plan = make_plan(config, tmp_path / "out", told)
+    assert {len(turn.train) for turn in plan.rotations} == {4} and len(plan.runs) == 9
+    LesionBank.from_cases(find_cases(folder)[:1], "BRATS18").save("lesions.safetensors")
+    with pytest.raises(ConfigError, match=r"arm others: the bank lesions.safetensors has seen"):
+        make_plan(config, tmp_path / "out", told)
