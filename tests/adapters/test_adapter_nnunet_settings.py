@@ -132,7 +132,16 @@ def test_the_shipped_settings_are_read():
     assert settings.bank_path(3).name == "bank_fold3.safetensors"
     explained = Settings(bank="bank.safetensors")
     assert settings.host == explained.host
-    assert settings.insertion == explained.insertion.model_copy(update={"scale": (0.3, 0.8)})
+    varied = {
+        "place": "home",
+        "second": 0.2,
+        "scale": (0.5, 1.3),
+        "shift_mm": 10.0,
+        "rotate_deg": 15.0,
+        "elastic_mm": 4.0,
+    }
+    varied |= {"contrast": (0.5, 2.0), "contrast_shift": 0.25}
+    assert settings.insertion == explained.insertion.model_copy(update=varied)
 
 
 @pytest.mark.parametrize("wrong", ["9", "first"])
