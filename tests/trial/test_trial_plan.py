@@ -220,7 +220,7 @@ def test_a_profile_brings_its_base(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, steps", [("trial_brats", 400), ("trial_few", 1200), ("trial_missing", 600), ("trial_learned", 600)]
+    "name, steps", [("trial_brats", 400), ("trial_few", 1200), ("trial_missing", 600), ("trial_learned", 1200)]
 )
 def test_shipped_trials_can_be_planned(name, steps, folder, tmp_path):
     config = read_config(find_config(name), TrialConfig, ["rotation.always=[]"])  # the folder has other patients
