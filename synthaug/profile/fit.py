@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from synthaug.channels import BRATS_CHANNELS
 from synthaug.config import ConfigError
 from synthaug.data.cases import Case
 from synthaug.data.dataset_json import label_names, region_names
@@ -21,7 +22,7 @@ from synthaug.profile import decisions
 from synthaug.profile.channels import modality, stripped
 from synthaug.profile.configs import configurations
 from synthaug.profile.kept import with_recommendation
-from synthaug.profile.labels import Roles, given, named, unnamed, vocabulary
+from synthaug.profile.labels import Roles, given, glioma_name, named, unnamed, vocabulary
 from synthaug.profile.measure import Look, alike_on_both_sides, frequency, measure
 from synthaug.profile.plan import plan
 from synthaug.profile.profile import BANK, FILE, Channel, Data, Labels, Profile, Sizes, Where
@@ -29,6 +30,8 @@ from synthaug.profile.survey import Survey, border_shares, look, open_survey, re
 
 PAGE = "profile.html"
 PASSES = 3
+FEW = 3
+"""Labelled patients up to which lesions of others were seen to pay (docs/when_it_pays.md)."""
 
 
 @dataclass(frozen=True)
@@ -289,7 +292,8 @@ def rewritten(fitted: Fitted, profile: Profile) -> Fitted:
 def written(fitted: Fitted) -> dict[str, Any]:
     """Say in a few lines for the terminal what a fit found: word to what follows it."""
     profile = fitted.profile
-    return {
+    few = _few(profile)
+    return ({} if few is None else {"few": few}) | {
         "cases": f"{profile.data.cases} of {profile.data.patients} patients"
         + (f", {len(profile.data.left_out)} left out" if profile.data.left_out else "")
         + (f", {len(profile.data.unlabelled)} without a label" if profile.data.unlabelled else ""),
@@ -301,3 +305,13 @@ def written(fitted: Fitted) -> dict[str, Any]:
         "insertion": ", ".join(f"{k}={v}" for k, v in profile.insertion.items()),
         "generator": profile.generator.name,
     }
+
+
+def _few(profile: Profile) -> str | None:
+    """Say where lesions of others may bring more than the data's own; None where many patients are labelled."""
+    if profile.data.patients > FEW:
+        return None
+    kinds = {glioma_name(name) for name in profile.labels.lesions}
+    known = profile.space.rule.stripped and {*BRATS_CHANNELS} <= {*profile.names} and kinds <= {"NCR", "ED", "ET"}
+    shipped = ", for these gliomas with bank: brats-masks and generator: brats-gan" if known else ""
+    return f"{profile.data.patients} labelled patients may gain from lesions of others{shipped}: docs/howto/few.md"

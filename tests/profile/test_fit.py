@@ -1,6 +1,7 @@
 """`synthaug fit`: what it finds in made-up CT and MR, and that what follows is right on them without being told."""
 
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -15,7 +16,7 @@ from synthaug.cli.app import app
 from synthaug.config import ConfigError
 from synthaug.data import write_phantom_dataset
 from synthaug.profile.configs import configurations
-from synthaug.profile.fit import Given, fit
+from synthaug.profile.fit import Given, fit, written
 from synthaug.profile.page import page
 from synthaug.profile.pictures import measurements
 from synthaug.profile.profile import FILE, Generator, Profile
@@ -100,6 +101,16 @@ def test_skull_stripped_gliomas_stay_what_they_were(tmp_path):
     assert found.profile.insertion["avoid_fluid"] is True and "ventricles" in found.profile.why["insertion.avoid_fluid"]
     plain = LesionBank.from_folder(tmp_path / "brains", "BRATS18")
     assert found.bank.checksum == plain.checksum
+    assert "3 labelled patients" in (said := written(found)["few"]) and "bank: brats-masks" in said
+
+
+def test_few_labelled_patients_are_told_of_lesions_of_others(limbs_fitted):
+    def said(patients):
+        data = limbs_fitted.profile.data.model_copy(update={"patients": patients})
+        return written(replace(limbs_fitted, profile=limbs_fitted.profile.model_copy(update={"data": data}))).get("few")
+
+    assert said(4) is None
+    assert said(3).startswith("3 labelled patients") and "brats" not in said(3)
 
 
 def test_the_page_draws_mr_in_the_units_of_each_patients_tissue(tmp_path, limbs_fitted):
