@@ -300,9 +300,10 @@ def announce(
         f"where nothing is ever inserted; {inserter.announcement(samples)}; computing in {precision}",
         flush=True,
     )
-    seen = [] if config.insertion is None else seen_patients(config.insertion, validation_cases)
-    if seen:
-        accelerator.print(
+    if inserter.insert is None or inserter.options is None or not accelerator.is_main_process:
+        return
+    if seen := seen_patients(inserter.options.generator, inserter.insert.lesions, validation_cases):
+        print(
             f"warning: what is inserted was learned from {', '.join(seen)} too, who are in validation: their scores "
             "flatter the insertion",
             flush=True,

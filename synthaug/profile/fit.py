@@ -292,8 +292,7 @@ def rewritten(fitted: Fitted, profile: Profile) -> Fitted:
 def written(fitted: Fitted) -> dict[str, Any]:
     """Say in a few lines for the terminal what a fit found: word to what follows it."""
     profile = fitted.profile
-    few = _few(profile)
-    return ({} if few is None else {"few": few}) | {
+    return _few(profile) | {
         "cases": f"{profile.data.cases} of {profile.data.patients} patients"
         + (f", {len(profile.data.left_out)} left out" if profile.data.left_out else "")
         + (f", {len(profile.data.unlabelled)} without a label" if profile.data.unlabelled else ""),
@@ -307,11 +306,12 @@ def written(fitted: Fitted) -> dict[str, Any]:
     }
 
 
-def _few(profile: Profile) -> str | None:
-    """Say where lesions of others may bring more than the data's own; None where many patients are labelled."""
+def _few(profile: Profile) -> dict[str, str]:
+    """Say where lesions of others may bring more than the data's own; nothing where many patients are labelled."""
     if profile.data.patients > FEW:
-        return None
+        return {}
     kinds = {glioma_name(name) for name in profile.labels.lesions}
     known = profile.space.rule.stripped and {*BRATS_CHANNELS} <= {*profile.names} and kinds <= {"NCR", "ED", "ET"}
     shipped = ", for these gliomas with bank: brats-masks and generator: brats-gan" if known else ""
-    return f"{profile.data.patients} labelled patients may gain from lesions of others{shipped}: docs/howto/few.md"
+    words = f"{profile.data.patients} labelled patients may gain from lesions of others{shipped}: docs/howto/few.md"
+    return {"few": words}

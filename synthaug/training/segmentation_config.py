@@ -192,11 +192,10 @@ class InsertionConfig(ScheduledOptions):
         return {key: value for key, value in given.items() if key not in PAINTED} | {"generator": "paste"}
 
     def painting(self) -> dict[str, Any]:
-        """Collect the arguments of `synthaug.PaintedLesions` but for banks and voxel size; the insertion gets none."""
+        """Collect the arguments of `synthaug.PaintedLesions` but for its banks; they are then not the insertion's."""
         given = self.model_dump(include={*PAINTED, "seed"}, exclude_none=True)
-        pool, others = self.painted, {"bank", "spacing_mm"}
-        pace = {} if pool is None else pool.model_dump(exclude=others, exclude_none=True)
-        return given | pace | {"generator": self.generator} | self.generator_options
+        pool = {} if self.painted is None else self.painted.model_dump(exclude={"bank"}, exclude_none=True)
+        return given | pool | {"generator": self.generator} | self.generator_options
 
 
 class ValidationConfig(Section):

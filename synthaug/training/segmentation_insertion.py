@@ -21,7 +21,7 @@ from synthaug.lesions.registry import resolve_lesions
 from synthaug.stopwatch import Stopwatch
 from synthaug.training.artefacts import keep_example
 from synthaug.training.patches import PatchBatch
-from synthaug.training.segmentation_config import InsertionConfig, PaintedConfig, PatchDataConfig, SegmentationConfig
+from synthaug.training.segmentation_config import InsertionConfig, PatchDataConfig, SegmentationConfig
 
 
 def make_insertion(
@@ -76,19 +76,19 @@ def painted_lesions(
     Raises:
         ValueError: a painted bank with lesions of validation patients, and what `PaintedLesions` raises.
     """
-    painted = options.painted or PaintedConfig()
-    known = painted.spacing_mm or data.spacing_mm
+    painted = options.painted
+    assert painted is not None  # else nothing is painted ahead
     start = None if painted.bank is None else checked_lesions(painted.bank, validation)
     if isinstance(start, LesionSampler):
         raise ValueError(f"painted.bank: expected a painted bank, got the sampler of masks {painted.bank}")
+    spacing: Sequence[float] | None = data.spacing_mm
     if isinstance(donors, LesionSampler):
-        spacing = np.array(known or (1.0, 1.0, 1.0))
+        spacing = spacing or (1.0, 1.0, 1.0)
         donors = mask_bank(donors, painted.count, options.seed, data.channels)
-    else:
-        spacing = np.array(known or np.median([lesion.spacing_mm for lesion in donors], axis=0))
-    return PaintedLesions(
-        donors, start=start, rank=rank, device=device, spacing_mm=spacing, progress=rank == 0, **options.painting()
-    )
+    elif spacing is None:
+        spacing = np.median([lesion.spacing_mm for lesion in donors], axis=0).tolist()
+    asked: dict[str, Any] = {"spacing_mm": spacing} | options.painting()
+    return PaintedLesions(donors, start=start, rank=rank, device=device, progress=rank == 0, **asked)
 
 
 def checked_lesions(path: Path, validation: list[Case]) -> LesionBank | LesionSampler:
@@ -100,7 +100,7 @@ def checked_lesions(path: Path, validation: list[Case]) -> LesionBank | LesionSa
     lesions = resolve_lesions(path)
     patients = {case.name: case.group for case in validation}
     kind = "sampler" if isinstance(lesions, LesionSampler) else "bank"
-    refuse_shared_patients(f"the {kind} {path}", {*lesions.patients}, patients, "validation")
+    refuse_shared_patients(f"the {kind} {path}", lesions.patients, patients, "validation")
     return lesions
 
 

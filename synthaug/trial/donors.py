@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from synthaug.config import ConfigError
 from synthaug.data.cases import Case
 from synthaug.generators.patients import generator_patients
+from synthaug.lesions.registry import resolve_lesions
 from synthaug.training.seen import bank_patients
 from synthaug.training.segmentation_config import SegmentationConfig
 from synthaug.trial.rotation import Rotation
@@ -42,7 +43,7 @@ def refuse_tested_donors(
             if bank is not None:
                 if str(bank) not in seen:
                     try:
-                        seen[str(bank)] = bank_patients(bank)
+                        seen[str(bank)] = bank_patients(resolve_lesions(bank))
                     except (OSError, ValueError) as error:
                         raise ConfigError(f"arm {arm}: insertion.bank: {error}") from error
                 _refuse(arm, f"the bank {bank}", seen[str(bank)], rotation, patient_of)

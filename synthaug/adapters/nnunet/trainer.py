@@ -100,15 +100,9 @@ class InsertionMixin(HostsMixin):
         insertion = BatchInsertion.of(task, settings, bank, rank=self.local_rank, audit=self._record(settings))
         if self._loaded_insertion is not None:
             self._continue(insertion, self._loaded_insertion)
-        lesions = "procedural shapes"
-        if isinstance(bank, LesionSampler) and settings.lesions == "bank":
-            lesions = f"masks sampled as {len(bank.patients)} patients had them"
-        elif isinstance(bank, LesionBank) and settings.lesions == "bank":
-            own = bank.groups & set(groups_of(train, settings).values())
-            lesions = f"{len(bank)} lesions of {len(bank.groups)} patients ({len(own)} of them in this fold's training)"
         expected = insertion.engine.expected(self.batch_size * self.num_iterations_per_epoch)
         self.print_to_log_file(
-            f"synthaug: {lesions}; generator {settings.generator}; {task.classes!r}; "
+            f"synthaug: {lesions_in_words(settings, bank, train)}; generator {settings.generator}; {task.classes!r}; "
             f"channels {', '.join(task.channels)}; voxels of {task.spacing_mm} mm; "
             f"about {expected:.0f} insertions asked for per epoch and process"
         )
@@ -276,13 +270,23 @@ def load_bank(
         try:
             refuse_shared_patients(
                 f"the bank {path}",
-                {*bank.patients},
+                bank.patients,
                 groups_of(validation, settings),
                 f"the validation set of fold {fold}",
             )
         except ValueError as error:
             raise ConfigError(f"{error}; `synthaug nnunet-bank DATASET_ID --fold {fold}` writes such a bank") from error
     return bank
+
+
+def lesions_in_words(settings: Settings, bank: LesionBank | LesionSampler | None, train: Sequence[str]) -> str:
+    """Say, for the log, what lesions are inserted."""
+    if settings.lesions == "shapes" or bank is None:
+        return "procedural shapes"
+    if isinstance(bank, LesionSampler):
+        return f"masks sampled as {len(bank.patients)} patients had them"
+    own = bank.groups & set(groups_of(train, settings).values())
+    return f"{len(bank)} lesions of {len(bank.groups)} patients ({len(own)} of them in this fold's training)"
 
 
 def made_target(label: Tensor, transforms: Sequence[BasicTransform]) -> Tensor | list[Tensor]:

@@ -111,20 +111,18 @@ class LesionPainter:
         decider = self._decider(sizes, chosen, int(checked_at_least("seed", seed)), rank)
         name = f"{facts['name'].replace(' ', '_')}-{fingerprint(facts)}"
         self.recipes = Recipes(bank, decider, _checked_spacing(spacing_mm), name)
-        self._given, self._facts = (
-            generator,
-            {
-                "generator": facts,
-                "scale": sizes.scale if diameter_mm is None else None,
-                "diameter_mm": sizes.diameter_mm,
-                "scale_after_swap": dict(sizes.after_swap),
-                "swaps": [[*pair, prob] for pair, prob in zip(chosen.pairs, chosen.probs, strict=True)],
-                "swap_draw": swap_draw,
-                "spacing_mm": self.recipes.spacing_mm,
-                "seed": decider.seed,
-                "source": {"lesions": len(bank), "groups": len(bank.groups), "crc32": bank.checksum},
-            },
-        )
+        self._given = generator
+        self._facts = {
+            "generator": facts,
+            "scale": sizes.scale if diameter_mm is None else None,
+            "diameter_mm": sizes.diameter_mm,
+            "scale_after_swap": dict(sizes.after_swap),
+            "swaps": [[*pair, prob] for pair, prob in zip(chosen.pairs, chosen.probs, strict=True)],
+            "swap_draw": swap_draw,
+            "spacing_mm": self.recipes.spacing_mm,
+            "seed": decider.seed,
+            "source": {"lesions": len(bank), "groups": len(bank.groups), "crc32": bank.checksum},
+        }
 
     def _decider(self, sizes: ScaleRange, swaps: Swaps, seed: int, rank: int) -> Decider:
         """Make what draws the recipes: every lesion alone, upright, and anywhere."""
