@@ -18,7 +18,7 @@ GPU = pytest.param(
     marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")],
 )
 on_each_device = pytest.mark.parametrize("device", ["cpu", GPU])
-FOUND_ON_DEVICE = {"center_vox", "outcome", "reason", "voxels", "diameter_mm"}
+FOUND_ON_DEVICE = {"center_vox", "outcome", "reason", "voxels", "diameter_mm", "tissue"}
 
 
 def batch_on(device, samples=2, **options):
@@ -201,6 +201,9 @@ def test_what_the_host_decides_does_not_depend_on_the_device(device, generator):
     assert host_part[0] == host_part[1]
     outcomes = [sorted(row["outcome"] for row in rows) for rows in plans]
     assert outcomes[0] == outcomes[1] and "done" in outcomes[0]
+    for here, there in zip(*plans, strict=True):
+        for name, values in here["tissue"].items():
+            assert there["tissue"][name] == pytest.approx(values, rel=1e-4), name  # sums are added in another order
 
 
 @on_each_device

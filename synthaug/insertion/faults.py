@@ -44,9 +44,9 @@ class LateFaults:
             ValueError: the batch is at fault, and the host knows it already.
         """
         batch, self._batches = self._batches, self._batches + 1
-        head = F.pad(at_fault.double().reshape(1), (2, 0))
-        head[0] = batch
-        verdict = torch.cat([head, facts.double()])
+        number = torch.full((1,), batch, dtype=torch.float64, device=facts.device)  # head[0] = batch would wait on CUDA
+        none_later = torch.zeros_like(number)
+        verdict = torch.cat([number, none_later, at_fault.double().reshape(1), facts.double()])
         self._folded = verdict if self._folded is None else _folded(self._folded.to(verdict.device), verdict)
         self.raise_pending(batch=batch)
 

@@ -41,6 +41,9 @@ class NoBlockingLiteral(TorchFunctionMode):
         if func in (torch.Tensor.__getitem__, torch.Tensor.__setitem__) and args[0].device == DEVICE:
             index = args[1] if isinstance(args[1], tuple) else (args[1],)
             assert not any(isinstance(i, list) for i in index), "a list as an index waits: take index_select"
+        if func is torch.Tensor.__setitem__ and args[0].device == DEVICE and isinstance(args[2], (bool, int, float)):
+            whole = torch.empty(args[0].shape, device=DEVICE)[args[1]]
+            assert whole.ndim, "a number into a single element waits on CUDA: take torch.full or torch.where"
         return func(*args, **kwargs)
 
 
@@ -108,6 +111,7 @@ def test_the_modes_themselves_refuse():
             lambda: there[[0, 2]],
             lambda: there.copy_(torch.ones(3)),
             lambda: there[torch.tensor([1])],
+            lambda: there.__setitem__(1, 0),
         ):
             with pytest.raises(AssertionError, match="wait"):
                 waits()
