@@ -124,10 +124,10 @@ def checked_settings(config, settings: list[str] | None):
 
 def tell_seen(generator: str, cases) -> None:
     """Say on stderr which of the patients a generator has seen, for its figures flatter it then."""
+    from synthaug.data.folds import patients_among
     from synthaug.generators.patients import generator_patients
 
     if Path(generator).is_file():
         return
-    names = {case.group for case in cases} | {case.name for case in cases}
-    if shared := sorted((generator_patients(generator) or set()) & names):
+    if shared := patients_among(cases, generator_patients(generator) or ()):
         typer.echo(f"warning: {generator} has seen {', '.join(shared)}: its figures here flatter it", err=True)

@@ -48,6 +48,11 @@ def fold_split(cases: Sequence[Case], folds: int, fold: int, seed: int = 0) -> t
     return [c for c in cases if c.group not in held_out], [c for c in cases if c.group in held_out]
 
 
+def patients_among(cases: Iterable[Case], seen: Collection[str]) -> list[str]:
+    """List, in order of their names, those patients of the cases whom `seen` names, by themselves or by their cases."""
+    return sorted({case.group for case in cases if case.group in seen or case.name in seen})
+
+
 def refuse_shared_patients(what: str, groups: Collection[str], validation: Mapping[str, str], where: str) -> None:
     """Check that none of the patients whose lesions are inserted is validated on.
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from synthaug import LesionBank, LesionSampler, PaintedLesions
 from synthaug.data import Case
+from synthaug.data.folds import patients_among
 from synthaug.generators.patients import generator_patients
 from synthaug.lesions.base import LesionSource
 
@@ -29,4 +30,4 @@ def seen_patients(generator: str, lesions: LesionSource, cases: Iterable[Case]) 
     donors = lesions.bank if isinstance(lesions, PaintedLesions) else lesions
     if isinstance(donors, (LesionBank, LesionSampler)):
         seen = seen | (bank_patients(donors) or set())
-    return sorted({case.group for case in cases if {case.name, case.group} & seen})
+    return patients_among(cases, seen)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from synthaug.config import ConfigError
 from synthaug.data.cases import Case
+from synthaug.data.folds import patients_among
 from synthaug.generators.patients import generator_patients
 from synthaug.lesions.registry import resolve_lesions
 from synthaug.training.seen import bank_patients
@@ -18,7 +19,7 @@ def refuse_tested_donors(
 
     Args:
         runs: arm and rotation to the run's configuration and patients.
-        cases: of the trial, for the patient of a case's name.
+        cases: of the trial.
 
     Returns:
         Arms whose generator does not say whom it has seen.
@@ -27,16 +28,16 @@ def refuse_tested_donors(
         ConfigError: an arm and the tested patients that its generator or its bank has seen, or a bank that cannot be
             read.
     """
-    patient_of = {case.name: case.group for case in cases}
     seen: dict[str, set[str] | None] = {}
     unknown: dict[str, None] = {}
     for (arm, _), (config, rotation) in runs.items():
+        tested = [case for case in cases if case.group in rotation.test]
         options = config.insertion
         if options is None:
             continue
         if options.generator not in seen:
             seen[options.generator] = generator_patients(options.generator)
-        _refuse(arm, f"the generator {options.generator}", seen[options.generator], rotation, patient_of)
+        _refuse(arm, f"the generator {options.generator}", seen[options.generator], tested)
         if seen[options.generator] is None:
             unknown[arm] = None
         for bank in (options.bank, options.painted.bank if options.painted else None):
@@ -46,14 +47,13 @@ def refuse_tested_donors(
                         seen[str(bank)] = bank_patients(resolve_lesions(bank))
                     except (OSError, ValueError) as error:
                         raise ConfigError(f"arm {arm}: insertion.bank: {error}") from error
-                _refuse(arm, f"the bank {bank}", seen[str(bank)], rotation, patient_of)
+                _refuse(arm, f"the bank {bank}", seen[str(bank)], tested)
                 if seen[str(bank)] is None:
                     unknown[arm] = None
     return tuple(unknown)
 
 
-def _refuse(arm: str, what: str, seen: set[str] | None, rotation: Rotation, patient_of: Mapping[str, str]) -> None:
-    """Raise where tested patients are among those seen, which may be named by their cases."""
-    known = {patient_of.get(name, name) for name in seen or ()}
-    if shared := sorted(known & {*rotation.test}):
+def _refuse(arm: str, what: str, seen: set[str] | None, tested: Sequence[Case]) -> None:
+    """Raise where patients of the tested cases are among those seen."""
+    if shared := patients_among(tested, seen or ()):
         raise ConfigError(f"arm {arm}: {what} has seen {', '.join(shared)}, tested here; give one that has not")

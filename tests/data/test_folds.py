@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from monai.data.utils import partition_dataset
 
-from synthaug.data.folds import patient_folds, refuse_shared_patients
+from synthaug.data.cases import Case
+from synthaug.data.folds import patient_folds, patients_among, refuse_shared_patients
 
 
 @given(st.integers(2, 12), st.integers(2, 6), st.integers(0, 99))
@@ -33,3 +34,9 @@ def test_a_patient_on_both_sides_is_named():
         match=r"the bank b holds lesions of the patients a, x, who are in validation \(cases x_1, x_2, a_1\)",
     ):
         refuse_shared_patients("the bank b", {"a", "x"}, {"x_1": "x", "x_2": "x", "a_1": "a", "c": "c"}, "validation")
+
+
+def test_patients_are_found_by_their_own_names_and_by_their_cases():
+    cases = [Case(name, group, {}, None) for name, group in (("b_1", "b"), ("b_2", "b"), ("a_1", "a"), ("c_1", "c"))]
+    assert patients_among(cases, {"b_2", "a", "elsewhere"}) == ["a", "b"]
+    assert patients_among(cases, ()) == []

@@ -28,7 +28,9 @@ clean_process, folder = segmentation_runs.clean_process, segmentation_runs.folde
 made, run = segmentation_runs.made, segmentation_runs.run
 
 
-@pytest.mark.parametrize("name", ["segmentation_tiny", "segmentation_brats", "segmentation_brats_cpu"])
+@pytest.mark.parametrize(
+    "name", ["segmentation_tiny", "segmentation_brats", "segmentation_brats_cpu", "segmentation_brats_3mm"]
+)
 def test_shipped_configurations_are_valid(name):
     overrides = ["data.folder=somewhere"] if name != "segmentation_tiny" else []
     config = read_config(ROOT / "configs" / f"{name}.yaml", SegmentationConfig, overrides)
@@ -36,7 +38,7 @@ def test_shipped_configurations_are_valid(name):
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize("name", ["segmentation_brats", "segmentation_brats_cpu"])
+@pytest.mark.parametrize("name", ["segmentation_brats", "segmentation_brats_cpu", "segmentation_brats_3mm"])
 def test_the_split_of_the_real_cases(real_data, tmp_path, name):
     overrides = [f"data.folder={real_data / 'brats'}"]
     config = read_config(ROOT / "configs" / f"{name}.yaml", SegmentationConfig, overrides)
