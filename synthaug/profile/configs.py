@@ -10,8 +10,10 @@ import yaml
 from synthaug.data.cases import Case
 from synthaug.data.folds import fold_split
 from synthaug.lesions.bank import LesionBank
+from synthaug.profile import inserted
 from synthaug.profile.decisions import gate_border
 from synthaug.profile.profile import BANK, Profile
+from synthaug.profile.use import merged
 
 FOLDS = 5
 COARSE_SIDE, COARSE_FILTERS = 48, (12, 24, 48, 96)
@@ -27,14 +29,21 @@ def configurations(profile: Profile, cases: Sequence[Case], bank: LesionBank, pa
         bank: their lesions.
         path: of the profile's file.
     """
-    split = _split(cases)
+    split, learned = _split(cases), inserted.takes_learned(profile, cases)
+    options = inserted.options(profile, cases)
+    segmentation, coarse = _segmentation(profile, path, split), _coarse(profile, path, split)
+    lesions = {"bank": inserted.MASKS, "generator": inserted.PAINTER, "painted": inserted.POOL} if learned else {}
+    for content in (segmentation, coarse):
+        content["insertion"] |= lesions | options
+    if learned:
+        coarse["optimizer"]["steps"] *= 2  # what it brings takes longer to learn (docs/when_it_pays.md)
     files = {
-        "segmentation.yaml": (_segmentation(profile, path, split), "A segmenter by the profile's plan, for a GPU"),
-        "segmentation_coarse.yaml": (_coarse(profile, path, split), "The same on coarse voxels, for a try on a CPU"),
+        "segmentation.yaml": (segmentation, "A segmenter by the profile's plan, for a GPU"),
+        "segmentation_coarse.yaml": (coarse, "The same on coarse voxels, for a try on a CPU"),
         "gan.yaml": (_gan(profile, path, cases), "A GAN that paints this data set's lesions"),
         "diffusion.yaml": (_diffusion(profile, path, cases), "A diffusion model that does the same"),
         "cohort.yaml": (_cohort(profile, bank, path), "Synthetic cases as files, in the layout of the data"),
-        "nnunet.yaml": (_nnunet(profile), "Settings of nnUNetTrainerSynthAug"),
+        "nnunet.yaml": (_nnunet(profile, options, learned), "Settings of nnUNetTrainerSynthAug"),
     }
     return {name: _text(content, head, name, path) for name, (content, head) in files.items()}
 
@@ -51,6 +60,8 @@ COMMANDS = {
 
 def _text(content: Mapping[str, Any], head: str, name: str, path: Path) -> str:
     command = COMMANDS[name].format(file=path.parent / name)
+    if content.get("bank") == inserted.MASKS:  # nnU-Net needs no bank of its own then
+        command = command.partition(";")[0]
     note = "# What is not given here is the profile's, or the default; a key that is given wins over the profile."
     return f"# {head}.\n#   {command}\n{note}\n\n{yaml.safe_dump(content, sort_keys=False, width=110)}"
 
@@ -155,22 +166,22 @@ def _diffusion(profile: Profile, path: Path, cases: Sequence[Case]) -> dict[str,
 
 
 def _cohort(profile: Profile, bank: LesionBank, path: Path) -> dict[str, Any]:
-    few = len(profile.sizes.per_case) - 1
+    most = len(profile.sizes.per_case) - 1
     options = {k: v for k, v in profile.insertion.items() if k not in ("prob", "second", "seed")}
     return {
         "profile": str(path),
         "layout": profile.data.layout,
         "count": COHORT_CASES,
-        "lesions": {"bank": str(path.parent / BANK), "per_case": [1, max(1, min(few, 3))], **options},
+        "lesions": {"bank": str(path.parent / BANK), "per_case": [1, max(1, min(most, 3))], **options},
         "gate": {"deviation": 4.0, "border_jump": gate_border(bank)},
     }
 
 
-def _nnunet(profile: Profile) -> dict[str, Any]:
+def _nnunet(profile: Profile, options: Mapping[str, Any], learned: bool) -> dict[str, Any]:
     rule, labels = profile.host, profile.labels
     return {
-        "bank": "bank_fold{fold}.safetensors",
-        "generator": "paste",
+        "bank": inserted.MASKS if learned else "bank_fold{fold}.safetensors",
+        "generator": inserted.PAINTER if learned else "paste",
         "classes": dict(labels.lesions),
         "channels": list(profile.names),
         "group_pattern": profile.data.group_pattern,
@@ -180,5 +191,5 @@ def _nnunet(profile: Profile) -> dict[str, Any]:
             "clip": "inside",
             "statistics": "patch",
         },
-        "insertion": dict(profile.insertion),
+        "insertion": merged(profile.insertion, options),
     }

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from synthaug.channels import BRATS_CHANNELS
 from synthaug.config import ConfigError
 from synthaug.data.cases import Case
 from synthaug.data.dataset_json import label_names, region_names
@@ -18,11 +17,11 @@ from synthaug.host.space import Space
 from synthaug.host.units import Units
 from synthaug.lesions.bank import LesionBank
 from synthaug.lesions.places import PlaceFrequency
-from synthaug.profile import decisions
+from synthaug.profile import decisions, inserted
 from synthaug.profile.channels import modality, stripped
 from synthaug.profile.configs import configurations
 from synthaug.profile.kept import with_recommendation
-from synthaug.profile.labels import Roles, given, glioma_name, named, unnamed, vocabulary
+from synthaug.profile.labels import Roles, given, named, unnamed, vocabulary
 from synthaug.profile.measure import Look, alike_on_both_sides, frequency, measure
 from synthaug.profile.plan import plan
 from synthaug.profile.profile import BANK, FILE, Channel, Data, Labels, Profile, Sizes, Where
@@ -30,8 +29,6 @@ from synthaug.profile.survey import Survey, border_shares, look, open_survey, re
 
 PAGE = "profile.html"
 PASSES = 3
-FEW = 3
-"""Labelled patients up to which lesions of others were seen to pay (docs/when_it_pays.md)."""
 
 
 @dataclass(frozen=True)
@@ -292,7 +289,8 @@ def rewritten(fitted: Fitted, profile: Profile) -> Fitted:
 def written(fitted: Fitted) -> dict[str, Any]:
     """Say in a few lines for the terminal what a fit found: word to what follows it."""
     profile = fitted.profile
-    return _few(profile) | {
+    told = inserted.words(profile, fitted.cases)
+    return ({} if told is None else {"few": told}) | {
         "cases": f"{profile.data.cases} of {profile.data.patients} patients"
         + (f", {len(profile.data.left_out)} left out" if profile.data.left_out else "")
         + (f", {len(profile.data.unlabelled)} without a label" if profile.data.unlabelled else ""),
@@ -304,14 +302,3 @@ def written(fitted: Fitted) -> dict[str, Any]:
         "insertion": ", ".join(f"{k}={v}" for k, v in profile.insertion.items()),
         "generator": profile.generator.name,
     }
-
-
-def _few(profile: Profile) -> dict[str, str]:
-    """Say where lesions of others may bring more than the data's own; nothing where many patients are labelled."""
-    if profile.data.patients > FEW:
-        return {}
-    kinds = {glioma_name(name) for name in profile.labels.lesions}
-    known = profile.space.rule.stripped and {*BRATS_CHANNELS} <= {*profile.names} and kinds <= {"NCR", "ED", "ET"}
-    shipped = ", for these gliomas with bank: brats-masks and generator: brats-gan" if known else ""
-    words = f"{profile.data.patients} labelled patients may gain from lesions of others{shipped}: docs/howto/few.md"
-    return {"few": words}

@@ -12,14 +12,16 @@ from limbs import SPACING, limb, write_nnunet
 from typer.testing import CliRunner
 
 from synthaug import LesionBank, TumorInsertion
+from synthaug.adapters.nnunet.settings import read_settings
 from synthaug.cli.app import app
-from synthaug.config import ConfigError
+from synthaug.config import ConfigError, read_config
 from synthaug.data import write_phantom_dataset
 from synthaug.profile.configs import configurations
 from synthaug.profile.fit import Given, fit, written
 from synthaug.profile.page import page
 from synthaug.profile.pictures import measurements
 from synthaug.profile.profile import FILE, Generator, Profile
+from synthaug.training.segmentation_config import SegmentationConfig
 
 
 def test_what_is_found_in_ct(limbs_fitted):
@@ -101,16 +103,64 @@ def test_skull_stripped_gliomas_stay_what_they_were(tmp_path):
     assert found.profile.insertion["avoid_fluid"] is True and "ventricles" in found.profile.why["insertion.avoid_fluid"]
     plain = LesionBank.from_folder(tmp_path / "brains", "BRATS18")
     assert found.bank.checksum == plain.checksum
-    assert "3 labelled patients" in (said := written(found)["few"]) and "bank: brats-masks" in said
+
+
+def with_patients(fitted, patients):
+    data = fitted.profile.data.model_copy(update={"patients": patients})
+    return replace(fitted, profile=fitted.profile.model_copy(update={"data": data}))
 
 
 def test_few_labelled_patients_are_told_of_lesions_of_others(limbs_fitted):
-    def said(patients):
-        data = limbs_fitted.profile.data.model_copy(update={"patients": patients})
-        return written(replace(limbs_fitted, profile=limbs_fitted.profile.model_copy(update={"data": data}))).get("few")
+    assert "few" not in written(with_patients(limbs_fitted, 5))
+    said = written(with_patients(limbs_fitted, 4))["few"]
+    assert said.startswith("4 labelled patients may gain") and "brats" not in said
 
-    assert said(4) is None
-    assert said(3).startswith("3 labelled patients") and "brats" not in said(3)
+
+@pytest.fixture(scope="module")
+def gliomas_fitted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gliomas") / "brains"
+    write_phantom_dataset(folder, 3, seed=4, size=(40, 40, 40))
+    return fit(folder)
+
+
+def insertions_of(fitted):
+    """The insertions of the two segmenters and the settings of nnU-Net that are written for a fit."""
+    made = configurations(fitted.profile, fitted.cases, fitted.bank, fitted.out / FILE)
+    read = {
+        name: yaml.safe_load(made[name]) for name in ("segmentation.yaml", "segmentation_coarse.yaml", "nnunet.yaml")
+    }
+    return read["segmentation.yaml"]["insertion"], read["segmentation_coarse.yaml"]["insertion"], read["nnunet.yaml"]
+
+
+def test_trainings_on_few_gliomas_insert_lesions_of_no_patient(gliomas_fitted, tmp_path):
+    assert "the configurations insert lesions of no patient" in written(gliomas_fitted)["few"]
+    whole, coarse, nnunet = insertions_of(gliomas_fitted)
+    for options in (whole, coarse):
+        assert options["bank"] == "brats-masks" and options["generator"] == "brats-gan" and options["place"] == "home"
+    assert nnunet["bank"] == "brats-masks" and nnunet["generator"] == "brats-gan"
+    assert nnunet["insertion"]["place"] == "home" and "diameter_mm" not in nnunet["insertion"]
+    written_file = gliomas_fitted.out / "nnunet.yaml"
+    assert "nnunet-bank" not in written_file.read_text(encoding="utf-8") and read_settings(written_file)
+    config = read_config(gliomas_fitted.out / "segmentation_coarse.yaml", SegmentationConfig)
+    assert config.insertion.painted.count == 60 and config.optimizer.steps == 1200
+
+
+def test_trainings_on_gliomas_that_ship_has_seen_or_that_are_many_insert_their_own(gliomas_fitted):
+    seen = replace(gliomas_fitted, cases=[replace(case, group="CBICA_AQN") for case in gliomas_fitted.cases])
+    profile = gliomas_fitted.profile
+    trained = profile.model_copy(update={"generator": profile.generator.model_copy(update={"name": "generator"})})
+    for fitted in (seen, with_patients(gliomas_fitted, 5), replace(gliomas_fitted, profile=trained)):
+        whole, coarse, nnunet = insertions_of(fitted)
+        assert "bank" not in whole and "generator" not in coarse and nnunet["generator"] == "paste"
+        assert whole["place"] == coarse["place"] == nnunet["insertion"]["place"] == "home"
+    assert "may gain" in written(seen)["few"] and "bank: brats-masks" in written(seen)["few"]
+
+
+def test_thick_slices_are_not_turned(gliomas_fitted):
+    thick = gliomas_fitted.profile.model_copy(
+        update={"insertion": {**gliomas_fitted.profile.insertion, "rotate_deg": 0.0}}
+    )
+    assert "rotate_deg" not in insertions_of(replace(gliomas_fitted, profile=thick))[0]
 
 
 def test_the_page_draws_mr_in_the_units_of_each_patients_tissue(tmp_path, limbs_fitted):

@@ -1,0 +1,83 @@
+"""What the configurations of trainings insert: what won in docs/when_it_pays.md, where the data is as there.
+
+On skull-stripped brains these are the data's own lesions at their own places, varied; where few patients are labelled
+and what ships knows such tumours, lesions of no patient. On other data they insert what the profile says.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from synthaug.channels import BRATS_CHANNELS
+from synthaug.classes import BRATS18
+from synthaug.data.cases import Case
+from synthaug.data.folds import patients_among
+from synthaug.generators.patients import generator_patients
+from synthaug.lesions.sampler import LesionSampler
+from synthaug.profile.labels import glioma_name
+from synthaug.profile.profile import Generator, Profile
+
+FEW = 4
+"""Labelled patients up to which lesions of others were seen to pay (docs/when_it_pays.md)."""
+
+MASKS, PAINTER = "brats-masks", "brats-gan"
+POOL = {"count": 60, "spacing_mm": [1.0, 1.0, 1.0]}
+VARIED: dict[str, Any] = {
+    "place": "home",
+    "swaps": [],
+    "elastic_mm": 4.0,
+    "rotate_deg": 15.0,
+    "shift_mm": 10.0,
+    "decay_from": 0.6,
+    "decay_to": 0.6,
+}
+OWN = VARIED | {"prob": 0.6, "second": 0.2, "scale": [0.5, 1.3], "contrast": [0.5, 2.0], "contrast_shift": 0.25}
+"""The data's own lesions at their own places, varied, as in configs/segmentation_brats.yaml."""
+LEARNED = VARIED | {"prob": 0.7, "second": 0.0, "scale": [0.7, 1.2], "contrast": [0.7, 1.4], "contrast_shift": 0.2}
+"""Lesions of no patient, as in configs/trial_learned.yaml."""
+
+
+def are_few(profile: Profile) -> bool:
+    """Tell whether so few patients are labelled that lesions of others may bring more than their own."""
+    return profile.data.patients <= FEW
+
+
+def knows_such_lesions(profile: Profile) -> bool:
+    """Tell whether the masks and the generator that ship are of such data: BraTS's gliomas on skull-stripped MR."""
+    kinds = {glioma_name(name) for name in profile.labels.lesions}
+    return profile.space.rule.stripped and {*BRATS_CHANNELS} == {*profile.names} and kinds == {*BRATS18.names}
+
+
+def takes_learned(profile: Profile, cases: Sequence[Case]) -> bool:
+    """Tell whether configurations insert lesions of no patient, by the masks and the generator that ship.
+
+    They do where few gliomas are labelled, none of a patient whom those two have seen, and no generator was trained
+    and recommended instead.
+    """
+    if not are_few(profile) or not knows_such_lesions(profile) or profile.generator != Generator():
+        return False
+    seen = {*LesionSampler.load(MASKS).patients, *(generator_patients(PAINTER) or ())}
+    return not patients_among(cases, seen)
+
+
+def options(profile: Profile, cases: Sequence[Case]) -> dict[str, Any]:
+    """Give the options that a training's insertion has in place of the profile's; none on data unlike that measured."""
+    if not profile.space.rule.stripped:
+        return {}
+    chosen = dict(LEARNED if takes_learned(profile, cases) else OWN)
+    if profile.insertion.get("rotate_deg") == 0.0:  # slices are thick
+        del chosen["rotate_deg"]
+    return chosen
+
+
+def words(profile: Profile, cases: Sequence[Case]) -> str | None:
+    """Say what few labelled patients may gain from; None where they are not few."""
+    if not are_few(profile):
+        return None
+    patients = f"{profile.data.patients} labelled patients"
+    if takes_learned(profile, cases):
+        return (
+            f"{patients}: the configurations insert lesions of no patient ({MASKS}, {PAINTER}), which brought more "
+            "than their own: docs/howto/few.md"
+        )
+    shipped = f", for these gliomas with bank: {MASKS} and generator: {PAINTER}" if knows_such_lesions(profile) else ""
+    return f"{patients} may gain from lesions of others{shipped}: docs/howto/few.md"
