@@ -94,8 +94,11 @@ def main() -> None:
         result["tests"] = device_tests()
     bank, batch = phantom_bank(size), phantom_batch(size, device)
     painted = painted_bank(bank, size, device)
-    result["insertions"] = measured(insertions(bank, painted, size), Training(size, device), batch, size)
-    print(table(result["insertions"]))
+    rows = result["insertions"] = {}
+    print(f"{'':25}" + "".join(f"{column:>10}" for column in COLUMNS), flush=True)
+    for name, row in measured(insertions(bank, painted, size), Training(size, device), batch, size):
+        rows[name] = row
+        print(line(name, row), flush=True)  # each as it comes, should the time be up before the last
     if args.out:
         args.out.write_text(json.dumps(result, indent=2) + "\n")
     waits = [name for name, row in result["insertions"].items() if row.get("waits") or row.get("refused")]
@@ -200,18 +203,20 @@ def insertions(bank: LesionBank, painted: LesionBank, size: Size) -> dict[str, T
 # ------------------------------------------------------------------------------------------------- measurements
 
 
-def measured(engines: Mapping[str, TumorInsertion], training: Training, batch: Batch, size: Size) -> dict[str, dict]:
-    """Everything about every insertion, by its name, and of a step without one as ``none``."""
+def measured(
+    engines: Mapping[str, TumorInsertion], training: Training, batch: Batch, size: Size
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Everything about a step without insertion, ``none``, and then about every insertion, by its name."""
     device = training.device
     steps: dict[str, Callable[[], None]] = {"none": lambda: training.step(*batch)}
     for name, engine in engines.items():
         steps[name] = lambda engine=engine: training.step(*engine(*batch))
     times = step_times(steps, device, size)
     peaks = {name: peak_mib(step, device) for name, step in steps.items()}
-    rows = {"none": {"step ms": times["none"], "peak MiB": peaks["none"]}}
+    yield "none", {"step ms": times["none"], "peak MiB": peaks["none"]}
     for name, engine in engines.items():
         more = None if peaks[name] is None else peaks[name] - peaks["none"]
-        rows[name] = {
+        row = {
             "step ms": times[name],
             "share": 1 - times["none"] / times[name],
             "alone ms": statistics.median(milliseconds(lambda e=engine: e(*batch), device) for _ in range(size.steps)),
@@ -221,7 +226,7 @@ def measured(engines: Mapping[str, TumorInsertion], training: Training, batch: B
             "more MiB": more,
             "done": engine.report().done,
         }
-    return rows
+        yield name, row
 
 
 def step_times(steps: Mapping[str, Callable[[], None]], device: torch.device, size: Size) -> dict[str, float]:
@@ -303,14 +308,11 @@ def no_waits(device: torch.device) -> Iterator[None]:
 # ------------------------------------------------------------------------------------------------- the report
 
 
-def table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    lines = [f"{'':25}" + "".join(f"{column:>10}" for column in COLUMNS)]
-    for name, row in rows.items():
-        known = {column: row.get(column) for column in COLUMNS}
-        cells = (" " * 10 if v is None else f"{v:{COLUMNS[column]}}" for column, v in known.items())
-        lines.append(f"{name:25}" + "".join(cells))
-    lines += [f"{name}: {row['refused']}" for name, row in rows.items() if row.get("refused")]
-    return "\n".join(line.rstrip() for line in lines)
+def line(name: str, row: Mapping[str, Any]) -> str:
+    """A line of the table, and what PyTorch said of waits."""
+    known = {column: row.get(column) for column in COLUMNS}
+    cells = (" " * 10 if v is None else f"{v:{COLUMNS[column]}}" for column, v in known.items())
+    return f"{name:25}{''.join(cells)}".rstrip() + (f"\n{name}: {row['refused']}" if row.get("refused") else "")
 
 
 def arguments() -> argparse.Namespace:
