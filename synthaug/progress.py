@@ -18,3 +18,16 @@ def shown(items: Iterable[T], what: str, unit: str, total: int | None = None) ->
         total: their number, where `items` does not know it.
     """
     return iter(tqdm(items, what, total, unit=unit, leave=False, disable=None))
+
+
+def numbered_steps(batches: Iterable[T], first: int, steps: int, told: bool) -> Iterator[tuple[int, T]]:
+    """Number the batches of a training, from the step after `first` on, under a bar as `shown` has.
+
+    Args:
+        batches: one for each step that is left.
+        first: steps that were done before.
+        steps: of the whole training.
+        told: whether there is a bar at all; one of several processes has it.
+    """
+    bar = tqdm(batches, "training", steps, unit="step", initial=first, leave=False, disable=None if told else True)
+    return enumerate(bar, start=first + 1)

@@ -8,7 +8,7 @@ import termios
 
 import pytest
 
-from synthaug.progress import shown
+from synthaug.progress import numbered_steps, shown
 
 LOOP = """
 from synthaug.cli.options import tell
@@ -46,3 +46,13 @@ def test_a_terminal_has_a_bar_that_goes_and_a_pipe_the_lines():
 def test_all_items_come_and_nothing_is_written_to_a_pipe(capfd, total):
     assert list(shown(iter("ab"), "bank", "case", total)) == ["a", "b"]
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_steps_that_are_left_are_numbered_and_told_of_the_whole():
+    lines, terminal = on_a_terminal(
+        "from synthaug.progress import numbered_steps\n"
+        "print(*numbered_steps('ab', 3, 5, told=True), *numbered_steps('ab', 3, 5, told=False))"
+    )
+    assert lines == "(4, 'a') (5, 'b') (4, 'a') (5, 'b')\n"
+    assert terminal.count("training:  60%") == 1 and "3/5 [" in terminal
+    assert list(numbered_steps((), 5, 5, told=False)) == []

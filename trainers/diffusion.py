@@ -37,6 +37,7 @@ from synthaug.generators.learned.painter import PatchCritic
 from synthaug.generators.learned.samplers import sample
 from synthaug.generators.learned.style import class_moments, lesion_style, present_classes
 from synthaug.memory_format import channels_last
+from synthaug.progress import numbered_steps
 from synthaug.random import device_stream, step_seed
 from synthaug.training.cases import open_cases
 from synthaug.training.command import command
@@ -249,7 +250,8 @@ def train(config: DiffusionConfig, out: Path) -> dict[str, Any]:
     keeper = RunKeeper(config, out, accelerator, window, demo, first)
     facts = {"training_cases": len(cases), "validation_cases": len(held_out), "processes": processes}
     log_start(keeper.metrics, first, precision, facts)
-    for step, batch in enumerate(batches(crops, config, first, rank, processes), start=first + 1):
+    left = batches(crops, config, first, rank, processes)
+    for step, batch in numbered_steps(left, first, config.optimizer.steps, told=rank == 0):
         set_rates(optimizers, (config.denoiser, config.critic), config.optimizer, step)
         rng = device_stream(step_seed(config.seed, step, rank))
         refining = config.refine is not None and step > config.refine.start

@@ -22,6 +22,7 @@ from synthaug import get_classes
 from synthaug.generators.learned.gan import CROP_SIZES, GANGenerator
 from synthaug.generators.learned.painter import Painter, PatchCritic
 from synthaug.memory_format import channels_last
+from synthaug.progress import numbered_steps
 from synthaug.random import step_seed
 from synthaug.training.cases import open_cases
 from synthaug.training.command import command
@@ -80,7 +81,8 @@ def train(config: GANConfig, out: Path, stop: Stop | None = None) -> dict[str, A
     keeper = RunKeeper(config, out, accelerator, window, demo, first)
     facts = {"training_cases": len(cases), "validation_cases": len(held_out), "processes": processes}
     log_start(keeper.metrics, first, precision, facts)
-    for step, batch in enumerate(batches(crops, config, first, rank, processes), start=first + 1):
+    left = batches(crops, config, first, rank, processes)
+    for step, batch in numbered_steps(left, first, config.optimizer.steps, told=rank == 0):
         set_rates(optimizers, (config.painter, config.critic), config.optimizer, step)
         batch = prepare(batch, device)
         noise = noise_of(bare_painter, batch, step_seed(config.seed, step, rank))

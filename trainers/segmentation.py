@@ -32,6 +32,7 @@ from torch.utils.data import DataLoader
 from synthaug.data import Case
 from synthaug.host.space import Space
 from synthaug.precision import Precision
+from synthaug.progress import numbered_steps
 from synthaug.segmentation.augmentation import IntensityAugmentation, SpatialAugmentation, mixup
 from synthaug.segmentation.losses import make_loss, output_weights
 from synthaug.segmentation.model import save_model
@@ -231,7 +232,7 @@ def train(config: SegmentationConfig, out: Path) -> dict[str, Any]:
     left = grouped(batches(volumes, free, config, first, rank, processes), config.optimizer.accumulate)
     clock, clocked = time.perf_counter(), first
     learner.network.train()
-    for step, parts in enumerate(() if best.stopped else left, start=first + 1):
+    for step, parts in numbered_steps(() if best.stopped else left, first, steps, told=rank == 0):
         lr = learner.scheduler.get_last_lr()[0]
         loss, norm = learner.update(step, parts, inserter)
         window.add({"loss": loss, "grad_norm": norm}, math.isfinite(norm))

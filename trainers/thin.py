@@ -28,6 +28,7 @@ from synthaug.generators.learned.hub import load_generator, stored_network, with
 from synthaug.generators.learned.style import style_maps
 from synthaug.generators.learned.styled import StyledGenerator
 from synthaug.generators.learned.thinning import Moments, blocks, near, thin, thinner_blocks
+from synthaug.progress import numbered_steps
 from synthaug.random import step_seed
 from synthaug.training.cases import open_cases
 from synthaug.training.command import command
@@ -205,7 +206,8 @@ def train(config: ThinningConfig, out: Path) -> dict[str, Any]:
     keeper = RunKeeper(config, out, accelerator, window, demo, first)
     facts = {"training_cases": len(cases), "validation_cases": len(held_out), "processes": processes}
     log_start(keeper.metrics, first, precision, facts)
-    for step, batch in enumerate(batches(crops, config, first, rank, processes), start=first + 1):
+    left = batches(crops, config, first, rank, processes)
+    for step, batch in numbered_steps(left, first, config.optimizer.steps, told=rank == 0):
         for group in optimizer.param_groups:
             group["lr"] = config.student.lr * lr_factor(config.optimizer, step)
         batch = prepare(batch, device)

@@ -20,6 +20,7 @@ import yaml
 from accelerate import Accelerator, PartialState
 from accelerate.utils import gather_object, parse_flag_from_env
 from pydantic import BaseModel
+from tqdm import tqdm
 
 from synthaug.config import ConfigError
 from synthaug.files import replace_file
@@ -139,7 +140,8 @@ class MetricsLog:
                 file.write(line + "\n")
         numbers = {k.replace(".", "/"): v for k, v in leaves(row) if isinstance(v, int | float) and k != "step"}
         self.accelerator.log(numbers, step=row["step"])
-        self.accelerator.print(line, flush=True)
+        with tqdm.external_write_mode():
+            self.accelerator.print(line, flush=True)
 
     def rows(self) -> list[dict[str, Any]]:
         """Read the rows logged so far."""
