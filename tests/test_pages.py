@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -18,6 +19,7 @@ from synthaug import BRATS18, InsertionPlan, LesionBank, TumorInsertion
 from synthaug.adapters.nnunet.settings import Settings
 from synthaug.cli.app import app
 from synthaug.data.phantoms.phantom import write_phantom_dataset
+from synthaug.frames import host_frame
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -87,7 +89,7 @@ def names(tmp_path_factory):
         "label": label,
         "patients": patients,
         "insert": TumorInsertion(bank, "paste", channels=channels, prob=1.0, scale=(0.3, 0.5)),
-        "loader": [(image, label, patients)],
+        "loader": [(image, label, patients, [host_frame(np.ones(image.shape[2:], bool))] * 2)],
         "device": "cpu",
         "model": lambda x: x,
         "criterion": lambda *_: 0.0,

@@ -43,7 +43,7 @@ def configurations(profile: Profile, cases: Sequence[Case], bank: LesionBank, pa
         "gan.yaml": (_gan(profile, path, cases), "A GAN that paints this data set's lesions"),
         "diffusion.yaml": (_diffusion(profile, path, cases), "A diffusion model that does the same"),
         "cohort.yaml": (_cohort(profile, bank, path), "Synthetic cases as files, in the layout of the data"),
-        "nnunet.yaml": (_nnunet(profile, options, learned), "Settings of nnUNetTrainerSynthAug"),
+        "nnunet.yaml": (_nnunet(profile, options, path if learned else None), "Settings of nnUNetTrainerSynthAug"),
     }
     return {name: _text(content, head, name, path) for name, (content, head) in files.items()}
 
@@ -60,8 +60,8 @@ COMMANDS = {
 
 def _text(content: Mapping[str, Any], head: str, name: str, path: Path) -> str:
     command = COMMANDS[name].format(file=path.parent / name)
-    if content.get("bank") == inserted.MASKS:  # nnU-Net needs no bank of its own then
-        command = command.partition(";")[0]
+    if content.get("bank") == (painted := str(path.parent / inserted.PAINTED)):
+        command = f"{inserted.PAINT.format(file=painted)}; {command.partition(';')[0]}"
     note = "# What is not given here is the profile's, or the default; a key that is given wins over the profile."
     return f"# {head}.\n#   {command}\n{note}\n\n{yaml.safe_dump(content, sort_keys=False, width=110)}"
 
@@ -177,11 +177,13 @@ def _cohort(profile: Profile, bank: LesionBank, path: Path) -> dict[str, Any]:
     }
 
 
-def _nnunet(profile: Profile, options: Mapping[str, Any], learned: bool) -> dict[str, Any]:
+def _nnunet(profile: Profile, options: Mapping[str, Any], painted_beside: Path | None) -> dict[str, Any]:
+    """Choose nnU-Net's settings; the bank is that of a fold, or one of lesions of no patient beside the profile."""
     rule, labels = profile.host, profile.labels
+    beside = None if painted_beside is None else str(painted_beside.parent / inserted.PAINTED)
     return {
-        "bank": inserted.MASKS if learned else "bank_fold{fold}.safetensors",
-        "generator": inserted.PAINTER if learned else "paste",
+        "bank": beside or "bank_fold{fold}.safetensors",
+        "generator": "paste",
         "classes": dict(labels.lesions),
         "channels": list(profile.names),
         "group_pattern": profile.data.group_pattern,

@@ -21,6 +21,10 @@ FEW = 4
 
 MASKS, PAINTER = "brats-masks", "brats-gan"
 POOL = {"count": 60, "spacing_mm": [1.0, 1.0, 1.0]}
+PAINTED = "painted.safetensors"
+"""A bank of such lesions, for what paints no pool of its own; a generator that paints meanwhile refuses those that are
+larger than its crops, about a third of them."""
+PAINT = f"synthaug bank paint {MASKS} --generator {PAINTER} -n {POOL['count']} -o {{file}}"
 VARIED: dict[str, Any] = {
     "place": "home",
     "swaps": [],

@@ -137,10 +137,13 @@ def test_trainings_on_few_gliomas_insert_lesions_of_no_patient(gliomas_fitted, t
     whole, coarse, nnunet = insertions_of(gliomas_fitted)
     for options in (whole, coarse):
         assert options["bank"] == "brats-masks" and options["generator"] == "brats-gan" and options["place"] == "home"
-    assert nnunet["bank"] == "brats-masks" and nnunet["generator"] == "brats-gan"
+    painted = gliomas_fitted.out.resolve() / "painted.safetensors"
+    assert nnunet["bank"] == str(painted) and nnunet["generator"] == "paste"
     assert nnunet["insertion"]["place"] == "home" and "diameter_mm" not in nnunet["insertion"]
-    written_file = gliomas_fitted.out / "nnunet.yaml"
-    assert "nnunet-bank" not in written_file.read_text(encoding="utf-8") and read_settings(written_file)
+    head = (gliomas_fitted.out / "nnunet.yaml").read_text(encoding="utf-8").splitlines()[1]
+    assert "nnunet-bank" not in head
+    assert f"synthaug bank paint brats-masks --generator brats-gan -n 60 -o {painted}; export SYNTHAUG_CONFIG=" in head
+    assert read_settings(gliomas_fitted.out / "nnunet.yaml").bank == painted
     config = read_config(gliomas_fitted.out / "segmentation_coarse.yaml", SegmentationConfig)
     assert config.insertion.painted.count == 60 and config.optimizer.steps == 1200
 

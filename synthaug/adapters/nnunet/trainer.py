@@ -263,7 +263,8 @@ def load_bank(
         bank = resolve_lesions(path)
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"{error}; `synthaug nnunet-bank DATASET_ID --fold {fold}` writes the bank of a fold"
+            f"{error}; `synthaug nnunet-bank DATASET_ID --fold {fold}` writes the bank of a fold, "
+            "`synthaug bank paint` one of lesions of no patient"
         ) from error
     groups_of(train, settings)
     if fold != "all":
