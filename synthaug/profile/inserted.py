@@ -73,6 +73,15 @@ def options(profile: Profile, cases: Sequence[Case]) -> dict[str, Any]:
     return chosen
 
 
+def in_trainings(profile: Profile, cases: Sequence[Case]) -> str:
+    """Say in words what the configurations of trainings insert."""
+    if takes_learned(profile, cases):
+        return f"lesions of no patient, by {MASKS} and {PAINTER}, at the places of lesions that they are like"
+    if profile.space.rule.stripped:
+        return "the data's own lesions at their own places, varied in size, shape, place and contrast"
+    return "what the profile says, as all commands do"
+
+
 def words(profile: Profile, cases: Sequence[Case]) -> str | None:
     """Say what few labelled patients may gain from; None where they are not few."""
     if not are_few(profile):

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from synthaug.figures.html import render
+from synthaug.profile.inserted import in_trainings
 from synthaug.profile.pictures import case_pictures, measurements
 from synthaug.profile.profile import Profile
 
@@ -22,7 +23,7 @@ def page(fitted: "Fitted") -> str:
         cases=case_pictures(profile, fitted.cases),
         measurements=measurements(profile, fitted.look),
         bounds=bool({*profile.host.range} & {*profile.units.fixed}),
-        found=_found(profile),
+        found=[*_found(profile), ("what trainings insert", in_trainings(profile, fitted.cases))],
         decisions=[[key, _value(profile, key), why] for key, why in sorted(profile.why.items())],
         commands=_commands(fitted),
     )

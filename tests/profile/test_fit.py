@@ -134,6 +134,7 @@ def insertions_of(fitted):
 
 def test_trainings_on_few_gliomas_insert_lesions_of_no_patient(gliomas_fitted, tmp_path):
     assert "the configurations insert lesions of no patient" in written(gliomas_fitted)["few"]
+    assert "lesions of no patient, by brats-masks" in page(gliomas_fitted)
     whole, coarse, nnunet = insertions_of(gliomas_fitted)
     for options in (whole, coarse):
         assert options["bank"] == "brats-masks" and options["generator"] == "brats-gan" and options["place"] == "home"
@@ -154,6 +155,7 @@ def test_trainings_on_gliomas_that_ship_has_seen_or_that_are_many_insert_their_o
     trained = profile.model_copy(update={"generator": profile.generator.model_copy(update={"name": "generator"})})
     for fitted in (seen, with_patients(gliomas_fitted, 5), replace(gliomas_fitted, profile=trained)):
         whole, coarse, nnunet = insertions_of(fitted)
+        assert "own lesions at their own places" in page(fitted)
         assert "bank" not in whole and "generator" not in coarse and nnunet["generator"] == "paste"
         assert whole["place"] == coarse["place"] == nnunet["insertion"]["place"] == "home"
     assert "may gain" in written(seen)["few"] and "bank: brats-masks" in written(seen)["few"]
