@@ -181,6 +181,7 @@ def _nnunet(profile: Profile, options: Mapping[str, Any], painted_beside: Path |
     """Choose nnU-Net's settings; the bank is that of a fold, or one of lesions of no patient beside the profile."""
     rule, labels = profile.host, profile.labels
     beside = None if painted_beside is None else str(painted_beside.parent / inserted.PAINTED)
+    kept = {name: value for name, value in profile.insertion.items() if name != "class_mix" or "swaps" not in options}
     return {
         "bank": beside or "bank_fold{fold}.safetensors",
         "generator": "paste",
@@ -193,5 +194,5 @@ def _nnunet(profile: Profile, options: Mapping[str, Any], painted_beside: Path |
             "clip": "inside",
             "statistics": "patch",
         },
-        "insertion": merged(profile.insertion, options),
+        "insertion": merged(kept, options),
     }

@@ -161,6 +161,13 @@ def test_trainings_on_gliomas_that_ship_has_seen_or_that_are_many_insert_their_o
     assert "may gain" in written(seen)["few"] and "bank: brats-masks" in written(seen)["few"]
 
 
+def test_what_won_takes_the_place_of_a_class_mix(gliomas_fitted):
+    steered = {"prob": 0.5, "diameter_mm": [10, 20], "class_mix": {"NCR": 0.2, "ED": 0.5, "ET": 0.3}, "edge_vox": 1.0}
+    fitted = replace(gliomas_fitted, profile=gliomas_fitted.profile.model_copy(update={"insertion": steered}))
+    found = insertions_of(fitted)[2]["insertion"]
+    assert found["prob"] == 0.7 and found["edge_vox"] == 1.0 and not {"class_mix", "diameter_mm"} & {*found}
+
+
 def test_thick_slices_are_not_turned(gliomas_fitted):
     thick = gliomas_fitted.profile.model_copy(
         update={"insertion": {**gliomas_fitted.profile.insertion, "rotate_deg": 0.0}}
