@@ -8,7 +8,7 @@ from tqdm import tqdm
 T = TypeVar("T")
 
 
-def shown(items: Iterable[T], what: str, unit: str, total: int | None = None) -> Iterator[T]:
+def shown(items: Iterable[T], what: str, unit: str, total: int | None = None, first: int = 0) -> Iterator[T]:
     """Go through items under a bar on stderr; none where that is no terminal.
 
     Args:
@@ -16,12 +16,13 @@ def shown(items: Iterable[T], what: str, unit: str, total: int | None = None) ->
         what: is done, as the bar says.
         unit: name of an item.
         total: their number, where `items` does not know it.
+        first: those of them that were done before, and are not among `items`.
     """
-    return iter(tqdm(items, what, total, unit=unit, leave=False, disable=None))
+    return iter(tqdm(items, what, total, unit=unit, initial=first, leave=False, disable=None))
 
 
 def numbered_steps(batches: Iterable[T], first: int, steps: int, told: bool) -> Iterator[tuple[int, T]]:
-    """Number the batches of a training, from the step after `first` on, under a bar as `shown` has.
+    """Number the batches of a training, from the step after `first` on, under a bar.
 
     Args:
         batches: one for each step that is left.
@@ -29,5 +30,4 @@ def numbered_steps(batches: Iterable[T], first: int, steps: int, told: bool) -> 
         steps: of the whole training.
         told: whether there is a bar at all; one of several processes has it.
     """
-    bar = tqdm(batches, "training", steps, unit="step", initial=first, leave=False, disable=None if told else True)
-    return enumerate(bar, start=first + 1)
+    return enumerate(shown(batches, "training", "step", steps, first) if told else batches, start=first + 1)

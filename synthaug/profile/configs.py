@@ -13,7 +13,7 @@ from synthaug.lesions.bank import LesionBank
 from synthaug.profile import inserted
 from synthaug.profile.decisions import gate_border
 from synthaug.profile.profile import BANK, Profile
-from synthaug.profile.use import merged
+from synthaug.profile.use import beside
 
 FOLDS = 5
 COARSE_SIDE, COARSE_FILTERS = 48, (12, 24, 48, 96)
@@ -30,22 +30,26 @@ def configurations(profile: Profile, cases: Sequence[Case], bank: LesionBank, pa
         path: of the profile's file.
     """
     split, learned = _split(cases), inserted.takes_learned(profile, cases)
-    options = inserted.options(profile, cases)
+    options, painted = inserted.options(profile, learned), str(path.parent / inserted.PAINTED)
     segmentation, coarse = _segmentation(profile, path, split), _coarse(profile, path, split)
-    lesions = {"bank": inserted.MASKS, "generator": inserted.PAINTER, "painted": inserted.POOL} if learned else {}
+    nnunet, commands, lesions = _nnunet(profile, options), COMMANDS, dict[str, Any]()
+    if learned:
+        lesions = {"bank": inserted.MASKS, "generator": inserted.PAINTER, "painted": inserted.POOL}
+        coarse["optimizer"]["steps"] *= 2  # what it brings takes longer to learn (docs/when_it_pays.md)
+        nnunet["bank"] = painted
+        commands = COMMANDS | {"nnunet.yaml": f"{inserted.PAINT}; export SYNTHAUG_CONFIG={{file}}"}
     for content in (segmentation, coarse):
         content["insertion"] |= lesions | options
-    if learned:
-        coarse["optimizer"]["steps"] *= 2  # what it brings takes longer to learn (docs/when_it_pays.md)
     files = {
         "segmentation.yaml": (segmentation, "A segmenter by the profile's plan, for a GPU"),
         "segmentation_coarse.yaml": (coarse, "The same on coarse voxels, for a try on a CPU"),
         "gan.yaml": (_gan(profile, path, cases), "A GAN that paints this data set's lesions"),
         "diffusion.yaml": (_diffusion(profile, path, cases), "A diffusion model that does the same"),
         "cohort.yaml": (_cohort(profile, bank, path), "Synthetic cases as files, in the layout of the data"),
-        "nnunet.yaml": (_nnunet(profile, options, path if learned else None), "Settings of nnUNetTrainerSynthAug"),
+        "nnunet.yaml": (nnunet, "Settings of nnUNetTrainerSynthAug"),
     }
-    return {name: _text(content, head, name, path) for name, (content, head) in files.items()}
+    told = {name: commands[name].format(file=path.parent / name, painted=painted) for name in files}
+    return {name: _text(content, head, told[name]) for name, (content, head) in files.items()}
 
 
 COMMANDS = {
@@ -58,10 +62,7 @@ COMMANDS = {
 }
 
 
-def _text(content: Mapping[str, Any], head: str, name: str, path: Path) -> str:
-    command = COMMANDS[name].format(file=path.parent / name)
-    if content.get("bank") == (painted := str(path.parent / inserted.PAINTED)):
-        command = f"{inserted.PAINT.format(file=painted)}; {command.partition(';')[0]}"
+def _text(content: Mapping[str, Any], head: str, command: str) -> str:
     note = "# What is not given here is the profile's, or the default; a key that is given wins over the profile."
     return f"# {head}.\n#   {command}\n{note}\n\n{yaml.safe_dump(content, sort_keys=False, width=110)}"
 
@@ -177,13 +178,10 @@ def _cohort(profile: Profile, bank: LesionBank, path: Path) -> dict[str, Any]:
     }
 
 
-def _nnunet(profile: Profile, options: Mapping[str, Any], painted_beside: Path | None) -> dict[str, Any]:
-    """Choose nnU-Net's settings; the bank is that of a fold, or one of lesions of no patient beside the profile."""
+def _nnunet(profile: Profile, options: Mapping[str, Any]) -> dict[str, Any]:
     rule, labels = profile.host, profile.labels
-    beside = None if painted_beside is None else str(painted_beside.parent / inserted.PAINTED)
-    kept = {name: value for name, value in profile.insertion.items() if name != "class_mix" or "swaps" not in options}
     return {
-        "bank": beside or "bank_fold{fold}.safetensors",
+        "bank": "bank_fold{fold}.safetensors",
         "generator": "paste",
         "classes": dict(labels.lesions),
         "channels": list(profile.names),
@@ -194,5 +192,5 @@ def _nnunet(profile: Profile, options: Mapping[str, Any], painted_beside: Path |
             "clip": "inside",
             "statistics": "patch",
         },
-        "insertion": merged(kept, options),
+        "insertion": {**beside(profile.insertion, options), **options},
     }

@@ -5,16 +5,16 @@ and what ships knows such tumours, lesions of no patient. On other data they ins
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from synthaug.channels import BRATS_CHANNELS
 from synthaug.classes import BRATS18
 from synthaug.data.cases import Case
-from synthaug.data.folds import patients_among
-from synthaug.generators.patients import generator_patients
 from synthaug.lesions.sampler import LesionSampler
 from synthaug.profile.labels import glioma_name
 from synthaug.profile.profile import Generator, Profile
+from synthaug.training.seen import seen_patients
 
 FEW = 4
 """Labelled patients up to which lesions of others were seen to pay (docs/when_it_pays.md)."""
@@ -24,7 +24,7 @@ POOL = {"count": 60, "spacing_mm": [1.0, 1.0, 1.0]}
 PAINTED = "painted.safetensors"
 """A bank of such lesions, for what paints no pool of its own; a generator that paints meanwhile refuses those that are
 larger than its crops, about a third of them."""
-PAINT = f"synthaug bank paint {MASKS} --generator {PAINTER} -n {POOL['count']} -o {{file}}"
+PAINT = f"synthaug bank paint {MASKS} --generator {PAINTER} -n {POOL['count']} -o {{painted}}"
 VARIED: dict[str, Any] = {
     "place": "home",
     "swaps": [],
@@ -59,15 +59,25 @@ def takes_learned(profile: Profile, cases: Sequence[Case]) -> bool:
     """
     if not are_few(profile) or not knows_such_lesions(profile) or profile.generator != Generator():
         return False
-    seen = {*LesionSampler.load(MASKS).patients, *(generator_patients(PAINTER) or ())}
-    return not patients_among(cases, seen)
+    return not seen_patients(PAINTER, _masks(), cases)
 
 
-def options(profile: Profile, cases: Sequence[Case]) -> dict[str, Any]:
-    """Give the options that a training's insertion has in place of the profile's; none on data unlike that measured."""
+@cache
+def _masks() -> LesionSampler:
+    """The masks that ship; page, configurations and terminal all ask whom they have seen."""
+    return LesionSampler.load(MASKS)
+
+
+def options(profile: Profile, learned: bool) -> dict[str, Any]:
+    """Give the options that a training's insertion has in place of the profile's; none on data unlike that measured.
+
+    Args:
+        profile: of the data.
+        learned: whether it takes lesions of no patient.
+    """
     if not profile.space.rule.stripped:
         return {}
-    chosen = dict(LEARNED if takes_learned(profile, cases) else OWN)
+    chosen = dict(LEARNED if learned else OWN)
     if profile.insertion.get("rotate_deg") == 0.0:  # slices are thick
         del chosen["rotate_deg"]
     return chosen

@@ -76,6 +76,12 @@ def file_of(profile: str | Path) -> Path:
     return Path(profile) / FILE if Path(profile).is_dir() else Path(profile)
 
 
+def beside(options: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep those of a profile's options whose place none of the given ones takes (`INSTEAD`)."""
+    replaced = {other for name in given for other in INSTEAD.get(name, ())}
+    return {name: value for name, value in options.items() if name not in replaced}
+
+
 def merged(options: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Merge a profile's options with a user's, which win; the log says so."""
     kept = dict(options)

@@ -256,11 +256,10 @@ class SegmentationConfig(RunConfig):
         if not isinstance(options, Mapping) or not isinstance(data, Mapping) or data.get("profile") is None:
             return content
         from synthaug.profile.profile import Profile
-        from synthaug.profile.use import INSTEAD, filled, folder_of, generator_of
+        from synthaug.profile.use import beside, filled, folder_of, generator_of
 
         profile = Profile.load(data["profile"])
-        replaced = {other for name in options for other in INSTEAD.get(name, ())}
-        own = {name: value for name, value in profile.insertion.items() if name not in replaced}
+        own = beside(profile.insertion, options)
         own["generator"] = generator_of(profile, folder_of(data["profile"]))
         return {**content, "insertion": filled(options, own)}
 

@@ -31,10 +31,10 @@ def refuse_tested_donors(
     seen: dict[str, set[str] | None] = {}
     unknown: dict[str, None] = {}
     for (arm, _), (config, rotation) in runs.items():
-        tested = [case for case in cases if case.group in rotation.test]
         options = config.insertion
         if options is None:
             continue
+        tested = [case for case in cases if case.group in rotation.test]
         if options.generator not in seen:
             seen[options.generator] = generator_patients(options.generator)
         _refuse(arm, f"the generator {options.generator}", seen[options.generator], tested)

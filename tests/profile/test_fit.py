@@ -16,12 +16,14 @@ from synthaug.adapters.nnunet.settings import read_settings
 from synthaug.cli.app import app
 from synthaug.config import ConfigError, read_config
 from synthaug.data import write_phantom_dataset
+from synthaug.profile import inserted
 from synthaug.profile.configs import configurations
 from synthaug.profile.fit import Given, fit, written
 from synthaug.profile.page import page
 from synthaug.profile.pictures import measurements
 from synthaug.profile.profile import FILE, Generator, Profile
-from synthaug.training.segmentation_config import SegmentationConfig
+from synthaug.shipped import find_config
+from synthaug.training.segmentation_config import InsertionConfig, SegmentationConfig
 
 
 def test_what_is_found_in_ct(limbs_fitted):
@@ -166,6 +168,18 @@ def test_what_won_takes_the_place_of_a_class_mix(gliomas_fitted):
     fitted = replace(gliomas_fitted, profile=gliomas_fitted.profile.model_copy(update={"insertion": steered}))
     found = insertions_of(fitted)[2]["insertion"]
     assert found["prob"] == 0.7 and found["edge_vox"] == 1.0 and not {"class_mix", "diameter_mm"} & {*found}
+
+
+def test_what_won_is_what_the_shipped_configurations_insert():
+    def without_defaults(options):
+        return InsertionConfig.model_validate(options).model_dump(exclude_defaults=True)
+
+    own = yaml.safe_load(find_config("segmentation_brats").read_text(encoding="utf-8"))["insertion"]
+    assert without_defaults(own) == without_defaults(inserted.OWN)
+    arms = yaml.safe_load(find_config("trial_learned").read_text(encoding="utf-8"))["arms"]
+    learned = yaml.safe_load(arms[1]["overrides"][0].removeprefix("insertion="))
+    lesions = {"bank": inserted.MASKS, "generator": inserted.PAINTER, "painted": inserted.POOL}
+    assert without_defaults(learned) == without_defaults(lesions | inserted.LEARNED)
 
 
 def test_thick_slices_are_not_turned(gliomas_fitted):
